@@ -11,7 +11,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from . import runfolder
+from . import runfolder, stopping
 from .checks import ConfigurationError, check
 from .environment import detect_platform, prepare_environment
 
@@ -23,6 +23,7 @@ def run(config: DictConfig) -> None:
 
     Raises:
         ConfigurationError: before Ray starts, if the run cannot work.
+        Stopped: if stopping was requested with steps left; the checkpoint is saved.
     """
     check(config)
     OmegaConf.resolve(config)
@@ -61,6 +62,11 @@ def _train(config: DictConfig) -> None:
         if getattr(trainer, "llm_server_manager", None) is not None:
             shut_down(trainer.llm_server_manager.server_handles)
         tq.close()
+    if trainer.stopped_after is not None:
+        raise stopping.Stopped(
+            f"stopped after step {trainer.stopped_after}, as requested; "
+            "with trainer.resume_mode=auto the same command goes on from there"
+        )
 
 
 def _rollout_manager(config: DictConfig, trainer):
@@ -96,6 +102,9 @@ def _main(config: DictConfig) -> None:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except stopping.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopping.EXIT_STATUS)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -103,6 +112,7 @@ def _main(config: DictConfig) -> None:
 
 def main() -> None:
     """Command line."""
+    stopping.listen()
     prepare_environment()
     given = {argument.split("=", 1)[0] for argument in sys.argv[1:] if "=" in argument}
     defaults = {**_DEFAULT_OVERRIDES, "platform": detect_platform()}

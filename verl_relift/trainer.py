@@ -31,7 +31,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
-from . import runfolder
+from . import runfolder, stopping
 from .actor.worker import ReLIFTWorker
 from .buffer import Demonstration, DemonstrationBuffer
 from .demonstrations.verify import Question, Rejected, make_demonstration
@@ -62,6 +62,8 @@ class ReLIFTTrainer(PPOTrainerSync):
         self.rejected: Counter[Rejected] = Counter()
         self.used: set[str] = set()  # questions whose demonstration was trained on
         self.available = 0  # rows of the training set with a solution
+        self.stopped_after: int | None = None  # the step, if stopping was requested with steps left
+        self._saved_step: int | None = None  # of the last checkpoint
         self._startup: float | None = None  # seconds, until it has been logged
         self._metrics_file: runfolder.MetricsFile | None = None
         self._questions: dict[str, dict[str, Any]] = {}  # uid -> row of the data set, for the running batch
@@ -109,6 +111,20 @@ class ReLIFTTrainer(PPOTrainerSync):
         super().on_train_begin()
         # From the command to the first question sent out.
         self._startup = time.time() - psutil.Process().create_time()
+        if stopping.stop_requested():
+            self._stop_after(self.global_steps - 1)  # nothing has changed since the checkpoint
+
+    def on_step_end(self) -> None:
+        if stopping.stop_requested() and self.global_steps < self.total_training_steps:
+            if self._saved_step != self.global_steps:
+                with marked_timer("save_checkpoint", self.timing_raw):
+                    self._save_checkpoint()
+            self._stop_after(self.global_steps)
+        super().on_step_end()
+
+    def _stop_after(self, step: int) -> None:
+        self.stopped_after = step
+        self.total_training_steps = step  # what fit() compares before the next step
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
@@ -273,6 +289,7 @@ class ReLIFTTrainer(PPOTrainerSync):
         path.parent.mkdir(parents=True, exist_ok=True)
         runfolder.write_atomically(path, json.dumps(self.state_dict()))
         super()._save_checkpoint()
+        self._saved_step = self.global_steps
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
