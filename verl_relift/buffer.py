@@ -3,9 +3,10 @@
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from random import Random
 from typing import Any
 
-from .settings import BufferSettings
+from .settings import BufferOrder, BufferSettings
 
 
 class Evicted(StrEnum):
@@ -13,6 +14,7 @@ class Evicted(StrEnum):
 
     CAPACITY = "capacity"  # the buffer was full and it had waited longest
     AGE = "age"  # its question failed too many steps ago
+    SOLVED = "solved"  # its question was solved while it waited
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Demonstration:
 
 
 class DemonstrationBuffer:
-    """First in, first out; one demonstration per question.
+    """One demonstration per question, taken in the order of the settings.
 
     A question that fails again while it waits keeps its place and its demonstration: its age counts from the last
     failure, its turn from the first.
@@ -75,15 +77,30 @@ class DemonstrationBuffer:
             del self._waiting[question]
         self.evicted[Evicted.AGE] += len(old)
 
-    def take(self, count: int) -> list[Demonstration]:
-        """Remove and return the ``count`` that have waited longest.
+    def drop_solved(self, question: str) -> None:
+        """Evict the demonstration of a question that was solved, if the settings say so and it waits."""
+        if self._settings.drop_solved and self._waiting.pop(question, None) is not None:
+            self.evicted[Evicted.SOLVED] += 1
+
+    def take(self, count: int, rng: Random) -> list[Demonstration]:
+        """Remove and return ``count`` of the waiting, those whose turn it is.
+
+        Args:
+            rng: draws them where the order is random; a caller that seeds it by the step repeats a run exactly.
 
         Raises:
             ValueError: fewer are waiting; nothing is removed.
         """
         if count > len(self._waiting):
             raise ValueError(f"{count} demonstrations asked for, {len(self._waiting)} waiting")
-        questions = list(self._waiting)[:count]
+        questions = list(self._waiting)
+        match self._settings.order:
+            case BufferOrder.FIFO:
+                questions = questions[:count]
+            case BufferOrder.LIFO:
+                questions = questions[::-1][:count]
+            case BufferOrder.RANDOM:
+                questions = rng.sample(questions, count)
         return [self._waiting.pop(question) for question in questions]
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,7 +6,8 @@ checked before Ray starts.
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 
 class SettingsError(ValueError):
@@ -20,23 +21,67 @@ class Overlong(StrEnum):
     ERROR = "error"  # the run stops and names the question
 
 
+class Source(StrEnum):
+    """Where the solution of a hardest question comes from."""
+
+    DATASET = "dataset"  # the column of the data set
+    TEACHER = "teacher"  # a server, see TeacherSettings
+    DATASET_THEN_TEACHER = "dataset_then_teacher"  # the teacher where the data set has none that verifies
+
+
+class Select(StrEnum):
+    """Which of a step's questions give a demonstration."""
+
+    HARDEST = "hardest"  # accuracy at most relift.trigger.max_accuracy
+    OTHER = "other"  # as many as are hardest, drawn at random from those that are not (an ablation of the paper)
+    ALL = "all"  # every question
+
+
 class BufferOrder(StrEnum):
     """Which of the waiting demonstrations an update takes."""
 
     FIFO = "fifo"  # those that have waited longest
+    LIFO = "lifo"  # those that came last
+    RANDOM = "random"  # any, drawn with data.seed
+
+
+class Schedule(StrEnum):
+    """In which steps a supervised update is made."""
+
+    ADAPTIVE = "adaptive"  # whenever M demonstrations wait
+    EVERY_K = "every_k"  # in every relift.schedule.every-th step, with up to M of what waits
+    ALWAYS = "always"  # in every step, with up to M of what waits
+    NEVER = "never"  # demonstrations are collected and counted, nothing is trained on them
 
 
 class SFTMode(StrEnum):
     """How the supervised update joins the step."""
 
     INTERLEAVE = "interleave"  # an optimizer step of its own, after the RL update
+    SPLICE = "splice"  # in the gradient accumulation of the RL update's last mini-batch, with relift.sft.weight
+
+
+class SFTOptimizer(StrEnum):
+    """Whose moments the supervised update uses."""
+
+    SHARED = "shared"  # the RL update's
+    SEPARATE = "separate"  # its own; twice the optimizer's memory, less one copy of the weights
+
+
+class LRSchedule(StrEnum):
+    """Course of the supervised learning rate after its warm-up, counted in supervised updates."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
 
 
 @dataclass(frozen=True)
 class TriggerSettings:
-    """Which questions are hardest."""
+    """Which questions give a demonstration."""
 
     max_accuracy: float = 0.0
+    select: Select = Select.HARDEST
 
     def __post_init__(self):
         if not 0.0 <= self.max_accuracy < 1.0:
@@ -50,6 +95,7 @@ class TriggerSettings:
 class DemonstrationSettings:
     """Which demonstrations are good enough to train on."""
 
+    source: Source = Source.DATASET
     column: str = "target"
     max_tokens: int = 8192
     overlong: Overlong = Overlong.DROP
@@ -61,12 +107,56 @@ class DemonstrationSettings:
 
 
 @dataclass(frozen=True)
+class TeacherSettings:
+    """A server that answers hardest questions, by OpenAI's chat completions; see ``demonstrations/teacher``."""
+
+    base_url: str | None = None
+    model: str | None = None
+    api_key_env: str | None = None  # name of the environment variable that holds the key
+    system_prompt: str | None = None  # None: the question's own messages as they are
+    temperature: float = 0.6
+    top_p: float = 0.95
+    max_tokens: int = 8192
+    samples: int = 4  # k: asked for one question until one verifies
+    concurrency: int = 32  # requests in flight
+    timeout: float = 600.0  # seconds, one request
+    max_retries: int = 5  # of one request, with exponential backoff
+    max_waiting: int = 1024  # questions asked and not answered; further ones are refused
+    budget_tokens: int | None = None  # prompt and completion tokens of the whole run
+    budget_cost: float | None = None  # in the unit of the prices
+    price_input: float = 0.0  # per million prompt tokens
+    price_output: float = 0.0  # per million completion tokens
+    cache_dir: str | None = None
+
+    def __post_init__(self):
+        for name in ("max_tokens", "samples", "concurrency", "max_waiting"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"relift.teacher.{name}={getattr(self, name)} must be at least 1")
+        for name in ("temperature", "max_retries", "price_input", "price_output"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"relift.teacher.{name}={getattr(self, name)} must not be negative")
+        if not 0.0 < self.top_p <= 1.0:
+            raise SettingsError(f"relift.teacher.top_p={self.top_p} must be in (0, 1]")
+        if self.timeout <= 0.0:
+            raise SettingsError(f"relift.teacher.timeout={self.timeout} must be positive (seconds)")
+        for name in ("budget_tokens", "budget_cost"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise SettingsError(f"relift.teacher.{name}={value} must be positive, or null for no limit")
+        if self.budget_cost is not None and self.price_input == self.price_output == 0.0:
+            raise SettingsError(
+                f"relift.teacher.budget_cost={self.budget_cost} needs relift.teacher.price_input and price_output"
+            )
+
+
+@dataclass(frozen=True)
 class BufferSettings:
     """How waiting demonstrations are kept."""
 
     order: BufferOrder = BufferOrder.FIFO
     capacity: int | None = None
     max_age_steps: int | None = None
+    drop_solved: bool = False
 
     def __post_init__(self):
         for name in ("capacity", "max_age_steps"):
@@ -76,21 +166,39 @@ class BufferSettings:
 
 
 @dataclass(frozen=True)
+class ScheduleSettings:
+    """In which steps a supervised update is made."""
+
+    kind: Schedule = Schedule.ADAPTIVE
+    every: int = 8
+    max_updates_per_step: int = 1
+
+    def __post_init__(self):
+        for name in ("every", "max_updates_per_step"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"relift.schedule.{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclass(frozen=True)
 class SFTSettings:
     """The supervised update. ``batch_size`` is the paper's M: demonstrations per update."""
 
     batch_size: int = 64
     mode: SFTMode = SFTMode.INTERLEAVE
+    weight: float = 1.0
+    optimizer: SFTOptimizer = SFTOptimizer.SHARED
     lr: float = 1e-6
     lr_warmup_updates: int = 0
+    lr_schedule: LRSchedule = LRSchedule.CONSTANT
+    lr_decay_updates: int | None = None
+    min_lr_ratio: float = 0.0
     entropy_coeff: float = 1e-4
     clip_grad: float = 1.0
     epochs: int = 1
-    max_updates_per_step: int = 1
     max_token_len_per_gpu: int | None = None
 
     def __post_init__(self):
-        for name in ("batch_size", "epochs", "max_updates_per_step"):
+        for name in ("batch_size", "epochs"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"relift.sft.{name}={getattr(self, name)} must be at least 1")
         if not self.lr > 0.0:
@@ -101,6 +209,26 @@ class SFTSettings:
             raise SettingsError(f"relift.sft.clip_grad={self.clip_grad} must be positive")
         if self.lr_warmup_updates < 0:
             raise SettingsError(f"relift.sft.lr_warmup_updates={self.lr_warmup_updates} must not be negative")
+        if not 0.0 <= self.min_lr_ratio <= 1.0:
+            raise SettingsError(f"relift.sft.min_lr_ratio={self.min_lr_ratio} must be in [0, 1]")
+        decay = self.lr_decay_updates
+        if self.lr_schedule is not LRSchedule.CONSTANT and (decay is None or decay <= self.lr_warmup_updates):
+            raise SettingsError(
+                f"relift.sft.lr_decay_updates={decay}: lr_schedule={self.lr_schedule} needs the supervised update at "
+                "which the learning rate is at its lowest, after the warm-up"
+            )
+        if self.weight <= 0.0:
+            raise SettingsError(f"relift.sft.weight={self.weight} must be positive")
+        if self.mode is SFTMode.SPLICE:
+            if self.optimizer is SFTOptimizer.SEPARATE:
+                raise SettingsError(
+                    "relift.sft.mode=splice makes one optimizer step for both losses: relift.sft.optimizer=separate "
+                    "does not apply; use mode=interleave or optimizer=shared"
+                )
+            if self.epochs != 1:
+                raise SettingsError(
+                    f"relift.sft.epochs={self.epochs}: with mode=splice a demonstration joins one update; set it to 1"
+                )
 
 
 @dataclass(frozen=True)
@@ -123,7 +251,9 @@ class ReLIFTSettings:
     enable: bool = True
     trigger: TriggerSettings = field(default_factory=TriggerSettings)
     demonstrations: DemonstrationSettings = field(default_factory=DemonstrationSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
     buffer: BufferSettings = field(default_factory=BufferSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     sft: SFTSettings = field(default_factory=SFTSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
 
@@ -133,6 +263,16 @@ class ReLIFTSettings:
             raise SettingsError(
                 f"relift.buffer.capacity={capacity} is smaller than relift.sft.batch_size={self.sft.batch_size}: "
                 "an update would never be due"
+            )
+        if self.demonstrations.source is not Source.DATASET and not (self.teacher.base_url and self.teacher.model):
+            raise SettingsError(
+                f"relift.demonstrations.source={self.demonstrations.source} needs relift.teacher.base_url and "
+                "relift.teacher.model"
+            )
+        if self.sft.mode is SFTMode.SPLICE and self.schedule.max_updates_per_step != 1:
+            raise SettingsError(
+                f"relift.schedule.max_updates_per_step={self.schedule.max_updates_per_step}: with "
+                "relift.sft.mode=splice there is one RL update to join; set it to 1 and raise relift.sft.batch_size"
             )
 
     @classmethod
@@ -161,8 +301,8 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
         if not isinstance(value, dict):
             raise SettingsError(f"{path} must be a group of settings, not {value!r}")
         return _build(kind, value, path)
-    if kind == int | None:
-        return None if value is None else _convert(int, value, path)
+    if isinstance(kind, UnionType):
+        return None if value is None else _convert(get_args(kind)[0], value, path)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         legal = [member.value for member in kind]
         if value not in legal:

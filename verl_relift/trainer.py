@@ -7,8 +7,11 @@ The six steps of arXiv 2506.07527 and where they happen:
     3. hardest: acc(q) <= p                   `_collect_hardest`, hardest.py
     4. verified demonstrations -> buffer      `_collect_hardest`, demonstrations/, buffer.py
     5. GRPO update on all rollouts            verl (`_update_actor` of the base class)
-    6. one supervised update when M wait      `_supervised_updates`, schedule.py, actor/worker.py
+    6. one supervised update when M wait      `_interleave` or `_splice`, schedule.py, actor/worker.py
        weights to vLLM once, carrying both    verl (`on_step_end`)
+
+A step is a function of the checkpoint before it: questions have names made of step and place, rollouts are put into
+the order of their names whatever the order in which they finished, and every draw is seeded by the step.
 """
 
 import hashlib
@@ -17,6 +20,7 @@ import logging
 import time
 from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psutil
@@ -24,20 +28,20 @@ import ray
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf
-from tensordict import TensorDict
+from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
-from . import runfolder, stopping
+from . import checkpoints, runfolder, stopping
 from .actor.worker import ReLIFTWorker
 from .buffer import Demonstration, DemonstrationBuffer
 from .demonstrations.verify import Question, Rejected, make_demonstration
 from .hardest import group_accuracy, is_hardest
 from .schedule import sft_learning_rate, updates_due
-from .settings import ReLIFTSettings
+from .settings import ReLIFTSettings, Select, SFTMode, SFTOptimizer, Source
 
 logger = logging.getLogger(__name__)
 
@@ -62,11 +66,20 @@ class ReLIFTTrainer(PPOTrainerSync):
         self.rejected: Counter[Rejected] = Counter()
         self.used: set[str] = set()  # questions whose demonstration was trained on
         self.available = 0  # rows of the training set with a solution
+        self.teacher = None
+        if self.settings.enable and self.settings.demonstrations.source is not Source.DATASET:
+            from .demonstrations.teacher import Teacher
+
+            cache = self.settings.teacher.cache_dir or Path(config.trainer.default_local_dir) / "teacher"
+            self.teacher = Teacher(self.settings.teacher, Path(cache))
         self.stopped_after: int | None = None  # the step, if stopping was requested with steps left
         self._saved_step: int | None = None  # of the last checkpoint
         self._startup: float | None = None  # seconds, until it has been logged
         self._metrics_file: runfolder.MetricsFile | None = None
-        self._questions: dict[str, dict[str, Any]] = {}  # uid -> row of the data set, for the running batch
+        self._questions: dict[str, dict[str, Any]] = {}  # uid -> row of the data set, for the running step
+        self._questions_of = -1  # that step
+        self._drawn = 0  # questions drawn for it
+        self._spliced: list[Demonstration] = []  # that the running RL update carries
 
     # ---- assembly: verl's hooks ----------------------------------------------------------------------------------
 
@@ -98,11 +111,18 @@ class ReLIFTTrainer(PPOTrainerSync):
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         batch = super()._next_train_batch(num_prompts)
+        if self._questions_of != self.global_steps:
+            self._questions_of, self._questions, self._drawn = self.global_steps, {}, 0
+        # Random names would make the order of a step's rollouts, and so its last bits, differ between runs.
+        uids = [f"{self.global_steps}-{place:06d}" for place in range(self._drawn, self._drawn + len(batch))]
+        self._drawn += len(batch)
+        batch["uid"] = NonTensorStack(*uids)
         if not self.settings.enable:
             return batch
         column = self.settings.demonstrations.column
-        rows = zip(list(batch["uid"]), list(batch[column]), list(batch["reward_model"]), strict=True)
-        self._questions = {uid: {"target": target, "reward_model": model} for uid, target, model in rows}
+        columns = [list(batch[name]) for name in (column, "reward_model", "raw_prompt")]
+        names = ("target", "reward_model", "messages")
+        self._questions |= {uid: dict(zip(names, row, strict=True)) for uid, *row in zip(uids, *columns, strict=True)}
         # Needed here only, and only for the hardest questions: no reason to copy it n times through TransferQueue.
         batch.pop(column)
         return batch
@@ -131,6 +151,11 @@ class ReLIFTTrainer(PPOTrainerSync):
         if self._startup is not None:
             metrics["timing_s/startup"], self._startup = self._startup, None
 
+    def _balance_batch(self, batch: KVBatchMeta, metrics, *args, **kwargs) -> KVBatchMeta:
+        names = [(uid, int(sample)) for uid, sample, _ in (key.rsplit("_", 2) for key in batch.keys)]
+        batch.reorder(sorted(range(len(names)), key=names.__getitem__))
+        return super()._balance_batch(batch, metrics, *args, **kwargs)
+
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
         if self.config.actor_rollout_ref.rollout.calculate_log_probs:
@@ -146,16 +171,22 @@ class ReLIFTTrainer(PPOTrainerSync):
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if not self.settings.enable:
             return super()._update_actor(batch, metrics)
+        splicing = self.settings.sft.mode is SFTMode.SPLICE
         with marked_timer("collect_hardest", self.timing_raw):
             self._collect_hardest(batch, metrics)
+            if splicing:
+                self._splice()
         batch = super()._update_actor(batch, metrics)
-        with marked_timer("update_actor_sft", self.timing_raw):
-            self._supervised_updates(metrics)
+        if splicing:
+            self._spliced_metrics(metrics)
+        else:
+            with marked_timer("update_actor_sft", self.timing_raw):
+                self._interleave(metrics)
         self._count(metrics)
         return batch
 
     def _collect_hardest(self, batch: KVBatchMeta, metrics: dict) -> None:
-        """Steps 3 and 4: put a verified demonstration of every hardest question into the buffer."""
+        """Steps 3 and 4: put a verified demonstration of every chosen question into the buffer."""
         keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
         data = tq.kv_batch_get(
             keys=keys, partition_id=batch.partition_id, select_fields=["uid", "rm_scores", "extra_fields"]
@@ -171,25 +202,36 @@ class ReLIFTTrainer(PPOTrainerSync):
         metrics["relift/hardest_questions"] = len(hardest)
         metrics["relift/hardest_fraction"] = len(hardest) / len(accuracy)
 
+        self._take_in_answers()
+        chosen = self._choose(hardest, accuracy)
         recovered = 0
         for uid, prompt_ids in self._prompts_of(accuracy, uids, keys, batch.partition_id):
             key = _question_key(prompt_ids)
             if uid not in hardest:
                 recovered += key in self.used
-                continue
-            if key in self.buffer:
-                self.buffer.renew(key, self.global_steps)
-                continue
-            self._offer(
-                Question(
-                    key,
-                    prompt_ids,
-                    self._questions[uid]["reward_model"]["ground_truth"],
-                    self._questions[uid]["target"],
-                )
-            )
+            if uid in chosen:
+                if key in self.buffer:
+                    self.buffer.renew(key, self.global_steps)
+                else:
+                    self._obtain(key, prompt_ids, self._questions[uid])
+            elif uid not in hardest:
+                self.buffer.drop_solved(key)
         self.buffer.expire(self.global_steps)
         metrics["relift/hardest_recovered"] = recovered
+
+    def _choose(self, hardest: set[str], accuracy: dict[str, float]) -> set[str]:
+        match self.settings.trigger.select:
+            case Select.HARDEST:
+                return hardest
+            case Select.ALL:
+                return set(accuracy)
+            case Select.OTHER:
+                other = sorted(accuracy.keys() - hardest)
+                return set(self._rng("select").sample(other, min(len(hardest), len(other))))
+
+    def _rng(self, purpose: str) -> Random:
+        """A generator for one purpose of one step: nothing of it needs to be in a checkpoint."""
+        return Random(f"{self.config.data.seed}/{purpose}/{self.global_steps}/{self.sft_updates}")
 
     def _prompts_of(self, accuracy: dict[str, float], uids: list[str], keys: list[str], partition_id: str):
         """(uid, prompt token ids) of each question, as the rollouts saw it."""
@@ -199,26 +241,89 @@ class ReLIFTTrainer(PPOTrainerSync):
         rows = prompts.unbind() if prompts.is_nested else list(prompts)
         return [(uid, tuple(row.tolist())) for uid, row in zip(accuracy, rows, strict=True)]
 
-    def _offer(self, question: Question) -> None:
-        result = make_demonstration(question, self.global_steps, self.tokenizer, self.settings.demonstrations)
+    def _obtain(self, key: str, prompt_ids: tuple[int, ...], row: dict[str, Any]) -> None:
+        """Put the question's solution into the buffer, or ask the teacher for one."""
+        source, ground_truth = self.settings.demonstrations.source, row["reward_model"]["ground_truth"]
+        if source is not Source.TEACHER:
+            question = Question(key, prompt_ids, ground_truth, row["target"])
+            if self._offer(question, self.global_steps) or source is Source.DATASET:
+                return
+        messages = tuple({"role": m["role"], "content": m["content"]} for m in row["messages"])
+        from .demonstrations.teacher import TeacherQuestion
+
+        self.teacher.ask(TeacherQuestion(key, messages, ground_truth, prompt_ids, self.global_steps))
+
+    def _offer(self, question: Question, step: int) -> bool:
+        result = make_demonstration(question, step, self.tokenizer, self.settings.demonstrations)
         if isinstance(result, Rejected):
             self.rejected[result] += 1
-            return
+            return False
         self.accepted += 1
         self.buffer.add(result)
+        return True
 
-    def _supervised_updates(self, metrics: dict) -> None:
-        """Step 6: as many supervised updates as are due."""
-        for _ in range(updates_due(len(self.buffer), self.settings.sft)):
-            demonstrations = self.buffer.take(self.settings.sft.batch_size)
-            output = self.actor_rollout_wg.update_actor_sft(self._sft_batch(demonstrations))
-            self.sft_updates += 1
-            self.used.update(demonstration.question for demonstration in demonstrations)
+    def _take_in_answers(self) -> None:
+        """What the teacher has answered since the last step."""
+        if self.teacher is None:
+            return
+        for answer in self.teacher.collect():
+            question = answer.question
+            if answer.text is not None and question.key not in self.buffer:
+                self._offer(
+                    Question(question.key, question.prompt_ids, question.ground_truth, answer.text), question.step
+                )
+
+    def _updates_due(self) -> list[int]:
+        dp_size = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1  # filled by verl when it balanced the batch
+        settings = self.settings
+        return updates_due(self.global_steps, len(self.buffer), settings.schedule, settings.sft, dp_size)
+
+    def _interleave(self, metrics: dict) -> None:
+        """Step 6 by optimizer steps of its own: as many supervised updates as are due."""
+        sft = self.settings.sft
+        for size in self._updates_due():
+            demonstrations = self._take(size)
+            output = self.actor_rollout_wg.update_actor_sft(
+                self._sft_batch(
+                    demonstrations,
+                    sft_lr=sft_learning_rate(self.sft_updates, sft),
+                    sft_clip_grad=sft.clip_grad,
+                    sft_entropy_coeff=sft.entropy_coeff,
+                    sft_epochs=sft.epochs,
+                    sft_separate=sft.optimizer is SFTOptimizer.SEPARATE,
+                )
+            )
+            self._trained_on(demonstrations)
             for name, value in tu.get(output, "metrics").items():
                 if name in ("loss", "nll", "entropy", "grad_norm", "lr"):
                     metrics[f"relift/sft_{name}"] = value
 
-    def _sft_batch(self, demonstrations: list[Demonstration]) -> TensorDict:
+    def _splice(self) -> None:
+        """Step 6 within the RL update that follows."""
+        self._spliced = [demonstration for size in self._updates_due() for demonstration in self._take(size)]
+        if self._spliced:
+            sft = self.settings.sft
+            self.actor_rollout_wg.splice_sft(
+                self._sft_batch(self._spliced, sft_entropy_coeff=sft.entropy_coeff, sft_weight=sft.weight)
+            )
+
+    def _spliced_metrics(self, metrics: dict) -> None:
+        if not self._spliced:
+            return
+        self._trained_on(self._spliced)
+        for name in ("loss", "nll", "entropy"):
+            metrics[f"relift/sft_{name}"] = metrics.pop(f"actor/sft_{name}")
+        # There is one gradient and one step.
+        metrics["relift/sft_grad_norm"], metrics["relift/sft_lr"] = metrics["actor/grad_norm"], metrics["actor/lr"]
+
+    def _take(self, count: int) -> list[Demonstration]:
+        return self.buffer.take(count, self._rng("take"))
+
+    def _trained_on(self, demonstrations: list[Demonstration]) -> None:
+        self.sft_updates += 1
+        self.used.update(demonstration.question for demonstration in demonstrations)
+
+    def _sft_batch(self, demonstrations: list[Demonstration], **settings) -> TensorDict:
         """Demonstrations as verl's engines take them: unpadded nested tensors, loss on the response only."""
         prompts = [torch.tensor(d.prompt_ids) for d in demonstrations]
         responses = [torch.tensor(d.response_ids) for d in demonstrations]
@@ -236,10 +341,7 @@ class ReLIFTTrainer(PPOTrainerSync):
                 "global_batch_size": len(demonstrations),
                 "use_dynamic_bsz": True,
                 "max_token_len_per_gpu": sft.max_token_len_per_gpu or actor.ppo_max_token_len_per_gpu,
-                "sft_lr": sft_learning_rate(self.sft_updates, sft),
-                "sft_clip_grad": sft.clip_grad,
-                "sft_entropy_coeff": sft.entropy_coeff,
-                "sft_epochs": sft.epochs,
+                **settings,
             },
         )
 
@@ -251,6 +353,8 @@ class ReLIFTTrainer(PPOTrainerSync):
         metrics["relift/demonstration_fraction"] = len(self.used) / self.available if self.available else 0.0
         metrics.update({f"relift/demonstrations_rejected/{reason}": n for reason, n in self.rejected.items()})
         metrics.update({f"relift/demonstrations_evicted/{reason}": n for reason, n in self.buffer.evicted.items()})
+        if self.teacher is not None:
+            metrics.update({f"relift/teacher/{name}": value for name, value in self.teacher.metrics().items()})
 
     # ---- records -------------------------------------------------------------------------------------------------
 
@@ -273,6 +377,7 @@ class ReLIFTTrainer(PPOTrainerSync):
             "accepted": self.accepted,
             "rejected": {reason.value: count for reason, count in self.rejected.items()},
             "used": sorted(self.used),
+            "teacher": None if self.teacher is None else self.teacher.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -282,31 +387,56 @@ class ReLIFTTrainer(PPOTrainerSync):
         self.accepted = state["accepted"]
         self.rejected = Counter({Rejected(reason): count for reason, count in state["rejected"].items()})
         self.used = set(state["used"])
+        if self.teacher is not None and state["teacher"] is not None:
+            self.teacher.load_state_dict(state["teacher"])
 
     def _save_checkpoint(self) -> None:
-        # Before verl's part, which ends with moving `latest_checkpointed_iteration.txt`.
-        path = self._checkpoint_folder() / STATE_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        runfolder.write_atomically(path, json.dumps(self.state_dict()))
-        super()._save_checkpoint()
-        self._saved_step = self.global_steps
+        """verl's layout plus ``relift/``; a crash at any instant leaves the last whole checkpoint in use."""
+        trainer = self.config.trainer
+        run = Path(trainer.default_local_dir)
+        folder = checkpoints.begin(run, self.global_steps)
+        remote = trainer.default_hdfs_dir and f"{trainer.default_hdfs_dir}/global_step_{self.global_steps}/actor"
+        # Old ones are removed below: verl would remove them before this one is whole.
+        self.actor_rollout_wg.save_checkpoint(str(folder / "actor"), remote, self.global_steps, max_ckpt_to_keep=None)
+        self.actor_rollout_wg.save_extra(str(folder / "relift"))
+        torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
+        runfolder.write_atomically(folder / STATE_FILE, json.dumps(self.state_dict()))
+        folder = checkpoints.commit(run, self.global_steps)
+        checkpoints.prune(run, trainer.max_actor_ckpt_to_keep)
+        self.checkpoint_callback.on_save(
+            trainer=self, global_step=self.global_steps, checkpoint_dir=str(folder), async_save=False
+        )
 
     def _load_checkpoint(self) -> None:
-        super()._load_checkpoint()
-        if self.global_steps == 0:
+        self.global_steps = 0
+        trainer = self.config.trainer
+        match trainer.resume_mode:
+            case "disable":
+                return
+            case "auto":
+                folder = checkpoints.latest(Path(trainer.default_local_dir))
+            case "resume_path":
+                folder = Path(trainer.resume_from_path)
+        if folder is None:
             return
-        resume_path = self.config.trainer.resume_mode == "resume_path"
-        folder = Path(self.config.trainer.resume_from_path) if resume_path else self._checkpoint_folder()
+        self.global_steps = checkpoints.step_of(folder)
+        logger.warning("resuming after step %d from %s", self.global_steps, folder)
         path = folder / STATE_FILE
         if not path.exists():
-            raise FileNotFoundError(
+            raise checkpoints.CheckpointError(
                 f"{path} is missing: the checkpoint is not one of ReLIFT's; start from its weights instead "
                 "(actor_rollout_ref.model.path) with trainer.resume_mode=disable"
             )
+        separate = self.settings.sft.optimizer is SFTOptimizer.SEPARATE
+        self.actor_rollout_wg.load_extra(str(folder / "relift"), separate)
+        self.actor_rollout_wg.load_checkpoint(str(folder / "actor"), del_local_after_load=False)
+        self.train_dataloader.load_state_dict(torch.load(folder / "data.pt", weights_only=True))
         self.load_state_dict(json.loads(path.read_text()))
 
-    def _checkpoint_folder(self) -> Path:
-        return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+    def close(self) -> None:
+        """End what runs beside the trainer."""
+        if self.teacher is not None:
+            self.teacher.close()
 
 
 def _question_key(prompt_ids: tuple[int, ...]) -> str:

@@ -13,6 +13,7 @@ def test_defaults_are_the_yaml_file():
 
     yaml = OmegaConf.load(Path(package.__file__).parent / "relift.yaml").relift
     yaml.demonstrations.max_tokens = 8192  # an interpolation in the file
+    yaml.teacher.max_tokens = 8192
     settings = ReLIFTSettings.from_mapping(OmegaConf.to_container(yaml))
     assert settings == ReLIFTSettings()
     assert settings.buffer.order is BufferOrder.FIFO
@@ -32,6 +33,15 @@ def test_defaults_are_the_yaml_file():
         ({"buffer": {"capacity": 8}}, r"relift\.buffer\.capacity=8 is smaller than relift\.sft\.batch_size=64"),
         ({"buffer": {"max_age_steps": 0}}, r"relift\.buffer\.max_age_steps=0 must be at least 1, or null"),
         ({"demonstrations": "target"}, r"relift\.demonstrations must be a group of settings"),
+        ({"schedule": {"kind": "often"}}, r"must be one of adaptive, every_k, always, never"),
+        ({"schedule": {"every": 0}}, r"relift\.schedule\.every=0 must be at least 1"),
+        ({"sft": {"lr_schedule": "cosine"}}, r"relift\.sft\.lr_decay_updates=None: lr_schedule=cosine needs"),
+        ({"sft": {"mode": "splice", "optimizer": "separate"}}, r"optimizer=separate does not apply"),
+        ({"sft": {"mode": "splice", "epochs": 2}}, r"relift\.sft\.epochs=2: with mode=splice"),
+        ({"sft": {"mode": "splice"}, "schedule": {"max_updates_per_step": 2}}, r"there is one RL update to join"),
+        ({"demonstrations": {"source": "teacher"}}, r"source=teacher needs relift\.teacher\.base_url and"),
+        ({"teacher": {"budget_cost": 5}}, r"budget_cost=5\.0 needs relift\.teacher\.price_input and price_output"),
+        ({"teacher": {"top_p": 0}}, r"relift\.teacher\.top_p=0\.0 must be in \(0, 1\]"),
         ({"demonstrations": {"overlong": "cut"}}, r"must be one of drop, error"),
     ],
 )

@@ -4,12 +4,14 @@ Every vLLM server process unpickles a handle to this class, so nothing heavy is 
 imports.
 """
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from tensordict import TensorDict
-from verl.single_controller.base.decorator import make_nd_compute_dataproto_dispatch_fn, register
+from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.engine_workers import ActorRolloutRefWorker
@@ -17,12 +19,12 @@ from verl.workers.engine_workers import ActorRolloutRefWorker
 from .losses import supervised_loss
 
 
-def _engine_loss(model_output: dict, data: TensorDict, dp_group=None, *, entropy_coeff: float):
+def _engine_loss(model_output: dict, data: TensorDict, dp_group=None, *, entropy_coeff: float, weight: float = 1.0):
     """:func:`supervised_loss` in the form that verl's engine calls.
 
     ``log_probs[i]`` belongs to token i+1, so the mask is shifted by one; what wraps around to another sequence's first
     position is a prompt token and masked. The engine averages gradients over data-parallel ranks, hence the factor
-    ``dp_size``, as in verl's own losses.
+    ``dp_size``, as in verl's own losses. ``weight`` is that of the whole loss beside the RL loss (splice).
     """
     mask = data["loss_mask"].values().roll(shifts=-1, dims=0).bool()
     entropy = model_output.get("entropy")
@@ -38,11 +40,16 @@ def _engine_loss(model_output: dict, data: TensorDict, dp_group=None, *, entropy
         "nll": Metric(AggregationType.SUM, result.negative_log_likelihood.detach() * dp_size),
         "entropy": Metric(AggregationType.SUM, result.entropy.detach() * dp_size),
     }
-    return result.loss * dp_size, metrics
+    return weight * result.loss * dp_size, metrics
 
 
 class ReLIFTWorker(ActorRolloutRefWorker):
-    """``ActorRolloutRefWorker`` plus :meth:`update_actor_sft`."""
+    """``ActorRolloutRefWorker`` with supervised updates, and with what an exact resume needs beyond verl's part."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._moments = None  # of the separate optimizer, from its first use
+        self._spliced: TensorDict | None = None  # demonstrations that the next RL update carries
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor_sft(self, data: TensorDict) -> TensorDict | None:
@@ -53,7 +60,8 @@ class ReLIFTWorker(ActorRolloutRefWorker):
         Args:
             data: nested (jagged) ``input_ids``, ``position_ids``, ``loss_mask``, each [demonstrations, tokens] int64
                 (the mask is 1 on demonstration tokens), ``temperature`` [demonstrations]; and, as non-tensor data,
-                ``sft_lr``, ``sft_clip_grad``, ``sft_entropy_coeff``, ``sft_epochs``.
+                ``sft_lr``, ``sft_clip_grad``, ``sft_entropy_coeff``, ``sft_epochs`` and ``sft_separate`` (whether the
+                update has moments of its own).
 
         Returns:
             On the rank that collects: non-tensor ``metrics`` of the last epoch: loss, nll and entropy (nats per
@@ -63,9 +71,11 @@ class ReLIFTWorker(ActorRolloutRefWorker):
         clip_grad = tu.pop(data, "sft_clip_grad")
         entropy_coeff = tu.pop(data, "sft_entropy_coeff")
         epochs = tu.pop(data, "sft_epochs")
+        separate = tu.pop(data, "sft_separate")
         tu.assign_non_tensor(data, calculate_entropy=True)
 
-        with self._supervised(lr, clip_grad, partial(_engine_loss, entropy_coeff=entropy_coeff)):
+        moments = self._own_moments().lent() if separate else nullcontext()
+        with moments, self._supervised(lr, clip_grad, partial(_engine_loss, entropy_coeff=entropy_coeff)):
             for _ in range(epochs):
                 output = self.actor.train_batch(data)
         if output is None:
@@ -73,6 +83,104 @@ class ReLIFTWorker(ActorRolloutRefWorker):
         metrics = {name: _to_number(value) for name, value in tu.get(output, "metrics").items()}
         metrics["lr"] = lr
         return tu.get_tensordict(tensor_dict={}, non_tensor_dict={"metrics": metrics}).cpu()
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def splice_sft(self, data: TensorDict) -> TensorDict:
+        """Let the next RL update carry these demonstrations in its last mini-batch.
+
+        Args:
+            data: as :meth:`update_actor_sft` takes it, with ``sft_entropy_coeff`` and ``sft_weight``.
+        """
+        self._spliced = data
+        return tu.get_tensordict(tensor_dict={}, non_tensor_dict={"metrics": {}})
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def update_actor(self, data: TensorDict) -> TensorDict | None:
+        """verl's RL update; if demonstrations are to be carried, their metrics are added as ``sft_<name>``."""
+        if self._spliced is None:
+            return super().update_actor(data)
+        from .splice import spliced
+
+        demonstrations, self._spliced = self._spliced, None
+        weight = tu.pop(demonstrations, "sft_weight")
+        loss = partial(_engine_loss, entropy_coeff=tu.pop(demonstrations, "sft_entropy_coeff"), weight=weight)
+        tu.assign_non_tensor(demonstrations, calculate_entropy=True, use_remove_padding=True)
+        with spliced(self.actor.engine, demonstrations, loss) as sft_output:
+            output = super().update_actor(data)
+        if not self.actor.engine.is_mp_src_rank_with_outputs():
+            return output
+        sft_output.pop("model_output")
+        of_demonstrations = self.actor._postprocess_output(
+            sft_output, global_token_num=None, delta_time=1.0, forward_only=False, images_seqlens=None
+        )
+        metrics, of_demonstrations = tu.get(output, "metrics"), tu.get(of_demonstrations, "metrics")
+        metrics["sft_loss"] = _to_number(of_demonstrations["loss"]) / weight
+        metrics["sft_nll"], metrics["sft_entropy"] = (
+            _to_number(of_demonstrations[name]) for name in ("nll", "entropy")
+        )
+        return output
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def save_extra(self, folder: str) -> None:
+        """Save what verl's checkpoint leaves out: every rank's generators, and the separate optimizer's moments.
+
+        Args:
+            folder: made if need be; gets ``random/rank_R.pt`` and, after the first update, ``sft_optimizer/``.
+        """
+        from .random_state import random_state
+
+        path = Path(folder) / "random" / f"rank_{self.rank}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"layout": self._layout(), "state": random_state()}, path)
+        if self._moments is not None and self._moments.used:
+            with self._moments.lent(), self._optimizer_only():
+                self.actor.engine.save_checkpoint(str(Path(folder) / "sft_optimizer"))
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def load_extra(self, folder: str, separate: bool) -> None:
+        """Undo :meth:`save_extra`. Generators are left alone if the parallel layout is another one now.
+
+        Call it before verl's ``load_checkpoint``: both hold the learning-rate schedule and the master weights.
+        """
+        from .random_state import set_random_state
+
+        moments = Path(folder) / "sft_optimizer"
+        if separate and moments.exists():
+            with self._own_moments().lent(), self._optimizer_only():
+                self.actor.engine.load_checkpoint(str(moments), del_local_after_load=False)
+        path = Path(folder) / "random" / f"rank_{self.rank}.pt"
+        saved = torch.load(path, weights_only=True) if path.exists() else None
+        if saved is not None and saved["layout"] == self._layout():
+            set_random_state(saved["state"])
+
+    def _layout(self) -> list[int]:
+        from megatron.core import parallel_state
+
+        return [
+            parallel_state.get_tensor_model_parallel_world_size(),
+            parallel_state.get_pipeline_model_parallel_world_size(),
+            parallel_state.get_context_parallel_world_size(),
+            parallel_state.get_data_parallel_world_size(),
+        ]
+
+    def _own_moments(self):
+        if self._moments is None:
+            from .moments import Moments
+
+            engine = self.actor.engine
+            self._moments = Moments(engine.optimizer, offload=engine.is_optimizer_offload_enabled)
+        return self._moments
+
+    @contextmanager
+    def _optimizer_only(self):
+        """verl's checkpoint manager saves and loads the optimizer and nothing else."""
+        manager = self.actor.engine.checkpoint_mananager
+        contents = manager.checkpoint_save_contents, manager.checkpoint_load_contents
+        manager.checkpoint_save_contents = manager.checkpoint_load_contents = ["optimizer"]
+        try:
+            yield
+        finally:
+            manager.checkpoint_save_contents, manager.checkpoint_load_contents = contents
 
     @contextmanager
     def _supervised(self, lr: float, clip_grad: float, loss_fn):

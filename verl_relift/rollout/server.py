@@ -49,13 +49,20 @@ class GroupServer(vLLMHttpServer):
                 the engine's own generator.
             request_id: unique over the calls to this server.
         """
+        if seeds is not None:
+            # The engine starts on the whole batch at once: which requests share a forward pass, and with it the last
+            # bits of their log-probabilities, would otherwise depend on how fast they arrive.
+            await self.engine.pause_generation(mode="keep", clear_cache=False)
+        try:
+            outputs = [
+                await self._submit(prompt, sampling, n, None if seeds is None else seeds[i], f"{request_id}-{i}")
+                for i, prompt in enumerate(prompts)
+            ]
+        finally:
+            if seeds is not None:
+                await self.engine.resume_generation()
         finished: asyncio.Queue[Group] = asyncio.Queue()
-        tasks = [
-            asyncio.create_task(
-                self._one_group(i, prompt, sampling, n, None if seeds is None else seeds[i], request_id, finished)
-            )
-            for i, prompt in enumerate(prompts)
-        ]
+        tasks = [asyncio.create_task(self._one_group(i, output, finished)) for i, output in enumerate(outputs)]
         try:
             for _ in tasks:
                 yield await finished.get()
@@ -68,7 +75,8 @@ class GroupServer(vLLMHttpServer):
         if getattr(self, "engine", None) is not None:
             self.engine.shutdown()
 
-    async def _one_group(self, index, prompt, sampling, n, seed, request_id, finished: asyncio.Queue) -> None:
+    async def _submit(self, prompt: list[int], sampling: dict[str, Any], n: int, seed: int | None, request_id: str):
+        """Hand one question to the engine; where its output will appear, or the error that refused it."""
         wants_log_probs = sampling["logprobs"]
         params = SamplingParams(
             n=n,
@@ -85,14 +93,19 @@ class GroupServer(vLLMHttpServer):
             detokenize=False,
         )
         try:
-            final = None
-            async for output in self.engine.generate(
-                prompt=TokensPrompt(prompt_token_ids=prompt),
-                sampling_params=params,
-                request_id=f"{request_id}-{index}",
-            ):
-                final = output
+            return await self.engine.add_request(request_id, TokensPrompt(prompt_token_ids=prompt), params)
+        except Exception as error:
+            return error
+
+    async def _one_group(self, index: int, output, finished: asyncio.Queue) -> None:
+        try:
+            if isinstance(output, Exception):
+                raise output
+            final = output.get_nowait() or await output.get()
             group = Group(index, [_rollout(o) for o in final.outputs], self.global_steps)
+        except asyncio.CancelledError:
+            await self.engine.abort(output.request_id, internal=True)
+            raise
         except Exception as error:
             # The caller decides what a failed group means; the other groups go on.
             group = Group(index, [], self.global_steps, error=f"{type(error).__name__}: {error}")
