@@ -1,0 +1,142 @@
+"""Ray on the nodes of a Slurm job; the steps of train.sbatch.
+
+ray_node.py address --peer HOST --job ID     choose and print the address of the job's Ray, IP:PORT
+ray_node.py run --address IP:PORT --gpus N   be this node's part of Ray, until SIGTERM
+ray_node.py wait --nodes N --gpus N          return when every node has joined Ray at $RAY_ADDRESS
+"""
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+# Below Linux's ephemeral ports, which any program may be given at any moment, and above Ray's own ranges.
+FIRST_PORT, PORTS = 20000, 12000
+HEAD_SECONDS = 120.0
+CLUSTER_SECONDS = 300.0
+
+
+def choose_address(peer: str, job: int) -> str:
+    """The address of this node that ``peer`` reaches, and a free port; where it looks first depends on the job."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((peer, 9))  # sends nothing: asks the kernel for the route
+        ip = probe.getsockname()[0]
+    for attempt in range(PORTS):
+        port = FIRST_PORT + (job * 7 + attempt) % PORTS
+        with socket.socket() as listener:
+            try:
+                listener.bind((ip, port))
+            except OSError:
+                continue
+            return f"{ip}:{port}"
+    raise SystemExit(f"ray_node.py: no free port from {FIRST_PORT} to {FIRST_PORT + PORTS - 1} on {ip}")
+
+
+def run(address: str, gpus: int) -> int:
+    """Ray on this node, its head on the first, until it ends or SIGTERM comes. Leaves nothing behind."""
+    from verl_relift.cluster import remove_orphaned_segments
+    from verl_relift.environment import prepare_environment
+
+    prepare_environment()
+    # Slurm sets it beside CUDA_VISIBLE_DEVICES, and verl's workers refuse to choose.
+    os.environ.pop("ROCR_VISIBLE_DEVICES", None)
+    # Whoever stops this node stops the others too: nothing can be moved away.
+    os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
+    start = time.time()
+    ip, port = address.split(":")
+    # Of this job and node alone; short, because the path of a socket has at most 107 characters.
+    folder = Path("/tmp") / f"ray-{os.environ['SLURM_JOB_ID']}-{os.environ['SLURM_NODEID']}"
+    command = ["ray", "start", "--block", f"--num-gpus={gpus}", f"--temp-dir={folder}", "--disable-usage-stats"]
+    if os.environ["SLURM_PROCID"] == "0":
+        command += ["--head", f"--node-ip-address={ip}", f"--port={port}", "--include-dashboard=false"]
+    else:
+        _wait_for_port(ip, int(port))
+        command += [f"--address={address}"]
+    folder.mkdir(mode=0o700, exist_ok=True)
+    log = folder / "start.log"
+    with open(log, "w") as output:
+        process = subprocess.Popen(
+            command + shlex.split(os.environ.get("RAY_ARGUMENTS", "")), stdout=output, stderr=subprocess.STDOUT
+        )
+    stopped = False
+
+    def stop(signum, frame):
+        nonlocal stopped
+        stopped = True
+        process.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    status = process.wait()
+    remove_orphaned_segments(since=start)
+    if stopped:
+        shutil.rmtree(folder, ignore_errors=True)
+        return 0
+    print(log.read_text()[-4000:], file=sys.stderr)
+    print(f"ray_node.py: Ray on {socket.gethostname()} ended with status {status}; logs in {folder}", file=sys.stderr)
+    return status or 1
+
+
+def _wait_for_port(ip: str, port: int) -> None:
+    deadline = time.monotonic() + HEAD_SECONDS
+    while True:
+        try:
+            socket.create_connection((ip, port), timeout=5.0).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise SystemExit(
+                    f"ray_node.py: {socket.gethostname()} cannot reach Ray's head at {ip}:{port} ({error}); do the "
+                    "nodes' firewalls let them talk to each other?"
+                ) from error
+            time.sleep(0.2)
+
+
+def wait(nodes: int, gpus: int) -> None:
+    """Return when ``nodes`` nodes with ``gpus`` GPUs each have joined the Ray at $RAY_ADDRESS."""
+    import ray
+
+    ip, port = os.environ["RAY_ADDRESS"].split(":")
+    _wait_for_port(ip, int(port))
+    ray.init(log_to_driver=False, logging_level="ERROR")
+    deadline = time.monotonic() + CLUSTER_SECONDS
+    while True:
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        ready = [node for node in alive if node["Resources"].get("GPU", 0) >= gpus]
+        if len(ready) >= nodes:
+            return
+        if time.monotonic() > deadline:
+            found = ", ".join(f"{n['NodeManagerHostname']}: {n['Resources'].get('GPU', 0):g} GPUs" for n in alive)
+            raise SystemExit(f"ray_node.py: {len(ready)} of {nodes} nodes with {gpus} GPUs joined Ray ({found})")
+        time.sleep(0.2)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    sub = commands.add_parser("address")
+    sub.add_argument("--peer", required=True)
+    sub.add_argument("--job", type=int, required=True)
+    sub = commands.add_parser("run")
+    sub.add_argument("--address", required=True)
+    sub.add_argument("--gpus", type=int, required=True)
+    sub = commands.add_parser("wait")
+    sub.add_argument("--nodes", type=int, required=True)
+    sub.add_argument("--gpus", type=int, required=True)
+    arguments = parser.parse_args()
+    if arguments.command == "address":
+        print(choose_address(arguments.peer, arguments.job))
+    elif arguments.command == "run":
+        sys.exit(run(arguments.address, arguments.gpus))
+    else:
+        wait(arguments.nodes, arguments.gpus)
+
+
+if __name__ == "__main__":
+    main()

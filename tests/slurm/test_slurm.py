@@ -1,0 +1,146 @@
+"""examples/slurm/train.sbatch on a real Slurm: two nodes, a time limit that comes too early, and the last step."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from .cluster import VirtualCluster, missing
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
+
+ROOT = Path(__file__).parents[2]
+STEPS = 12
+# Slurm's own steps are coarse: it looks for time limits twice a minute.
+SECONDS_TO_FIRST_STEP = 180
+PATIENCE = 900.0
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """The quickstart's data and base model, in little."""
+    folder = tmp_path_factory.mktemp("prepared")
+    sizes = ["--train-size", "512", "--eval-size", "8", "--pretrain-size", "4096"]
+    for arguments in (
+        ["data_preprocess.arithmetic", "--output", str(folder), *sizes],
+        ["verl_relift.quickstart.base_model", "--data", str(folder), "--output", str(folder / "base"), "--steps", "50"],
+    ):
+        subprocess.run([sys.executable, "-m", *arguments], check=True, capture_output=True, cwd=ROOT)
+    return folder
+
+
+@pytest.fixture
+def cluster(tmp_path_factory):
+    # The path of munged's socket must be short.
+    with VirtualCluster(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
+
+
+def submit(cluster: VirtualCluster, prepared: Path, run: Path, *overrides: str, **variables: str) -> str:
+    """Submit the script as a user would, its edit block set from outside; the job's number."""
+    environment = {
+        "RUN_SCRIPT": "examples/run_qwen2.5-math-1.5b_megatron.sh",
+        "VENV": str(Path(sys.prefix)),
+        "MODEL_PATH": str(prepared / "base"),
+        "TRAIN_FILES": str(prepared / "train.parquet"),
+        "VAL_FILES": str(prepared / "test.parquet"),
+        "OUTPUT": str(run),
+        "TRAIN_BATCH_SIZE": "8",
+        "MINI_BATCH_SIZE": "8",
+        "ROLLOUTS": "4",
+        "SFT_BATCH_SIZE": "8",
+        "MAX_PROMPT_LENGTH": "32",
+        "MAX_RESPONSE_LENGTH": "64",
+        "STEPS": str(STEPS),
+        # Ray's CPUs are what verl's workers ask for, more than this machine has
+        "RAY_ARGUMENTS": "--num-cpus=16 --object-store-memory=500000000",
+        **variables,
+    }
+    output = cluster.run(
+        *("sbatch", "--parsable", f"--chdir={ROOT}", f"--output={run}.log", "--gpus-per-node=1", "--cpus-per-task=1"),
+        *("--time=60", "--signal=B:USR1@90", "examples/slurm/train.sbatch", "--config-name", "quickstart"),
+        *("trainer.resume_mode=auto", "ray_kwargs.ray_init.num_cpus=null", "ray_kwargs.ray_init.num_gpus=null"),
+        *overrides,
+        **environment,
+    )
+    return output.strip()
+
+
+def steps_of(run: Path) -> list[int]:
+    path = run / "metrics.jsonl"
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_until(condition, cluster: VirtualCluster, job: str, run: Path) -> None:
+    """Poll; a job that failed, or none of it after PATIENCE, fails the test with the end of its log."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        state = cluster.job(job)["JobState"]
+        if state in ("FAILED", "TIMEOUT", "NODE_FAIL", "CANCELLED") or time.monotonic() > deadline:
+            log = run.with_suffix(".log")
+            pytest.fail(f"job {job}: {state}\n{log.read_text()[-6000:] if log.exists() else 'no log'}")
+        time.sleep(0.5)
+
+
+@pytest.mark.timeout(3000)
+def test_a_run_on_two_nodes_is_requeued_by_its_time_limit_and_finishes(cluster, prepared, tmp_path):
+    run = tmp_path / "run"
+    start = time.monotonic()
+    job = submit(cluster, prepared, run)
+    wait_until(lambda: steps_of(run), cluster, job, run)
+    seconds = time.monotonic() - start
+    print(f"sbatch to first step: {seconds:.0f} s, load {os.getloadavg()[0]:.1f}")
+
+    # Whatever this machine's speed, the limit comes while it trains: the time used so far, rounded up, and a minute.
+    used = int(time.time() - start_time(cluster, job))
+    cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={used // 60 + 2}")
+    wait_until(lambda: cluster.job(job)["Restarts"] == "1", cluster, job, run)
+    stopped = steps_of(run)[-1]
+    assert stopped < STEPS
+    assert (run / "latest_checkpointed_iteration.txt").read_text() == str(stopped)
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+    wait_until(lambda: cluster.job(job)["JobState"] == "COMPLETED", cluster, job, run)
+
+    assert steps_of(run) == list(range(1, STEPS + 1))
+    log = run.with_suffix(".log").read_text()
+    assert f"stopped after step {stopped}" in log
+    # One training rank on each node: verl's workers say where they are.
+    assert (run / f"global_step_{STEPS}" / "relift" / "state.json").exists()
+    assert re.search(r"2 nodes \(node1 node2\) with 1 GPUs each, Ray at 10\.77\.0\.11:2\d{4}, restart 1", log)
+    assert not any(Path("/tmp").glob(f"ray-{job}-*"))
+    if os.getloadavg()[0] < 2 * psutil.cpu_count():
+        assert seconds <= SECONDS_TO_FIRST_STEP
+
+
+def start_time(cluster: VirtualCluster, job: str) -> float:
+    """When the job's present run began, Unix seconds."""
+    return time.mktime(time.strptime(cluster.job(job)["StartTime"], "%Y-%m-%dT%H:%M:%S"))
+
+
+@pytest.mark.timeout(600)
+def test_a_run_script_that_does_not_exist_ends_the_job_with_a_line(cluster, prepared, tmp_path):
+    run = tmp_path / "run"
+    job = submit(cluster, prepared, run, RUN_SCRIPT="recipe/none.sh")
+    deadline = time.monotonic() + 120
+    while cluster.job(job)["JobState"] != "FAILED":
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert "no recipe/none.sh" in run.with_suffix(".log").read_text()
+    assert cluster.job(job)["ExitCode"] == "2:0"
+
+
+def test_nothing_of_the_cluster_outlives_it(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slurm")
+    with VirtualCluster(folder) as cluster:
+        family = psutil.Process(cluster._unshare.pid).children(recursive=True)
+        assert len(family) > 5
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
+    shutil.rmtree(folder)  # nothing is mounted there
