@@ -18,6 +18,7 @@ _CONNECT_TIMEOUT = 10.0  # seconds
 # A reply may have so many bytes: far more than max_tokens tokens need, far less than hurts.
 _REPLY_BYTES = 1 << 20
 _REPLY_BYTES_PER_TOKEN = 256
+_LONGEST_RETRY_AFTER = 3600.0  # seconds; a server that asks for more is asked again after so many
 _MESSAGE_CHARS = 300  # of a server's error message that are logged
 
 _OVERLOADED = (408, 409, 425, 429)
@@ -202,13 +203,13 @@ def _retry_after(headers: Any) -> float:
     """Seconds in the header Retry-After, a number or a date; 0 where there is none that can be read."""
     value = headers.get("retry-after", "")
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return 0.0
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return min(seconds, _LONGEST_RETRY_AFTER) if seconds > 0 else 0.0
 
 
 def _describe(error: BaseException | None) -> str:
