@@ -44,8 +44,11 @@ MIXED_HOSTILE = 500
 MIXED_LIMIT_S = 1.0
 HOSTILE_LIMIT_S = 1.0
 HOSTILE_MEMORY_MIB = 1024
-SPEED_QUESTIONS = 80
+SPEED_QUESTIONS = 675
 SPEED_CHUNK = 64
+CORES_ROUNDS = 5
+CORES_WARM_UP = 400
+CORES_CHUNK = 300  # in all less than a judge answers before it is replaced
 MAX_LISTED = 30
 
 Pair = tuple[str, str]
@@ -77,12 +80,18 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def cpu_seconds(grader: Grader | None = None) -> float:
-    """Processor seconds of this process and of the grader's judges: what one idle core would take."""
-    ticks = 0
-    for judge in _children(grader.pool._forge.pid) if grader else ():
-        fields = Path(f"/proc/{judge}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])  # utime and stime, proc(5)
+    """Processor seconds of this process and of the grader's judges, also those that have ended."""
+    if grader is None:
+        return time.process_time()
+    forge = grader.pool._forge.pid
+    ticks = sum(_ticks(forge, ended=True)) + sum(sum(_ticks(judge)) for judge in _children(forge))
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _ticks(pid: int, ended: bool = False) -> list[int]:
+    """User and system time of a process, or of its children that have ended, in clock ticks (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return [int(field) for field in (fields[13:15] if ended else fields[11:13])]
 
 
 def explain(grade: Grade, theirs: bool, response: str, truth: str) -> str:
@@ -130,7 +139,7 @@ def bench_speed(report: Report, olympiad: list[Question], gsm8k: list[Question])
     rows, differences = [], Counter()
     for name, questions in (("OlympiadBench", olympiad), ("GSM8K", gsm8k)):
         pool = [question for question in questions if question.solution]
-        responses = list(long_responses(rng.sample(pool, SPEED_QUESTIONS), SEED))
+        responses = list(long_responses(rng.sample(pool, min(SPEED_QUESTIONS, len(pool))), SEED))
         pairs = [(response, truth) for _, response, truth in responses]
         with on_cores(1), Grader(pool=PoolSettings(workers=1, time_limit_s=10)) as grader:
             grader.pool.start()
@@ -171,29 +180,66 @@ def bench_speed(report: Report, olympiad: list[Question], gsm8k: list[Question])
 
 
 def bench_cores(report: Report, olympiad: list[Question]) -> None:
-    """Distinct answers, so that every response needs the judge: two judges on two cores against one on one."""
+    """Distinct answers that all need the judge: two judges on two cores against one on one, taking turns.
+
+    Both pools live as long as a training run's would: each has judged other answers before the clock starts.
+    """
     if len(os.sched_getaffinity(0)) < 2:
         report.add("Two cores: skipped, this machine gives one.\n")
         return
     rng = random.Random(SEED)
     truths = [question.truth for question in olympiad if not question.truth.strip("$").isdigit()]
-    pairs = [(boxed(rng.choice(truths) + f"+{n}"), rng.choice(truths)) for n in range(1_600)]
-    settings = {cores: PoolSettings(workers=cores, time_limit_s=10) for cores in (1, 2)}
-    ratios = []
-    for start in range(0, len(pairs), 400):
-        chunk = pairs[start : start + 400]
-        took = {}
-        for cores in (1, 2):
-            with on_cores(cores), Grader(pool=settings[cores]) as grader:
-                grader.grade_many([("\\boxed{x+1}", "1+x"), ("\\boxed{y+1}", "1+y")])
-                took[cores] = seconds(lambda c=chunk, g=grader: g.grade_many(c))
-        ratios.append(took[1] / took[2])
+    count = CORES_WARM_UP + CORES_ROUNDS * CORES_CHUNK
+    with on_cores(1):
+        one = Grader(pool=PoolSettings(workers=1, time_limit_s=10))
+        one.pool.start()
+    with one, Grader(pool=PoolSettings(workers=2, time_limit_s=10)) as two:
+        two.pool.start()
+        pairs = _need_the_judge(((f"+{n}", rng.choice(truths)) for n in range(10**6)), truths, rng, one, count)
+        sides = {1: one, 2: two}
+        for cores, grader in sides.items():
+            with on_cores(cores):
+                grader.grade_many(pairs[:CORES_WARM_UP])
+        ratios, cpu, busiest = [], Counter(), []
+        for number in range(CORES_ROUNDS):
+            start = CORES_WARM_UP + number * CORES_CHUNK
+            chunk = pairs[start : start + CORES_CHUNK]
+            took = {}
+            for cores in (1, 2) if number % 2 else (2, 1):
+                grader = sides[cores]
+                before, judges = cpu_seconds(grader), _judge_ticks(grader)
+                with on_cores(cores):
+                    took[cores] = seconds(lambda c=chunk, g=grader: g.grade_many(c))
+                cpu[cores] += cpu_seconds(grader) - before
+                if cores == 2:
+                    spent = [ticks - judges.get(judge, 0) for judge, ticks in _judge_ticks(grader).items()]
+                    busiest.append(max(spent) / max(1, sum(spent)))
+            ratios.append(took[1] / took[2])
     report.add("## Two cores\n")
     report.add(
-        f"{len(pairs)} answers that all need the judge, in {len(ratios)} interleaved rounds, load average "
+        f"{CORES_ROUNDS} rounds of {CORES_CHUNK} answers that all need the judge, the sides taking turns, load average "
         f"{os.getloadavg()[0]:.1f} at the end: two judges on two cores are {statistics.median(ratios):.2f}x as fast as "
-        f"one on one core (rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}).\n"
+        f"one on one core (median; rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}). They used "
+        f"{cpu[2] / cpu[1]:.2f}x the CPU time; the busier judge did {statistics.median(busiest):.0%} of the work.\n"
     )
+
+
+def _need_the_judge(
+    drawn: Iterator[tuple[str, str]], truths: list[str], rng: random.Random, grader: Grader, count: int
+) -> list[Pair]:
+    """The first so many pairs of a changed truth and another truth that the exact part leaves to the judge."""
+    pairs: list[Pair] = []
+    for change, truth in drawn:
+        pair = boxed(rng.choice(truths) + change), truth
+        if grader.grade_exactly(*pair)[1] is not None:
+            pairs.append(pair)
+        if len(pairs) == count:
+            break
+    return pairs
+
+
+def _judge_ticks(grader: Grader) -> dict[int, int]:
+    return {judge: sum(_ticks(judge)) for judge in _children(grader.pool._forge.pid)}
 
 
 def bench_mixed(report: Report, questions: list[Question], canary: Path) -> None:

@@ -19,6 +19,7 @@ HANGS = (("9^{9^{9^{9}}}", "x^{2}"),)
 EASY = (("x+1", "1+x"),)
 LIMIT_S = 0.5
 GRACE_S = 0.2
+ATTEMPTS = 5
 
 
 @pytest.fixture
@@ -32,6 +33,10 @@ def _children(pid):
     return [
         int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
     ]
+
+
+def _living_children(pid):
+    return [child for child in _children(pid) if _alive(child)]
 
 
 def _alive(pid):
@@ -48,15 +53,33 @@ def _wait_until_dead(pids, seconds=10):
 
 
 def test_a_hanging_answer_is_killed_and_the_next_is_judged(pool):
-    started = time.perf_counter()
-    outcome, detail = pool.judge(HANGS)
-    assert outcome is GradeOutcome.TIMED_OUT
-    assert "0.5 s" in detail
-    assert time.perf_counter() - started < LIMIT_S + GRACE_S
-    started = time.perf_counter()
+    took = []
+    for _ in range(ATTEMPTS):  # the best counts: other work on the machine may delay any of them
+        started = time.perf_counter()
+        outcome, detail = pool.judge(HANGS)
+        stopped = time.perf_counter()
+        assert outcome is GradeOutcome.TIMED_OUT
+        assert "0.5 s" in detail
+        assert pool.judge(EASY)[0] is GradeOutcome.CORRECT
+        took.append((stopped - started, time.perf_counter() - stopped))
+    assert LIMIT_S <= min(hung for hung, _ in took) < LIMIT_S + GRACE_S
+    assert min(easy for _, easy in took) < GRACE_S
+    assert len(_living_children(pool._forge.pid)) == 1
+
+
+def test_an_answers_time_starts_when_its_judge_runs(pool, monkeypatch):
+    """A machine that takes its time to fork costs no answer its verdict."""
+    fork = pool._request_judge
+
+    def slowly():
+        forge = pool._forge.pid
+        os.kill(forge, signal.SIGSTOP)
+        threading.Timer(2 * LIMIT_S, os.kill, (forge, signal.SIGCONT)).start()
+        return fork()
+
+    monkeypatch.setattr(pool, "_request_judge", slowly)
+    assert pool.judge(HANGS)[0] is GradeOutcome.TIMED_OUT
     assert pool.judge(EASY)[0] is GradeOutcome.CORRECT
-    assert time.perf_counter() - started < LIMIT_S + GRACE_S
-    assert len(_children(pool._forge.pid)) == 1
 
 
 def test_others_are_unharmed_by_a_hanging_answer():

@@ -13,11 +13,13 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 
 from verl_relift.rewards import sandbox, wire
 from verl_relift.rewards.settings import MIB
 
+COMMAND = struct.Struct("!cI")  # what to do with the judge of which number; a fork carries the judge's socket
 FORK, KILL = b"f", b"k"
 _PARENT_CHECK_S = 2.0
 
@@ -37,36 +39,38 @@ def main(arguments: list[str]) -> None:
     gc.collect()
     gc.freeze()
     wire.send(control, {"ready": os.getpid()})
-    judges: set[int] = set()
+    judges: dict[int, int] = {}
     try:
         _serve(control, pool_pid, memory_mib * MIB, judges)
     finally:
-        for pid in judges:
-            _end(pid)
+        for pid in judges.values():
+            _kill(pid)
+            os.waitpid(pid, 0)
 
 
-def _serve(control: socket.socket, pool_pid: int, memory_bytes: int, judges: set[int]) -> None:
+def _serve(control: socket.socket, pool_pid: int, memory_bytes: int, judges: dict[int, int]) -> None:
+    """Fork and kill judges; `judges` holds their pids by number. Nothing is answered, so the pool never waits here."""
+    ended: list[int] = []
     while True:
         readable, _, _ = select.select([control], [], [], _PARENT_CHECK_S)
+        ended = [pid for pid in ended if os.waitpid(pid, os.WNOHANG)[0] == 0]
         if not readable:
             # A process forked from the pool's may hold its socket open after it has died.
             if os.getppid() != pool_pid:
                 return
             continue
-        request, fds, _, _ = socket.recv_fds(control, 1, maxfds=1)
-        if request == FORK:
-            pid = _fork(control, fds[0], memory_bytes)
-            os.close(fds[0])
-            judges.add(pid)
-            wire.send(control, {"pid": pid})
-        elif request == KILL:
-            pid = int(wire.receive(control)["pid"])
-            if pid in judges:
-                judges.discard(pid)
-                _end(pid)
-            wire.send(control, {"killed": pid})
-        else:  # end of file: the pool is closed
+        command, fds, _, _ = socket.recv_fds(control, COMMAND.size, maxfds=1)
+        if len(command) < COMMAND.size:  # end of file: the pool is closed
             return
+        name, number = COMMAND.unpack(command)
+        if name == FORK:
+            judges[number] = _fork(control, fds[0], memory_bytes)
+            os.close(fds[0])
+        elif name == KILL and number in judges:
+            # Reaped later, and by nobody else, so that until then the pid is no other process's.
+            pid = judges.pop(number)
+            _kill(pid)
+            ended.append(pid)
 
 
 def _fork(control: socket.socket, judge_fd: int, memory_bytes: int) -> int:
@@ -89,19 +93,16 @@ def _judge_forever(pool: socket.socket, memory_bytes: int) -> None:
 
     sandbox.limit_resources(memory_bytes)
     sandbox.forbid_code()
-    while True:
-        try:
+    with contextlib.suppress(wire.ClosedError):
+        wire.send(pool, {"ready": os.getpid()})
+        while True:
             request = wire.receive(pool)
-        except wire.ClosedError:
-            return
-        wire.send(pool, {"verdict": judge(request["pairs"])})
+            wire.send(pool, {"verdict": judge(request["pairs"])})
 
 
-def _end(pid: int) -> None:
-    """Kill and reap a judge. Nobody else reaps it, so the pid cannot be another process's."""
+def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
 
 
 def _silence() -> None:

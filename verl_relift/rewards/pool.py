@@ -1,15 +1,17 @@
 """Judge processes with a hard limit of time and memory, for any number of threads and event loops in one process.
 
 `JudgePool.judge` blocks its thread until a judge process has answered or has been killed. A kill costs the answer that
-caused it a `timed_out`; the next answer gets a fresh process, forked in milliseconds.
+caused it a `timed_out`; nobody waits for it, nor for the next process, which is forked at once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import queue
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -23,7 +25,9 @@ from verl_relift.rewards.compare import Pair
 from verl_relift.rewards.outcome import GradeOutcome
 from verl_relift.rewards.settings import PoolSettings
 
-_FORK, _KILL = b"f", b"k"  # forge.FORK, forge.KILL: importing forge here would make `-m` load it twice
+# forge.COMMAND, FORK, KILL: importing forge here would make `-m` load it twice
+_COMMAND = struct.Struct("!cI")
+_FORK, _KILL = b"f", b"k"
 _FORK_LIMIT_S = 30.0
 _CLOSE_LIMIT_S = 5.0
 # A judge that ended without being killed gets a second chance: something else on the machine may have ended it.
@@ -41,8 +45,9 @@ _OUTCOMES = {
 
 @dataclass(slots=True)
 class _Judge:
-    pid: int
+    number: int  # the forge's name for it
     sock: socket.socket
+    ready: bool = False  # has said that it runs
     answered: int = 0
 
 
@@ -60,19 +65,26 @@ class JudgePool:
     def _reset(self) -> None:
         self._forge: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._numbers = itertools.count()
         self._lock = threading.Lock()  # the forge's socket, and starting it
         self._idle: queue.LifoQueue[_Judge | None] = queue.LifoQueue()
         for _ in range(self.settings.workers):
             self._idle.put(None)  # a place for a judge that is not forked yet
 
     def start(self) -> None:
-        """Load the judge now instead of at the first answer that needs it. Takes seconds the first time.
+        """Load the judge and fork its processes now instead of at the first answer. Takes seconds the first time.
 
         Raises RuntimeError when it does not load.
         """
-        with self._lock:
-            if self._forge is None:
-                self._start_forge()
+        idle: list[_Judge | None] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                idle.append(self._idle.get_nowait())
+        try:
+            idle = [worker or self._fork() for worker in idle]
+        finally:
+            for worker in idle:
+                self._idle.put(worker)
 
     def judge(self, pairs: tuple[Pair, ...]) -> tuple[GradeOutcome, str]:
         """Compare (answer, ground truth) pairs in a judge process: correct if any is equal.
@@ -82,23 +94,24 @@ class JudgePool:
         worker = self._idle.get()
         try:
             if worker is not None and worker.answered >= _ANSWERS_PER_JUDGE:
-                worker = self._end_judge(worker)
+                worker = self._replace(worker)
             remaining_s = self.settings.time_limit_s
             for attempt in _ATTEMPTS:
-                worker = worker or self._fork_judge()
+                given, worker = worker, None
+                worker = self._running(given)
                 started = time.monotonic()
                 try:
                     return self._ask(worker, pairs, started + remaining_s)
                 except TimeoutError:
-                    worker = self._end_judge(worker)
+                    worker = self._replace(worker)
                     return GradeOutcome.TIMED_OUT, f"no verdict in {self.settings.time_limit_s:g} s"
                 except (wire.ClosedError, ValueError, KeyError) as error:
-                    worker = self._end_judge(worker)
+                    worker = self._replace(worker)
                     remaining_s -= time.monotonic() - started  # a new forge takes longer to load than an answer may
                     reason = f"the judge process ended in attempt {attempt}: {error}"
                 except BaseException:
                     # Interrupted: its verdict is still to come and must not be taken for the next answer's.
-                    worker = self._end_judge(worker)
+                    worker = self._replace(worker)
                     raise
             return GradeOutcome.TIMED_OUT, reason
         finally:
@@ -110,7 +123,25 @@ class JudgePool:
         worker.answered += 1
         return _OUTCOMES[verdict], "out of memory" if verdict == "exhausted" else ""
 
-    def _fork_judge(self) -> _Judge:
+    def _running(self, worker: _Judge | None) -> _Judge:
+        """A judge that runs, so that an answer's time starts when its judge does: this one, or a new one."""
+        if worker is not None and worker.ready:
+            return worker
+        for _ in _ATTEMPTS:
+            worker = worker or self._fork()
+            try:
+                wire.receive(worker.sock, time.monotonic() + _FORK_LIMIT_S)
+            except (TimeoutError, wire.ClosedError) as error:
+                reason = error
+                self._kill(worker)
+                worker = None
+            else:
+                worker.ready = True
+                return worker
+        raise RuntimeError(f"no judge process could be forked: {reason}; is the machine out of memory?")
+
+    def _fork(self) -> _Judge:
+        """Ask the forge for a judge; it says when it runs."""
         with self._lock:
             if self._forge is None:
                 self._start_forge()
@@ -123,23 +154,23 @@ class JudgePool:
 
     def _request_judge(self) -> _Judge:
         ours, theirs = socket.socketpair()
+        number = next(self._numbers)
         with theirs:
-            socket.send_fds(self._control, [_FORK], [theirs.fileno()])
-            return _Judge(self._forge_reply("pid"), ours)
+            socket.send_fds(self._control, [_COMMAND.pack(_FORK, number)], [theirs.fileno()])
+        return _Judge(number, ours)
 
-    def _end_judge(self, worker: _Judge) -> None:
-        """Have the forge kill a judge. Closing the socket is all it takes when the forge is gone too."""
-        worker.sock.close()
+    def _replace(self, worker: _Judge) -> _Judge | None:
+        """Have a judge killed and its successor forked, waiting for neither. None if the forge is gone too."""
+        self._kill(worker)
+        with self._lock, contextlib.suppress(OSError):
+            return self._request_judge() if self._control is not None else None
+        return None
+
+    def _kill(self, worker: _Judge) -> None:
+        worker.sock.close()  # and that is all it takes when the forge is gone too
         with self._lock, contextlib.suppress(OSError):
             if self._control is not None:
-                self._control.sendall(_KILL)
-                wire.send(self._control, {"pid": worker.pid})
-                self._forge_reply("killed")
-
-    def _forge_reply(self, key: str) -> int:
-        reply = wire.receive(self._control, time.monotonic() + _FORK_LIMIT_S)
-        self._control.settimeout(None)
-        return int(reply[key])
+                self._control.sendall(_COMMAND.pack(_KILL, worker.number))
 
     def _start_forge(self) -> None:
         ours, theirs = socket.socketpair()

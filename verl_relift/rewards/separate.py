@@ -1,11 +1,31 @@
-"""Telling parsed expressions apart at a point, before math-verify tries to simplify their difference to zero."""
+"""Telling parsed answers apart at a point, before math-verify simplifies a difference or solves an equation."""
 
 from __future__ import annotations
 
 import cmath
 from typing import Any
 
-from sympy import Derivative, E, Expr, Float, Integral, Interval, Limit, Product, Sum, Symbol, Tuple, UnevaluatedExpr
+from math_verify.grader import is_assignment_relation, is_equation, take_first_relation, take_last_relation
+from sympy import (
+    Derivative,
+    Dummy,
+    E,
+    Eq,
+    Expr,
+    FiniteSet,
+    Float,
+    Integral,
+    Interval,
+    Limit,
+    Product,
+    Sum,
+    Symbol,
+    Tuple,
+    UnevaluatedExpr,
+    cos,
+    exp,
+    sin,
+)
 from sympy.core.function import AppliedUndef
 
 # No symbol is 0, 1 or a neat fraction at the point, where different expressions might meet.
@@ -13,6 +33,8 @@ _FIRST, _STEP = 0.5734, 0.3137
 _DIGITS = 15
 _MARGIN = 1e-3
 _MAX_MAGNITUDE = 1e9
+# Solving an equation divides what tells it apart by its coefficients; math-verify calls 15 equal digits equal.
+_MAX_IN_EQUATIONS = 1e4
 # Slow to evaluate, or compared by math-verify in ways of their own (a percentage may equal its number).
 _LEFT_ALONE = (Integral, Sum, Product, Limit, Derivative, AppliedUndef, UnevaluatedExpr)
 
@@ -20,24 +42,113 @@ _LEFT_ALONE = (Integral, Sum, Product, Limit, Derivative, AppliedUndef, Unevalua
 def surely_unequal(gold: Any, target: Any) -> bool:
     """Whether two sympy objects differ at a point, each or in one of their parts. False where that says nothing.
 
-    What math-verify accepts as equal expressions is equal everywhere, so it would say no as well, after a longer time.
+    What math-verify accepts as equal is equal everywhere, so it would say no as well, after a longer time.
     """
+    gold, target = _as_compared(gold, target)
+    if isinstance(gold, Eq) and isinstance(target, Eq):
+        return _equations_differ(gold, target)
     if isinstance(gold, Interval) and isinstance(target, Interval):
         return surely_unequal(gold.start, target.start) or surely_unequal(gold.end, target.end)
     if isinstance(gold, Tuple) and isinstance(target, Tuple) and len(gold) == len(target):
         return any(map(surely_unequal, gold, target))
+    if isinstance(gold, FiniteSet | Tuple) or isinstance(target, FiniteSet | Tuple):
+        return _lists_differ(gold, target)
     if not (_is_comparable(gold) and _is_comparable(target)):
         return False
-    symbols = sorted(gold.free_symbols | target.free_symbols, key=str)
-    point = {symbol: Float(_FIRST + _STEP * index) for index, symbol in enumerate(symbols)}
+    point = _point(gold.free_symbols | target.free_symbols)
+    return _far(_value(gold, point), _value(target, point), _MAX_MAGNITUDE)
+
+
+def _as_compared(gold: Any, target: Any) -> tuple[Any, Any]:
+    """The sides that math-verify compares: of `x=13` the 13 beside a ground truth 13; of a chain its two ends."""
+    if is_equation(target) and not is_equation(gold):
+        return gold, take_last_relation(target).rhs
+    if is_assignment_relation(gold) and not is_equation(target):
+        return take_last_relation(gold).rhs, target
+    return _ends(gold), _ends(target)
+
+
+def _ends(side: Any) -> Any:
+    if isinstance(side, Eq) or not is_assignment_relation(side):
+        return side
+    return Eq(take_first_relation(side).lhs, take_last_relation(side).rhs, evaluate=False)
+
+
+def _lists_differ(gold: Any, target: Any) -> bool:
+    """Whether a member of one list or set is none of the other's; a single expression is a set of one."""
+    members = []
+    for side in (gold, target):
+        if not isinstance(side, FiniteSet | Tuple | Expr):
+            return False
+        members.append(side.args if isinstance(side, FiniteSet | Tuple) else (side,))
+    golds, targets = members
+    return any(all(surely_unequal(one, other) for other in targets) for one in golds) or any(
+        all(surely_unequal(one, other) for one in golds) for other in targets
+    )
+
+
+def _equations_differ(gold: Eq, target: Eq) -> bool:
+    """Whether one equation gives a symbol by the others, `y=2x+1`, and the other fails where this one holds.
+
+    math-verify calls two equations equal if their differences or their solutions are. Either way the second holds all
+    along the graph of the first, which is one piece if functions have one value and no breaks; and one symbol of the
+    first that the second does not know is too many.
+    """
+    applied = sorted(gold.atoms(AppliedUndef) | target.atoms(AppliedUndef), key=str)
+    functions = {function: Dummy(str(function)) for function in applied}
+    gold, target = (Eq(side.lhs, side.rhs, evaluate=False).xreplace(functions) for side in (gold, target))
+    if any(not isinstance(x, Expr) or x.has(Float, *_LEFT_ALONE) for x in (*gold.args, *target.args)):
+        return False
+    return _leaves(gold, target) or _leaves(target, gold)
+
+
+def _leaves(graph: Eq, other: Eq) -> bool:
+    symbol, rest = graph.args
+    if not symbol.is_Symbol or symbol in rest.free_symbols or not _is_smooth(rest):
+        return False
+    point = _point(graph.free_symbols | other.free_symbols)
+    height = _value(rest, point)
+    for unknown in graph.free_symbols - other.free_symbols:
+        elsewhere = {**point, unknown: point[unknown] + _STEP}
+        if unknown == symbol or _far(height, _value(rest, elsewhere), _MAX_IN_EQUATIONS):
+            return True
+    if height is None or not all(map(_is_smooth, other.args)):
+        return False
+    point[symbol] = height
+    return _far(_value(other.lhs, point), _value(other.rhs, point), _MAX_IN_EQUATIONS)
+
+
+def _is_smooth(side: Expr) -> bool:
+    """Whether this is made of functions that are single-valued and analytic but for poles."""
+    if not side.free_symbols or side.is_Symbol:
+        return True
+    if side.is_Pow:
+        base, exponent = side.args
+        return (exponent.is_Integer and _is_smooth(base)) or (
+            not base.free_symbols and bool(base.is_positive) and _is_smooth(exponent)
+        )
+    return (side.is_Add or side.is_Mul or isinstance(side, exp | sin | cos)) and all(map(_is_smooth, side.args))
+
+
+def _point(symbols: set[Any]) -> dict[Any, Any]:
+    ordered = sorted(symbols, key=lambda symbol: (str(symbol), symbol.sort_key()))
+    return {symbol: Float(_FIRST + _STEP * index) for index, symbol in enumerate(ordered)}
+
+
+def _value(side: Expr, point: dict[Any, Any]) -> Any:
+    """The complex value of an expression at a point, None where it has none."""
     try:
-        one, other = (complex(side.subs(point).evalf(_DIGITS)) for side in (gold, target))
+        value = complex(side.subs(point).evalf(_DIGITS))
     except (TypeError, ValueError, ArithmeticError):
+        return None
+    return value if cmath.isfinite(value) else None
+
+
+def _far(one: complex | None, other: complex | None, largest: float) -> bool:
+    """Whether two values are too far apart for rounding; never where one is unknown or too large."""
+    if one is None or other is None or max(abs(one), abs(other)) > largest:
         return False
-    sizes = abs(one), abs(other)
-    if not (cmath.isfinite(one) and cmath.isfinite(other)) or max(sizes) > _MAX_MAGNITUDE:
-        return False
-    return abs(one - other) > _MARGIN * max(1.0, *sizes)
+    return abs(one - other) > _MARGIN * max(1.0, abs(one), abs(other))
 
 
 def _is_comparable(side: Any) -> bool:

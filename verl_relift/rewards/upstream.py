@@ -6,6 +6,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from antlr4.atn.ParserATNSimulator import ParserATNSimulator
+from antlr4.atn.PredictionMode import PredictionMode
+from latex2sympy2_extended import latex2sympy2
 from latex2sympy2_extended.antlr_parser import PSParser
 from math_verify import grader as math_verify_grader
 from sympy import Eq, Float, Integer
@@ -21,6 +24,7 @@ class EvaluationError(RuntimeError):
 
 def apply() -> None:
     """Apply every change to this process."""
+    parse_in_two_stages()
     read_numbers_without_eval()
     reject_equations_without_solutions()
     read_percentages()
@@ -66,3 +70,45 @@ def read_percentages() -> None:
     asks for before it comes to percentages."""
     if not hasattr(PSParser.AtomContext, "FUNC_GAMMA"):
         PSParser.AtomContext.FUNC_GAMMA = lambda _: None
+
+
+# The one rule where the cheap look-ahead takes the wrong turn on everyday input: the index and the power of `x^{2}+1`.
+_LOOKS_AHEAD = frozenset(
+    decision
+    for decision, state in enumerate(PSParser.atn.decisionToState)
+    if state.ruleIndex == PSParser.RULE_atom_expr
+)
+
+
+class _Prediction(ParserATNSimulator):
+    """Look-ahead without the context of the calling rules (SLL), but for the rule that needs it; or all with it."""
+
+    in_context = False
+
+    def adaptivePredict(self, tokens: Any, decision: int, context: Any) -> int:
+        full = self.in_context or decision in _LOOKS_AHEAD
+        self.predictionMode = PredictionMode.LL if full else PredictionMode.SLL
+        return super().adaptivePredict(tokens, decision, context)
+
+
+class _TwoStageParser(PSParser):
+    """antlr's two-stage parsing: without context an input parses to the same tree as with it or does not parse at all
+    (antlr's own guarantee), and only then is the slow look-ahead needed."""
+
+    def math(self) -> Any:
+        self._input.fill()  # what is no token fails here, once: a lexer that goes on after it would skip it
+        self._interp = _Prediction(self, self.atn, self.decisionsToDFA, self.sharedContextCache)
+        try:
+            return super().math()
+        except MemoryError:
+            raise
+        except Exception:  # what latex2sympy2_extended's listener raises of a syntax error
+            self.reset()
+            self._interp.in_context = True
+            return super().math()
+
+
+def parse_in_two_stages() -> None:
+    """latex2sympy2_extended has antlr use full-context look-ahead, which antlr does not cache and which takes three
+    quarters of the time of parsing."""
+    latex2sympy2.PSParser = _TwoStageParser
