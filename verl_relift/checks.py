@@ -24,7 +24,7 @@ class ConfigurationError(ValueError):
 
 def check(config: DictConfig) -> None:
     """Raise :class:`ConfigurationError` with what can be found wrong without Ray and without a model in memory."""
-    for find_problems in (_packages, _settings, _batches, _model, _data):
+    for find_problems in (_packages, settings_problems, batch_problems, _model, _data):
         problems = list(find_problems(config))
         if problems:
             raise ConfigurationError("\n".join(problems))
@@ -40,7 +40,7 @@ def _packages(config: DictConfig) -> Iterator[str]:
             yield f"the package {module} is not installed ({what} needs it): run `make install`, see docs/install.md"
 
 
-def _settings(config: DictConfig) -> Iterator[str]:
+def settings_problems(config: DictConfig) -> Iterator[str]:
     try:
         settings = ReLIFTSettings.from_mapping(OmegaConf.to_container(config.relift, resolve=True))
     except SettingsError as error:
@@ -96,7 +96,7 @@ def _settings(config: DictConfig) -> Iterator[str]:
         )
 
 
-def _batches(config: DictConfig) -> Iterator[str]:
+def batch_problems(config: DictConfig) -> Iterator[str]:
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     megatron, trainer = actor.megatron, config.trainer
     world = trainer.n_gpus_per_node * trainer.nnodes
@@ -151,10 +151,10 @@ def _model(config: DictConfig) -> Iterator[str]:
         yield f"{model.path}: the tokenizer has no end-of-sequence token; demonstrations must end with one"
     if tokenizer.chat_template is None:
         yield f"{model.path}: the tokenizer has no chat template; add one with data_preprocess.prepare_model"
-    yield from _divisibility(config, hf)
+    yield from divisibility_problems(config, hf)
 
 
-def _divisibility(config: DictConfig, hf) -> Iterator[str]:
+def divisibility_problems(config: DictConfig, hf) -> Iterator[str]:
     megatron, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
     groups = getattr(hf, "num_key_value_heads", None) or hf.num_attention_heads
     tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size

@@ -1,0 +1,153 @@
+"""Can it run: ``python -m verl_relift.plan [--config-name NAME] [--gpu h100] [--json] key=value ...``
+
+Composes the configuration that ``verl_relift.train`` would compose from the same arguments and says, without a GPU and
+without importing torch, vLLM or Ray: memory by part and phase, tokens and FLOPs of a step, the largest micro-batch,
+and what to change if it does not fit. Exit status: 0 it fits, 1 it does not, 2 the question is wrong.
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from . import train  # noqa: F401  registers the configuration's resolver
+from .checks import batch_problems, divisibility_problems, settings_problems
+from .environment import detect_platform, prepare_environment
+from .planning import hardware
+from .planning.advice import Budget, changes, largest_token_budget, problems
+from .planning.job import Job, read
+from .planning.report import Plan, as_json, show
+from .planning.shapes import UnknownModel
+
+
+def compose_config(name: str, folder: str | None, overrides: list[str], platform: str) -> DictConfig:
+    """The configuration that ``verl_relift.train`` composes from the same arguments.
+
+    Raises:
+        HydraException: an override or a file is wrong.
+    """
+    # By path: `pkg://verl...` would import verl, and with it torch and Ray.
+    verl = Path(next(iter(importlib.util.find_spec("verl").submodule_search_locations))) / "trainer" / "config"
+    own = Path(__file__).parent / "config"
+    search = ",".join(f"file://{path}" for path in (own, verl))
+    if not any(override.startswith("platform=") for override in overrides):
+        overrides = [f"platform={platform}", *overrides]
+    with initialize_config_dir(str(Path(folder).resolve() if folder else own), version_base=None):
+        return compose(name, overrides=[f"hydra.searchpath=[{search}]", *overrides])
+
+
+def make_plan(
+    config: DictConfig,
+    gpu: hardware.Accelerator | None,
+    response_tokens: float | None,
+    transformer_engine: bool | None = None,
+    machine_memory: int | None = None,
+) -> Plan:
+    """Judge ``config``.
+
+    Args:
+        gpu: what the run would have; ignored on CPU.
+        response_tokens: mean length of a response; None: half of the longest.
+        machine_memory: bytes to plan for on CPU; None: what is available now.
+
+    Raises:
+        UnknownModel: the model's shape is not known.
+    """
+    job = read(config, transformer_engine)
+    response_tokens = response_tokens or job.batches.response_tokens / 2
+    # A micro-batch of the local spec is padded to its longest sequence.
+    mean = job.batches.prompt_tokens / 2 + response_tokens
+    padding = max(1.0, (job.batches.prompt_tokens + job.batches.response_tokens) / mean)
+    if job.cuda:
+        budget = Budget.of_gpu(gpu.memory, padding)
+    else:
+        gpu, budget = None, Budget.of_machine(machine_memory or hardware.available_memory(), padding)
+    found = [*_refused(config, job), *problems(job, budget)]
+    return Plan(
+        job=job,
+        budget=budget,
+        accelerator=gpu,
+        response_tokens=response_tokens,
+        problems=found,
+        token_budget=largest_token_budget(job, budget),
+        steps=changes(job, budget) if found else [],
+    )
+
+
+def _refused(config: DictConfig, job: Job) -> list[str]:
+    """What training refuses before it looks at memory."""
+    checks = (settings_problems(config), batch_problems(config), divisibility_problems(config, job.shape))
+    return [problem for check in checks for problem in check]
+
+
+def _parse() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m verl_relift.plan", description="Memory, tokens and FLOPs of a run before it starts."
+    )
+    parser.add_argument("--config-name", default="relift", help="as for verl_relift.train (default: relift)")
+    parser.add_argument("--config-dir", help="folder of a configuration of your own")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--gpu", choices=sorted(hardware.KNOWN), help="plan for this GPU, whatever is here")
+    size.add_argument("--gpu-memory", type=float, metavar="GIB", help="plan for a GPU with this much memory")
+    parser.add_argument("--memory", type=float, metavar="GIB", help="on CPU: plan for this much (default: available)")
+    parser.add_argument("--response-tokens", type=float, help="mean response (default: half of the longest)")
+    parser.add_argument("--local-spec", action="store_true", help="on CUDA: without Transformer Engine")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for verl_relift.train")
+    arguments = parser.parse_intermixed_args()
+    wrong = [override for override in arguments.overrides if "=" not in override]
+    if wrong:
+        parser.error(f"{wrong[0]!r} is not of the form key=value")
+    return arguments, arguments.overrides
+
+
+def _gpu(arguments: argparse.Namespace) -> hardware.Accelerator | None:
+    if arguments.gpu:
+        return hardware.KNOWN[arguments.gpu]
+    if arguments.gpu_memory:
+        return hardware.Accelerator(f"GPU of {arguments.gpu_memory:g} GiB", int(arguments.gpu_memory * (1 << 30)))
+    return hardware.visible_gpu()
+
+
+def main() -> int:
+    """Command line."""
+    arguments, overrides = _parse()
+    prepare_environment()
+    gpu = _gpu(arguments)
+    asked = arguments.gpu or arguments.gpu_memory
+    try:
+        config = compose_config(
+            arguments.config_name, arguments.config_dir, overrides, "cuda" if asked else detect_platform()
+        )
+        if config.trainer.device == "cuda" and gpu is None:
+            print("no GPU is visible here: say which with --gpu or --gpu-memory", file=sys.stderr)
+            return 2
+        plan = make_plan(
+            config,
+            gpu,
+            arguments.response_tokens,
+            transformer_engine=not arguments.local_spec,
+            machine_memory=int(arguments.memory * (1 << 30)) if arguments.memory else None,
+        )
+    except (HydraException, OmegaConfBaseException, UnknownModel) as error:
+        print(str(error).strip(), file=sys.stderr)
+        return 2
+    if arguments.json:
+        print(json.dumps(as_json(plan), indent=2))
+    else:
+        from rich.console import Console
+
+        # Not narrower than the tables where the output is no terminal.
+        console = Console(highlight=False)
+        show(plan, console if console.is_terminal else Console(highlight=False, width=140))
+    return 0 if plan.fits else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""What of a training configuration decides memory and work, as plain numbers."""
+
+import importlib.util
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig
+
+from .shapes import ModelShape, load
+
+LOG_PROBS, UPDATE, SUPERVISED = "log-probs", "update", "supervised"  # what a micro-batch is made for
+
+_BYTES = {"float32": 4, "fp32": 4, "bfloat16": 2, "bf16": 2, "float16": 2, "fp16": 2, "auto": 2}
+
+
+@dataclass(frozen=True)
+class Recompute:
+    """Megatron's activation recomputation; names are its settings."""
+
+    granularity: str | None = None
+    modules: tuple[str, ...] = ()
+    method: str | None = None
+    layers: int = 1
+
+
+@dataclass(frozen=True)
+class Training:
+    """One rank of the Megatron actor."""
+
+    tensor: int = 1
+    pipeline: int = 1
+    context: int = 1
+    data: int = 1
+    element_bytes: int = 2  # of weights and activations
+    gradient_bytes: int = 4  # of the accumulation buffer
+    token_budget: int = 16384  # tokens per micro-batch and GPU of the RL update
+    sft_token_budget: int = 16384
+    log_prob_token_budget: int = 16384
+    entropy: bool = True  # the RL update needs the entropy
+    fused_logits: bool = False
+    sequence_parallel: bool = True
+    transformer_engine: bool = True
+    recompute: Recompute = field(default_factory=Recompute)
+    supervised: bool = True
+    separate_optimizer: bool = False
+    param_offload: bool = False
+    optimizer_offload: bool = False
+    log_probs: bool = True  # old log-probs are computed, not taken from vLLM
+    reference: bool = False
+    reference_offload: bool = False
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One rank of a vLLM replica."""
+
+    tensor: int = 1
+    pipeline: int = 1
+    element_bytes: int = 2
+    gpu_memory_utilization: float = 0.5
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 8192
+    max_model_len: int = 9216
+    sleeps: bool = True  # gives weights and cache back while training
+    bucket_bytes: int = 2048 << 20
+    blocks: int | None = None  # CPU: blocks of the KV cache, if given
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Questions and lengths of a step."""
+
+    questions: int = 128
+    rollouts: int = 8
+    mini_batch: int = 64
+    epochs: int = 1
+    demonstrations: int = 64
+    demonstration_tokens: int = 8192
+    prompt_tokens: int = 1024
+    response_tokens: int = 8192
+
+    @property
+    def longest(self) -> int:
+        return self.prompt_tokens + max(self.response_tokens, self.demonstration_tokens)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that planning reads."""
+
+    shape: ModelShape
+    shape_source: str
+    nodes: int
+    gpus_per_node: int
+    cuda: bool
+    training: Training
+    rollout: Rollout
+    batches: Batches
+
+    @property
+    def gpus(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+    def tokens(self, budget: int, purpose: str) -> int:
+        """Tokens of the largest micro-batch on one GPU: the budget, or everything there is if that is less."""
+        batches, training = self.batches, self.training
+        sequences, longest = {
+            LOG_PROBS: (batches.questions * batches.rollouts, batches.prompt_tokens + batches.response_tokens),
+            UPDATE: (batches.mini_batch * batches.rollouts, batches.prompt_tokens + batches.response_tokens),
+            SUPERVISED: (batches.demonstrations, batches.prompt_tokens + batches.demonstration_tokens),
+        }[purpose]
+        per_rank = -(-sequences // training.data)
+        return min(budget, -(-per_rank * longest // training.context))
+
+
+def read(config: DictConfig, transformer_engine: bool | None = None) -> Job:
+    """The job that ``config`` (composed, unresolved interpolations allowed) describes.
+
+    Args:
+        transformer_engine: whether the training machine has it; None looks on this one.
+
+    Raises:
+        UnknownModel: the model's shape is not known.
+    """
+    shape, source = load(config.actor_rollout_ref.model.path)
+    trainer = config.trainer
+    return Job(
+        shape=shape,
+        shape_source=source,
+        nodes=trainer.nnodes,
+        gpus_per_node=trainer.n_gpus_per_node,
+        cuda=trainer.device == "cuda",
+        training=_training(config, transformer_engine),
+        rollout=_rollout(config),
+        batches=_batches(config),
+    )
+
+
+def _training(config: DictConfig, transformer_engine: bool | None) -> Training:
+    actor, relift = config.actor_rollout_ref.actor, config.relift
+    megatron = actor.megatron
+    tensor, pipeline = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
+    context = megatron.context_parallel_size
+    if transformer_engine is None:
+        transformer_engine = importlib.util.find_spec("transformer_engine") is not None
+    budget = actor.ppo_max_token_len_per_gpu
+    sft_budget = relift.sft.max_token_len_per_gpu if relift.sft.mode == "interleave" else None
+    return Training(
+        tensor=tensor,
+        pipeline=pipeline,
+        context=context,
+        data=max(1, config.trainer.nnodes * config.trainer.n_gpus_per_node // (tensor * pipeline * context)),
+        element_bytes=_BYTES[str(megatron.dtype)],
+        gradient_bytes=_gradient_bytes(actor),
+        token_budget=budget,
+        sft_token_budget=sft_budget or budget,
+        log_prob_token_budget=config.actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu,
+        entropy=actor.entropy_coeff != 0,
+        fused_logits=bool(config.actor_rollout_ref.model.use_fused_kernels),
+        sequence_parallel=bool(megatron.sequence_parallel) and tensor > 1,
+        transformer_engine=transformer_engine and config.trainer.device == "cuda",
+        recompute=_recompute(megatron.override_transformer_config),
+        supervised=bool(relift.enable),
+        separate_optimizer=relift.enable and relift.sft.optimizer == "separate",
+        param_offload=bool(megatron.param_offload),
+        optimizer_offload=bool(megatron.optimizer_offload),
+        log_probs=not config.algorithm.rollout_correction.bypass_mode,
+        reference=bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward),
+        reference_offload=bool(config.actor_rollout_ref.ref.megatron.param_offload),
+    )
+
+
+def _gradient_bytes(actor: DictConfig) -> int:
+    """As verl's engine decides it: fp32, unless the precision-aware optimizer is given a smaller type."""
+    optim = actor.optim
+    if optim.get("use_precision_aware_optimizer", False):
+        return _BYTES[str(optim.get("main_grads_dtype", "fp32"))]
+    return 4
+
+
+def _recompute(override: Any) -> Recompute:
+    return Recompute(
+        granularity=override.get("recompute_granularity"),
+        modules=tuple(override.get("recompute_modules") or ()),
+        method=override.get("recompute_method"),
+        layers=override.get("recompute_num_layers") or 1,
+    )
+
+
+def _rollout(config: DictConfig) -> Rollout:
+    rollout = config.actor_rollout_ref.rollout
+    return Rollout(
+        tensor=rollout.tensor_model_parallel_size,
+        pipeline=rollout.pipeline_model_parallel_size,
+        element_bytes=_BYTES[str(rollout.dtype)],
+        gpu_memory_utilization=rollout.gpu_memory_utilization,
+        max_num_seqs=rollout.max_num_seqs,
+        max_num_batched_tokens=rollout.max_num_batched_tokens,
+        max_model_len=rollout.max_model_len or rollout.prompt_length + rollout.response_length,
+        sleeps=bool(rollout.free_cache_engine),
+        bucket_bytes=rollout.checkpoint_engine.update_weights_bucket_megabytes << 20,
+        blocks=(rollout.engine_kwargs.get("vllm") or {}).get("num_gpu_blocks_override"),
+    )
+
+
+def _batches(config: DictConfig) -> Batches:
+    data, actor, relift = config.data, config.actor_rollout_ref.actor, config.relift
+    return Batches(
+        questions=data.train_batch_size,
+        rollouts=config.actor_rollout_ref.rollout.n,
+        mini_batch=actor.ppo_mini_batch_size,
+        epochs=actor.ppo_epochs,
+        demonstrations=relift.sft.batch_size if relift.enable else 0,
+        demonstration_tokens=relift.demonstrations.max_tokens if relift.enable else 0,
+        prompt_tokens=data.max_prompt_length,
+        response_tokens=data.max_response_length,
+    )

@@ -1,0 +1,166 @@
+"""A plan as tables and as JSON."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from . import flops, memory
+from .advice import Budget, Step, gib
+from .hardware import Accelerator
+from .job import Job
+
+ASSUMED = (
+    "Assumed: {context} for contexts and NCCL, {graphs} for CUDA graphs, {asleep} kept by a sleeping vLLM, "
+    "{fragmentation:.0%} lost to fragmentation."
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is reported."""
+
+    job: Job
+    budget: Budget
+    accelerator: Accelerator | None  # None: CPU
+    response_tokens: float  # mean, assumed
+    problems: list[str]  # empty: the run can start
+    token_budget: int | None  # the largest that fits
+    steps: list[Step]
+
+    @property
+    def fits(self) -> bool:
+        return not self.problems
+
+    @property
+    def steps_suffice(self) -> bool:
+        return bool(self.steps) and not advice_problems(self)
+
+
+def advice_problems(plan: Plan) -> list[str]:
+    """What would still be wrong after every change of ``plan.steps``."""
+    from .advice import problems
+
+    return problems(plan.steps[-1].job, plan.budget) if plan.steps else plan.problems
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Print the plan."""
+    job = plan.job
+    training, rollout = job.training, job.rollout
+    console.print(f"model     {job.shape.parameters:,} parameters ({job.shape_source})")
+    where = f"{job.nodes} x {job.gpus_per_node} {plan.accelerator.name if plan.accelerator else 'CPU ranks'}"
+    console.print(
+        f"training  {where}: tensor {training.tensor} x pipeline {training.pipeline} x context {training.context} x data "
+        f"{training.data}; {'Transformer Engine' if training.transformer_engine else 'local layer spec'}"
+    )
+    console.print(
+        f"rollout   {job.gpus // (rollout.tensor * rollout.pipeline)} vLLM replicas of tensor {rollout.tensor}"
+    )
+    console.print(_memory_table(plan))
+    console.print(_work_table(plan))
+    _show_cache(plan, console)
+    if plan.token_budget:
+        console.print(
+            f"largest actor_rollout_ref.actor.ppo_max_token_len_per_gpu that fits: {plan.token_budget} "
+            f"(configured: {training.token_budget})"
+        )
+    if plan.accelerator:
+        console.print(
+            ASSUMED.format(
+                context=gib(memory.CUDA_CONTEXT),
+                graphs=gib(memory.CUDA_GRAPHS),
+                asleep=gib(memory.VLLM_ASLEEP),
+                fragmentation=memory.FRAGMENTATION,
+            )
+        )
+    if plan.fits:
+        console.print("[bold green]fits[/]")
+        return
+    console.print("[bold red]does not fit[/]")
+    for problem in plan.problems:
+        console.print(f"  - {problem}", markup=False)
+    if plan.steps:
+        console.print("change, in this order:")
+        for number, step in enumerate(plan.steps, 1):
+            console.print(f"  {number}. {' '.join(step.overrides)}   # {step.reason}", markup=False)
+    if not plan.steps_suffice:
+        console.print("that is not enough: take more GPUs, GPUs with more memory, or a smaller model", markup=False)
+
+
+def _memory_table(plan: Plan) -> Table:
+    phases = plan.budget.phases(plan.job)
+    where = "per GPU" if plan.accelerator else "on the machine"
+    usable = plan.budget.usable(plan.job)
+    table = Table(
+        title=f"memory {where}, GiB, of {gib(plan.budget.memory)}: {gib(usable)} to give", title_justify="left"
+    )
+    table.add_column("part")
+    for phase in phases:
+        table.add_column(phase.name, justify="right")
+    names = list(dict.fromkeys(name for phase in phases for name in phase.parts))
+    for name in names:
+        if any(phase.parts.get(name) for phase in phases):
+            table.add_row(name, *(_cell(phase.parts.get(name, 0)) for phase in phases))
+    table.add_section()
+    table.add_row("sum", *(_cell(phase.total, phase.total > usable) for phase in phases))
+    return table
+
+
+def _cell(size: int, too_large: bool = False) -> str:
+    if not size:
+        return ""
+    text = f"{size / memory.GIB:.2f}"
+    return f"[bold red]{text}[/]" if too_large else text
+
+
+def _work_table(plan: Plan) -> Table:
+    work = flops.step(plan.job, plan.accelerator, plan.response_tokens)
+    table = Table(title=f"one step, responses of {plan.response_tokens:.0f} tokens on average", title_justify="left")
+    timed = any(stage.seconds is not None for stage in work)
+    for name in ("stage", "tokens", "PFLOP", *(["seconds"] if timed else [])):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in work:
+        seconds = [f"{stage.seconds:.0f}"] if stage.seconds is not None else []
+        table.add_row(stage.name, f"{stage.tokens:,}", f"{stage.flops / 1e15:,.3g}", *seconds)
+    if timed:
+        table.caption = (
+            f"seconds assume {flops.MFU_UPDATE:.0%} of peak FLOP/s in updates, {flops.MFU_LOG_PROBS:.0%} in log-probs, "
+            f"{flops.BANDWIDTH_DECODE:.0%} of the memory's bandwidth in decoding, and no stragglers"
+        )
+    return table
+
+
+def _show_cache(plan: Plan, console: Console) -> None:
+    job = plan.job
+    cache = max(0, memory.kv_cache(job, plan.budget.memory))
+    tokens = cache // memory.kv_bytes_per_token(job)
+    console.print(
+        f"KV cache of a vLLM replica: {tokens:,} tokens ({memory.kv_bytes_per_token(job) / 1024:.0f} KiB each a GPU), "
+        f"{tokens // job.rollout.max_model_len} sequences of {job.rollout.max_model_len} at once"
+    )
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain JSON types; bytes, tokens, FLOPs and seconds."""
+    job = plan.job
+    return {
+        "fits": plan.fits,
+        "problems": plan.problems,
+        "changes": [{"overrides": list(step.overrides), "reason": step.reason} for step in plan.steps],
+        "changes_suffice": plan.fits or plan.steps_suffice,
+        "model": {"parameters": job.shape.parameters, "source": job.shape_source, **asdict(job.shape)},
+        "training": asdict(job.training),
+        "rollout": asdict(job.rollout),
+        "memory": {
+            "of": "gpu" if plan.accelerator else "machine",
+            "size": plan.budget.memory,
+            "usable": plan.budget.usable(job),
+            "phases": {phase.name: {**phase.parts, "sum": phase.total} for phase in plan.budget.phases(job)},
+        },
+        "kv_cache_tokens": max(0, memory.kv_cache(job, plan.budget.memory)) // memory.kv_bytes_per_token(job),
+        "largest_token_budget": plan.token_budget,
+        "mean_response_tokens": plan.response_tokens,
+        "work": [asdict(stage) for stage in flops.step(job, plan.accelerator, plan.response_tokens)],
+    }

@@ -1,0 +1,181 @@
+"""Sizes of a model: how many parameters, and where they are under tensor and pipeline parallelism."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# model_type of config.json -> (query, key and value have a bias, query and key are normalised per head)
+_FAMILIES = {
+    "llama": (False, False),
+    "mistral": (False, False),
+    "qwen2": (True, False),
+    "qwen3": (False, True),
+}
+
+HUB_TIMEOUT = 3.0  # seconds
+
+
+class UnknownModel(ValueError):
+    """There is no config.json, or it describes an architecture whose memory is not modelled."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A dense decoder with grouped-query attention and a gated feed-forward layer. Names are Hugging Face's."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    tie_word_embeddings: bool
+    attention_bias: bool  # of query, key and value; the output projection has none
+    query_key_norm: bool
+
+    @property
+    def query_size(self) -> int:
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def key_value_size(self) -> int:
+        """Of keys alone; values take as much again."""
+        return self.num_key_value_heads * self.head_dim
+
+    @property
+    def embedding(self) -> int:
+        """Parameters of the token embedding, and of the output layer where it is not tied."""
+        return self.vocab_size * self.hidden_size
+
+    @property
+    def layer_sharded(self) -> int:
+        """Parameters of one layer that tensor parallelism divides."""
+        query, key_value = self.query_size, self.key_value_size
+        attention = self.hidden_size * (2 * query + 2 * key_value)
+        bias = query + 2 * key_value if self.attention_bias else 0
+        return attention + bias + 3 * self.hidden_size * self.intermediate_size
+
+    @property
+    def layer_replicated(self) -> int:
+        """Parameters of one layer that every tensor-parallel rank holds: the norms."""
+        return 2 * self.hidden_size + (2 * self.head_dim if self.query_key_norm else 0)
+
+    @property
+    def parameters(self) -> int:
+        """All parameters; tied embeddings count once."""
+        embeddings = self.embedding * (1 if self.tie_word_embeddings else 2)
+        return embeddings + self.num_hidden_layers * (self.layer_sharded + self.layer_replicated) + self.hidden_size
+
+    def on_rank(self, tensor: int = 1, pipeline: int = 1, stage: int = 0) -> int:
+        """Parameters of one rank of pipeline stage ``stage``.
+
+        With tied embeddings and several stages Megatron keeps the matrix on the first and on the last stage.
+        """
+        layers = self.num_hidden_layers // pipeline
+        count = layers * (self.layer_sharded // tensor + self.layer_replicated)
+        first, last = stage == 0, stage == pipeline - 1
+        if first:
+            count += self.embedding // tensor
+        if last:
+            count += self.hidden_size
+            if not (first and self.tie_word_embeddings):
+                count += self.embedding // tensor
+        return count
+
+    @property
+    def largest_tensor(self) -> int:
+        """Elements of the largest weight that is sent to vLLM."""
+        return max(self.embedding, self.hidden_size * self.intermediate_size)
+
+
+def _qwen25_7b(**other: Any) -> ModelShape:
+    return ModelShape(152064, 3584, 18944, 28, 28, 4, 128, False, True, False, **other)
+
+
+# From the models' config.json, for machines that cannot reach the hub.
+BUILT_IN = {
+    "Qwen/Qwen2.5-Math-1.5B": ModelShape(151936, 1536, 8960, 28, 12, 2, 128, True, True, False),
+    "Qwen/Qwen2.5-Math-7B": _qwen25_7b(),
+    "Qwen/Qwen2.5-7B": _qwen25_7b(),
+    "meta-llama/Llama-3.1-8B": ModelShape(128256, 4096, 14336, 32, 32, 8, 128, False, False, False),
+}
+
+
+def from_config(config: Mapping[str, Any]) -> ModelShape:
+    """The shape that a ``config.json`` describes.
+
+    Raises:
+        UnknownModel: the architecture is none of those modelled.
+    """
+    family = config.get("model_type")
+    if family not in _FAMILIES:
+        raise UnknownModel(f"model_type {family!r} is not modelled (only dense {', '.join(sorted(_FAMILIES))})")
+    bias, query_key_norm = _FAMILIES[family]
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    return ModelShape(
+        vocab_size=config["vocab_size"],
+        hidden_size=hidden,
+        intermediate_size=config["intermediate_size"],
+        num_hidden_layers=config["num_hidden_layers"],
+        num_attention_heads=heads,
+        num_key_value_heads=config.get("num_key_value_heads") or heads,
+        head_dim=config.get("head_dim") or hidden // heads,
+        tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
+        attention_bias=bias or bool(config.get("attention_bias", False)),
+        query_key_norm=query_key_norm,
+    )
+
+
+def load(path: str) -> tuple[ModelShape, str]:
+    """The shape of the model at ``path``, a folder or hub id, and where it was read.
+
+    A hub id is looked up in the local cache, then on the hub, then among :data:`BUILT_IN`.
+
+    Raises:
+        UnknownModel: naming ``path`` and what was missing.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        file = folder / "config.json"
+        if not file.exists():
+            raise UnknownModel(f"{path}: the folder has no config.json; give a Hugging Face model folder")
+        return _read(file), str(file)
+    try:
+        return from_config(_hub_config(path)), f"config.json of {path}"
+    except UnknownModel as error:
+        raise UnknownModel(f"{path}: {error}") from error
+    except Exception as error:  # offline, no such repository, no permission: each has several types
+        if path in BUILT_IN:
+            return BUILT_IN[path], f"built-in shape of {path}: its config.json could not be fetched"
+        raise UnknownModel(
+            f"{path}: neither a folder nor a model of the hub that can be reached ({type(error).__name__}); give a "
+            f"folder with config.json, or one of {', '.join(BUILT_IN)}"
+        ) from error
+
+
+def _hub_config(repository: str) -> dict[str, Any]:
+    """``config.json`` from the local cache, or from the hub in one request: ``hf_hub_download`` retries for 20 s."""
+    import huggingface_hub
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    cached = huggingface_hub.try_to_load_from_cache(repository, "config.json")
+    if isinstance(cached, str):
+        return json.loads(Path(cached).read_text())
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise ConnectionError("HF_HUB_OFFLINE is set")
+    url = huggingface_hub.hf_hub_url(repository, "config.json")
+    response = get_session().get(url, headers=build_hf_headers(), timeout=HUB_TIMEOUT, follow_redirects=True)
+    hf_raise_for_status(response)
+    return response.json()
+
+
+def _read(file: Path) -> ModelShape:
+    try:
+        return from_config(json.loads(file.read_text()))
+    except (json.JSONDecodeError, KeyError) as error:
+        raise UnknownModel(f"{file}: not a model's config.json ({error!r})") from error
+    except UnknownModel as error:
+        raise UnknownModel(f"{file}: {error}") from error
