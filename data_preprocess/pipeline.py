@@ -7,7 +7,9 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -91,29 +93,30 @@ def run(name: str, jobs: Sequence[Job], options: Options, folder: str) -> dict[s
 
 @dataclass(slots=True)
 class _Batch:
-    """Rows that were read, each with its place (file, row), and the faults of those that could not be."""
+    """Rows that are still in, each with its place (file, row), and those that are left out, with an excerpt."""
 
     rows: list[Row] = field(default_factory=list)
     places: list[tuple[str, int]] = field(default_factory=list)
-    faults: list[tuple[DataError, str]] = field(default_factory=list)
+    left_out: list[tuple[DataError, str]] = field(default_factory=list)
+    demonstrations_removed: int = 0
     characters: int = 0
 
 
 def _make(job: Job, options: Options, counter: TokenCounter | None, ledger: Ledger, file: ParquetFile) -> None:
-    chosen = _filters(job, options, counter)
     sample = Sample(options.limit, options.seed) if options.limit is not None and options.seed is not None else None
 
     def write(rows: list[Row]) -> None:
         ledger.keep(rows)
         file.write(to_batch(rows))
 
-    with tqdm(desc=job.file, unit=" rows", total=job.source.count(), disable=None if options.progress else True) as bar:
-        batches = _read(job, options.max_field_bytes)
-        # Reading ahead pays where the main thread waits for the tokenizer or the grader; elsewhere the two only
-        # contend.
-        for batch in read_ahead(batches) if counter or options.verify else batches:
-            bar.update(len(batch.rows) + len(batch.faults))
-            rows = _filter(batch, chosen, options, ledger)
+    with (
+        tqdm(desc=job.file, unit=" rows", total=job.source.count(), disable=None if options.progress else True) as bar,
+        closing(_filtered(job, options, counter)) as batches,
+    ):
+        for batch in batches:
+            bar.update(len(batch.rows) + len(batch.left_out))
+            _count(batch, options, ledger)
+            rows = batch.rows
             if sample is not None:
                 ledger.left_out[Reason.NOT_SAMPLED] += sample.offer(rows)
                 continue
@@ -130,6 +133,21 @@ def _make(job: Job, options: Options, counter: TokenCounter | None, ledger: Ledg
             write(rows[start : start + BATCH_ROWS])
 
 
+def _filtered(job: Job, options: Options, counter: TokenCounter | None) -> Iterator[_Batch]:
+    """The source's batches through every filter, the cheap ones first.
+
+    The tokenizer and the grader run without Python's lock, so each gets a thread: rows are read before it and written
+    behind it meanwhile. Without them threads only contend.
+    """
+    batches = map(partial(_apply, _cheap_filters(job, options)), _read(job, options.max_field_bytes))
+    if counter is not None:
+        keep = filters.within_tokens(counter, options.max_prompt_tokens, options.max_target_tokens)
+        batches = map(partial(_apply, [keep]), read_ahead(batches))
+    if options.verify is not None:
+        batches = map(partial(_apply, [filters.verified(options.verify)]), read_ahead(batches))
+    yield from read_ahead(batches) if counter is not None or options.verify is not None else batches
+
+
 def _read(job: Job, max_field_bytes: int) -> Iterator[_Batch]:
     """The source's records as rows, in batches of bounded size."""
     batch = _Batch()
@@ -140,21 +158,20 @@ def _read(job: Job, max_field_bytes: int) -> Iterator[_Batch]:
             row = job.to_row(record.value, index, job.source.split)
             validate(row)
         except DataError as error:
-            batch.faults.append(
-                (error.at(record.file, record.row), "" if record.value is None else str(record.value)[:200])
-            )
+            excerpt = "" if record.value is None else str(record.value)[:200]
+            batch.left_out.append((error.at(record.file, record.row), excerpt))
         else:
             batch.rows.append(row)
             batch.places.append((record.file, record.row))
             batch.characters += sum(row.characters)
-        if len(batch.rows) + len(batch.faults) >= BATCH_ROWS or batch.characters >= BATCH_CHARACTERS:
+        if len(batch.rows) + len(batch.left_out) >= BATCH_ROWS or batch.characters >= BATCH_CHARACTERS:
             yield batch
             batch = _Batch()
     yield batch
 
 
-def _filters(job: Job, options: Options, counter: TokenCounter | None) -> list[Filter]:
-    """The filters of one file, the cheap ones first."""
+def _cheap_filters(job: Job, options: Options) -> list[Filter]:
+    """The filters that need neither tokenizer nor grader."""
     chosen = [filters.unique_ids()]
     if options.difficulty:
         chosen.append(filters.of_difficulty(options.difficulty))
@@ -162,38 +179,33 @@ def _filters(job: Job, options: Options, counter: TokenCounter | None) -> list[F
         chosen.append(filters.unique_questions())
     if options.contamination is not None and job.source.split == "train":
         chosen.append(filters.not_in(options.contamination))
-    if counter is not None:
-        chosen.append(filters.within_tokens(counter, options.max_prompt_tokens, options.max_target_tokens))
-    if options.verify is not None:
-        chosen.append(filters.verified(options.verify))
     return chosen
 
 
-def _filter(batch: _Batch, chosen: Sequence[Filter], options: Options, ledger: Ledger) -> list[Row]:
-    """The rows of `batch` that every filter keeps; the others go to the ledger, or are raised if they are faults."""
-    ledger.rows_in += len(batch.rows) + len(batch.faults)
-    for error, excerpt in batch.faults:
-        _leave_out(error, excerpt, options, ledger)
-    rows, places = batch.rows, batch.places
-    demonstrations = sum(row.target is not None for row in rows)
+def _apply(chosen: Sequence[Filter], batch: _Batch) -> _Batch:
+    """`batch` after the filters: the rows they keep stay, the others are left out."""
     for keep in chosen:
-        kept_rows, kept_places = [], []
-        for row, place, verdict in zip(rows, places, keep(rows), strict=True):
+        demonstrations = sum(row.target is not None for row in batch.rows)
+        verdicts = keep(batch.rows)
+        batch.demonstrations_removed += demonstrations - sum(row.target is not None for row in batch.rows)
+        rows, places, batch.rows, batch.places = batch.rows, batch.places, [], []
+        for row, place, verdict in zip(rows, places, verdicts, strict=True):
             if verdict is None:
-                kept_rows.append(row)
-                kept_places.append(place)
+                batch.rows.append(row)
+                batch.places.append(place)
             else:
-                demonstrations -= row.target is not None
-                _leave_out(verdict.at(*place), row.question, options, ledger)
-        rows, places = kept_rows, kept_places
-    ledger.demonstrations_removed += demonstrations - sum(row.target is not None for row in rows)
-    return rows
+                batch.left_out.append((verdict.at(*place), row.question))
+    return batch
 
 
-def _leave_out(error: DataError, excerpt: str, options: Options, ledger: Ledger) -> None:
-    if error.reason.is_fault and options.on_error == "fail":
-        raise error
-    ledger.leave_out(error, excerpt)
+def _count(batch: _Batch, options: Options, ledger: Ledger) -> None:
+    """Enter what came in and what is left out into the ledger; with on_error "fail", raise the first fault."""
+    ledger.rows_in += len(batch.rows) + len(batch.left_out)
+    ledger.demonstrations_removed += batch.demonstrations_removed
+    for error, excerpt in batch.left_out:
+        if error.reason.is_fault and options.on_error == "fail":
+            raise error
+        ledger.leave_out(error, excerpt)
 
 
 class Sample:

@@ -47,17 +47,29 @@ class TokenCounter:
 
     def prompts(self, chats: Sequence[Sequence[tuple[str, str]]]) -> list[int]:
         """Tokens of each chat, rendered with the tokenizer's chat template."""
-        return self.texts([self._render(chat) for chat in chats])
+        return self.texts(self._render(chats))
 
     def prompts_over(self, chats: Sequence[Sequence[tuple[str, str]]], limit: int) -> dict[int, int]:
         """Which chats have more than `limit` tokens, and how many. Texts of no more bytes than that are not counted."""
-        rendered = {i: text for i, text in enumerate(map(self._render, chats)) if len(text.encode()) > limit}
+        rendered = {i: text for i, text in enumerate(self._render(chats)) if len(text.encode()) > limit}
         counts = zip(rendered, self.texts(list(rendered.values())), strict=True)
         return {i: count for i, count in counts if count > limit}
 
-    def _render(self, chat: Sequence[tuple[str, str]]) -> str:
-        messages = [{"role": role, "content": content} for role, content in chat]
-        return self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    def _render(self, chats: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
+        messages = [[{"role": role, "content": content} for role, content in chat] for chat in chats]
+        if not messages:
+            return []
+        from jinja2 import TemplateError
+
+        try:
+            return self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            raise DataError(
+                Reason.WRONG_TYPE,
+                f"the tokenizer's chat template refuses a prompt ({error})",
+                file=self._tokenizer.name_or_path,
+                remedy="a template without system role needs --template none",
+            ) from error
 
     def targets(self, targets: Sequence[str | None]) -> list[int]:
         """Tokens of each target with its end-of-sequence token; 0 where there is none."""
