@@ -24,6 +24,7 @@ SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 MAX_FIELD_BYTES = 10 << 20
 _BATCH_ROWS, _BATCH_BYTES = 1000, 8 << 20  # of parquet, held at a time
 _CHUNK = 1 << 20  # bytes read at a time from a JSON array
+_LARGEST = 16  # times --max-field-bytes: what is read of a JSON or CSV row before the file is given up
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class Source:
     def records(self, columns: Sequence[str] | None = None, max_field_bytes: int = MAX_FIELD_BYTES) -> Iterator[Record]:
         """Every record, in order. Of parquet files only `columns` are read, those of them that exist."""
         if self.hub is not None:
-            yield from _hub(self.hub, self.hub_config, self.hub_split or self.split)
+            yield from _hub(self.hub, self.hub_config, self.hub_split or self.split, max_field_bytes)
         for path in self.files:
             yield from read_file(path, columns, max_field_bytes)
 
@@ -92,6 +93,8 @@ def find(inputs: Sequence[str], splits: Sequence[str], hub_config: str | None = 
     hubs = []
     for name in inputs:
         path = Path(name)
+        if not name:
+            raise DataError(Reason.UNREADABLE, "--input is empty", remedy="give a folder, files or a hub id")
         if path.is_dir():
             for split, found in _in_folder(path, splits).items():
                 files[split] += found
@@ -242,7 +245,8 @@ def parse_json(line: bytes) -> dict[str, Any] | DataError:
 def _json(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:
     """One object (row 1) or an array of objects (rows from 1). An array is decoded object by object."""
     decoder, number, buffer, done = json.JSONDecoder(), 0, "", False
-    with open(path, encoding="utf-8-sig") as file:
+    # Bytes that are not UTF-8 come through as surrogates, so that the row they are in can be named.
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         try:
             buffer = file.read(_CHUNK).lstrip()
             array = buffer.startswith("[")
@@ -252,46 +256,57 @@ def _json(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Rec
                 if array and buffer.startswith("]"):
                     return
                 try:
-                    value, end = decoder.raw_decode(buffer)
+                    _, end = decoder.raw_decode(buffer)
                 except ValueError:
                     more = file.read(max(_CHUNK, len(buffer)))
-                    if not more or len(buffer) > 2 * limit:
+                    if not more or len(buffer) > _LARGEST * limit:
                         raise
                     buffer += more
                     continue
+                value = parse_json(buffer[:end].encode("utf-8", "surrogateescape"))
                 number, buffer, done = number + 1, buffer[end:], not array
-                checked = parse_json(json.dumps(value).encode())
-                yield _checked(str(path), number, checked, end, limit)
-        except UnicodeDecodeError as error:
-            raise DataError(
-                Reason.INVALID_UTF8, f"not UTF-8: {error.reason}", file=str(path), row=number + 1
-            ) from error
-        except ValueError as error:
+                yield _checked(str(path), number, value, end, limit)
+        except (ValueError, RecursionError) as error:
             raise DataError(Reason.MALFORMED_JSON, f"not JSON: {error}", file=str(path), row=number + 1) from error
 
 
 def _csv(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:
-    csv.field_size_limit(2 * limit)
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    csv.field_size_limit(_LARGEST * limit)
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.DictReader(file)
         try:
             for value in reader:
-                yield _checked(str(path), reader.line_num, dict(value), limit + 1, limit)
-        except UnicodeDecodeError as error:
-            raise DataError(
-                Reason.INVALID_UTF8, f"not UTF-8: {error.reason}", file=str(path), row=reader.line_num
-            ) from error
+                yield _checked(str(path), reader.line_num, _decoded(value), limit + 1, limit)
         except csv.Error as error:
             raise DataError(Reason.UNREADABLE, f"not CSV: {error}", file=str(path), row=reader.line_num) from error
 
 
-def _hub(name: str, config: str | None, split: str) -> Iterator[Record]:
-    import datasets
+def _decoded(value: dict[str, Any]) -> dict[str, Any] | DataError:
+    """A CSV row, or which of its columns is not UTF-8."""
+    for column, field in value.items():
+        try:
+            str(field).encode()
+        except UnicodeEncodeError as error:
+            problem = f"not UTF-8: byte 0x{ord(error.object[error.start]) - 0xDC00:02x}"
+            return DataError(Reason.INVALID_UTF8, problem, column=column, remedy="re-encode the file")
+    return value
 
+
+def _hub(name: str, config: str | None, split: str, limit: int) -> Iterator[Record]:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    row = -1
     try:
         rows = datasets.load_dataset(name, config, split=split, streaming=True)
-    except (ConnectionError, FileNotFoundError, ValueError) as error:
-        problem = f"no such local path, and the hub gives nothing under this name ({type(error).__name__}: {error})"
-        raise DataError(Reason.UNREADABLE, problem, file=name, remedy="check --input") from error
-    for row, value in enumerate(rows):
-        yield Record(f"hub:{name}", row, value)
+        for row, value in enumerate(rows):
+            yield _checked(f"hub:{name}", row, value, limit + 1, limit)
+    except (OSError, ValueError, pa.ArrowException, DatasetsError) as error:
+        place = "" if row < 0 else f" after row {row}"
+        problem = f"no such local path, and datasets cannot load split {split!r} of it{place} ({_one_line(error)})"
+        remedy = "check --input, --hub-config and, where there is one, --split"
+        raise DataError(Reason.UNREADABLE, problem, file=f"hub:{name}", remedy=remedy) from error
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error) or repr(error.__cause__)).splitlines()[0]}"

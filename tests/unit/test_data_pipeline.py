@@ -4,8 +4,10 @@ import errno
 import json
 import random
 import resource
+import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +24,7 @@ from data_preprocess.errors import DataError, Reason
 from data_preprocess.overlap import NGramIndex
 from data_preprocess.pipeline import Sample
 from data_preprocess.schema import Row
-from data_preprocess.sources import find, read_file
+from data_preprocess.sources import Source, find, read_file
 from data_preprocess.tokens import TokenCounter
 
 GSM8K = Path(__file__).parents[1] / "data" / "gsm8k"
@@ -105,6 +107,25 @@ def test_huge_field(tmp_path, capsys):
     assert "row 1, column target: 1,500 characters" in capsys.readouterr().err
 
 
+HUGE = "x" * (50 << 20)
+
+
+@pytest.mark.parametrize(("bad", "reason"), [(b"1+1\xff?", "invalid_utf8"), (HUGE.encode(), "field_too_large")])
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_a_faulty_row_of_json_or_csv_is_named_and_skipped(tmp_path, capsys, kind, bad, reason):
+    good, source, out = b"2?", tmp_path / f"data.{kind}", tmp_path / "out"
+    if kind == "json":
+        source.write_bytes(b"[%s]" % b", ".join(b'{"question": "%s", "answer": "2"}' % q for q in (good, bad, good)))
+    else:
+        source.write_bytes(b"question,answer\n" + b"".join(b"%s,2\n" % q for q in (good, bad, good)))
+    row = 2 if kind == "json" else 3  # a CSV file's first line is its header
+    assert run(source, out) == 1
+    assert f"data.{kind}, row {row}" in capsys.readouterr().err
+    assert run(source, out, "--on-error", "skip") == 0
+    assert questions(out) == ["2?", "2?"]
+    assert summary(out)["left_out"] == {reason: 1}
+
+
 def test_duplicate_ids(tmp_path, capsys):
     source = lines(tmp_path / "ids.jsonl", GOOD | {"id": "a"}, GOOD | {"id": "b"}, GOOD | {"id": "a"})
     assert run(source, tmp_path / "out", "--id-column", "id") == 1
@@ -123,13 +144,14 @@ def test_invalid_utf8_in_parquet(tmp_path, capsys):
     [
         ("a.parquet", b"not parquet"),
         ("a.json", b'[{"question": "1"}, {'),
-        ("a.json", b'[{"question": "\xff"}]'),
+        ("a.json", b'[{"question": ' + b"[" * 100_000),
+        ("a.csv", b'question,answer\n"' + b"x" * 2000),
         ("a.txt", b""),
     ],
 )
 def test_unreadable_file_ends_the_run_even_when_skipping(tmp_path, capsys, name, content):
     (tmp_path / name).write_bytes(content)
-    assert run(tmp_path / name, tmp_path / "out", "--on-error", "skip") == 1
+    assert run(tmp_path / name, tmp_path / "out", "--on-error", "skip", "--max-field-bytes", "100") == 1
     assert name in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
 
@@ -138,6 +160,8 @@ def test_missing_input(tmp_path, capsys):
     for name in (tmp_path / "none.jsonl", tmp_path):
         assert run(name, tmp_path / "out") == 1
         assert str(name) in capsys.readouterr().err
+    assert run("", tmp_path / "out") == 1
+    assert "--input is empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "parquet"])
@@ -168,14 +192,28 @@ def test_a_folder_gives_its_splits(tmp_path):
     assert find([str(tmp_path / "latest.jsonl")], ("train", "test"))[0].split == "train"
 
 
-def test_same_input_and_flags_same_bytes(tmp_path):
+def test_a_hub_data_set_is_read_by_the_loader_of_datasets(tmp_path):
+    """The loader takes a folder as it takes a hub id."""
+    lines(tmp_path / "train.jsonl", GOOD, GOOD | {"question": "x" * 200})
+    lines(tmp_path / "test.jsonl", GOOD)
+    train, missing = (Source(split, hub=str(tmp_path)) for split in ("train", "validation"))
+    assert [record.value for record in train.records()] == [GOOD, GOOD | {"question": "x" * 200}]
+    assert [record.error and record.error.column for record in train.records(None, 100)] == [None, "question"]
+    with pytest.raises(DataError, match=r"cannot load split 'validation'.*--split"):
+        list(missing.records())
+    (tmp_path / "train.jsonl").write_bytes(b'{"question": \n')
+    with pytest.raises(DataError, match=r"hub:.* cannot load split 'train'.*JSON parse error"):
+        list(train.records())
+
+
+def test_same_input_and_flags_same_bytes(tmp_path, tokenizer):
     source = lines(tmp_path / "data.jsonl", *(GOOD | {"question": f"{i % 50}+1?"} for i in range(3000)), b"{")
-    flags = ("--on-error", "skip", "--dedup", "--limit", "20", "--seed", "5", "--verify")
+    flags = ("--on-error", "skip", "--dedup", "--limit", "20", "--verify", "--tokenizer", tokenizer, "--seed", "5")
     for name in ("a", "b"):
         assert run(source, tmp_path / name, *flags) == 0
     for file in ("train.parquet", "stats.json", "rejected.jsonl"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    assert run(source, tmp_path / "c", *flags[:-2], "6") == 0
+    assert run(source, tmp_path / "c", *flags[:-1], "6") == 0
     assert questions(tmp_path / "a") != questions(tmp_path / "c")
 
 
@@ -274,6 +312,18 @@ def test_tokens_are_counted_as_training_counts_them(tokenizer):
     assert counter.targets([target, None]) == [len(ids) + 1, 0]
 
 
+def test_a_chat_template_that_refuses_the_prompt(tmp_path, tokenizer, capsys):
+    folder = tmp_path / "no-system"
+    shutil.copytree(tokenizer, folder)
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}user: "
+    (folder / "chat_template.jinja").write_text(refusal)
+    source = lines(tmp_path / "data.jsonl", GOOD)
+    assert run(source, tmp_path / "out", "--tokenizer", str(folder), "--template", "think") == 1
+    error = capsys.readouterr().err
+    assert "refuses a prompt (no system role)" in error and error.count("\n") == 1
+    assert run(source, tmp_path / "out", "--tokenizer", str(folder)) == 0
+
+
 def test_limits_without_a_tokenizer(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(tmp_path, tmp_path, "--max-target-tokens", "10")
@@ -312,6 +362,17 @@ def test_full_disk_is_said_in_words(tmp_path):
     from data_preprocess.output import explain
 
     assert "the disk is full" in explain(OSError(errno.ENOSPC, "x"), tmp_path).strerror
+
+
+def test_no_thread_outlives_a_run_that_ends_early(tmp_path, tokenizer):
+    before = set(threading.enumerate())
+    source = lines(tmp_path / "data.jsonl", *(GOOD for _ in range(20_000)), b"{")
+    assert run(source, tmp_path / "limit", "--tokenizer", tokenizer, "--limit", "10") == 0
+    assert len(questions(tmp_path / "limit")) == 10
+    assert set(threading.enumerate()) <= before
+    source = lines(tmp_path / "bad.jsonl", b"{", *(GOOD for _ in range(20_000)))
+    assert run(source, tmp_path / "bad", "--tokenizer", tokenizer) == 1
+    assert set(threading.enumerate()) <= before
 
 
 def test_read_ahead_relays_faults_and_ends_when_left():
