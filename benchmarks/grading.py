@@ -35,7 +35,7 @@ from benchmarks.grading_corpora import (
     read_olympiadbench,
 )
 from verl_relift.rewards import Grade, GradeOutcome, Grader, GradingRules, PoolSettings
-from verl_relift.rewards.text import tidy
+from verl_relift.rewards.text import remarks, tidy
 from verl_relift.rewards.unevaluated import is_unevaluated
 
 SEED = 4
@@ -101,6 +101,8 @@ def explain(grade: Grade, theirs: bool, response: str, truth: str) -> str:
     answer, truth = tidy(grade.extracted or ""), tidy(truth)
     if theirs and is_unevaluated(answer, truth):
         return "a calculation left to the grader"
+    if theirs and remarks(answer):
+        return "words behind a value that are no unit"
     if not theirs and "%" in answer + truth:
         return "percentages (this antlr's grammar has none)"
     if not theirs and (grade.extracted or "").rstrip().endswith("."):

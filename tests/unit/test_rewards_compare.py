@@ -169,6 +169,50 @@ def test_a_calculation_may_be_the_answer(answer, truth):
     assert not is_unevaluated(tidy(answer), tidy(truth))
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "13\\text{ or 14}",
+        "13\\textbf{ or 14}",
+        "13\\mathrm{or14}",
+        "13 \\text{(or 14)}",
+        "13\\text{, 14}",
+        "13\\text{ to 14}",
+        "13\\text{ cm or 14 cm}",
+        "13\\text{ cm}\\text{ or 14}",
+        "13\\text{ but perhaps fourteen}",
+        "13\\text{ or other}",
+        "13\\text{ if }n=2, 14\\text{ otherwise}",
+        "13\\%\\%",
+        "130000\\%\\%",
+        "13 % \\%",
+        "x=12=13",
+        "12\\equiv 13",
+        "26:2",
+    ],
+)
+def test_a_number_with_a_second_one_behind_it_is_wrong(answer):
+    """math-verify drops words behind a number as a unit, and reads the last side of a chain."""
+    assert verdict(answer, "13") is False
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth"),
+    [
+        ("13\\text{ cm}^2", "13"),
+        ("13\\text{ cm2}", "13"),
+        ("13\\text{ men and women}", "13"),
+        ("\\sqrt{2}\\text{ m}", "\\sqrt{2}"),
+        ("1\\text{ or }2", "1,2"),
+        ("x=\\frac{1}{3}=0.333333", "\\frac{1}{3}"),
+        ("1/3=0.333", "0.333"),
+        ("n\\text{ for n not 2}", "n\\text{ if n is not }2"),
+    ],
+)
+def test_a_unit_or_a_rounded_chain_is_not_a_second_answer(answer, truth):
+    assert verdict(answer, truth) is not False
+
+
 def test_arithmetic_is_allowed_on_request():
     assert isinstance(verdict("7*2+3-4", "13", allow_unevaluated=True), tuple)
 
@@ -186,6 +230,12 @@ def test_arithmetic_is_allowed_on_request():
         "\\mathrm{B}",
         "(B) 12 cm",
         "B: I and II only",
+        "(B) P(A)=0.5",
+        "B. f(a)",
+        "(B) a cat or a dog",
+        "B. vitamin C",
+        "(B) 1.5 m",
+        "B: (1,2)",
         "**B**",
     ],
 )
@@ -195,7 +245,29 @@ def test_option_letters(answer):
 
 @pytest.mark.parametrize(
     "answer",
-    ["A", "(A)", "A) B", "(B) or (C)", "(B), (C)", "B. C", "(A)(B)", "\\text{(A) or (B)}", "(B) and C", "(C) 12"],
+    [
+        "A",
+        "(A)",
+        "A) B",
+        "(B) or (C)",
+        "(B), (C)",
+        "B. C",
+        "(A)(B)",
+        "\\text{(A) or (B)}",
+        "(B) and C",
+        "(C) 12",
+        "(b) or (c)",
+        "B) c d",
+        "B)c)d)",
+        "B: c or d",
+        "B. 5 \\quad C. 6",
+        "B. 5\nC. 6",
+        "B. 5 C",
+        "B) option C",
+        "A=B",
+        "\\{A,B\\}",
+        "A\\lor B",
+    ],
 )
 def test_wrong_or_hedged_options(answer):
     assert verdict(answer, "B") is False

@@ -74,6 +74,7 @@ def test_last_of_distant_boxes_counts():
         ("$x=\\boxed{1}$ or $x=\\boxed{2}$", "1,2"),
         ("\\boxed{1}, \\boxed{2} and \\boxed{3}", "1,2,3"),
         ("\\boxed{1} \\boxed{1}", "1"),
+        ("\\boxed{1}or\\boxed{2}", "1,2"),
         ("".join(f"\\boxed{{{n}}}" for n in range(5)), "0,1,2,3,4"),
     ],
 )

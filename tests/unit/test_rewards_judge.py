@@ -63,6 +63,61 @@ def test_upstream_does_not_read_percentages():
     """) == ["None", "True"]
 
 
+def test_upstream_looks_ahead_in_full_context():
+    """Fails when latex2sympy2_extended no longer does: then `parse_in_two_stages` can go."""
+    assert run(r"""
+        from antlr4.atn.ParserATNSimulator import ParserATNSimulator
+        from verl_relift.rewards import judge, upstream
+        slow, look = [], ParserATNSimulator.execATNWithFullContext
+        def spy(*arguments):
+            slow.append(1)
+            return look(*arguments)
+        ParserATNSimulator.execATNWithFullContext = spy
+        judge.parse(r"(2+\sqrt{2},1)")
+        print(len(slow) > 0)
+        upstream.parse_in_two_stages()
+        slow.clear()
+        judge.parse(r"(3+\sqrt{3},1)")
+        print(len(slow))
+    """) == ["True", "0"]
+
+
+def test_two_stages_parse_to_the_same_trees():
+    """Also what does not parse: a lexer that has failed must not go on behind the failure."""
+    assert (
+        run(r"""
+        import random
+        from pathlib import Path
+        from benchmarks.grading_corpora import equivalent_forms, read_olympiadbench
+        from latex2sympy2_extended import latex2sympy2
+        from latex2sympy2_extended.antlr_parser import PSParser
+        from verl_relift.rewards import upstream
+
+        def tree(parser_class, latex):
+            latex2sympy2.PSParser = parser_class
+            try:
+                parser = latex2sympy2._Latex2Sympy().create_parser(latex)
+                return parser.math().toStringTree(recog=parser)
+            except Exception:
+                return None
+
+        questions = read_olympiadbench(Path("tests/data/grading/olympiadbench.jsonl"))
+        texts = [form for question in questions for form in equivalent_forms(question.truth)[:6]]
+        pieces = ["x", "13", "^{2}", "_{1}", "+", "-", "=", ",", "(", ")", r"\frac{1}{2}", r"\sqrt{2}", r"\lor", r"\0"]
+        rng = random.Random(1)
+        texts += ["".join(rng.choices(pieces, k=rng.randint(1, 6))) for _ in range(300)]
+        parsed = 0
+        for latex in texts + [r"12\lor 13", r"n^{2}-n+1", r"2^{10^9} \bmod 7"]:
+            plain = tree(PSParser, latex)
+            parsed += plain is not None
+            if tree(upstream._TwoStageParser, latex) != plain:
+                print(latex)
+        assert parsed > 200, parsed
+    """)
+        == []
+    )
+
+
 def test_numbers_are_read_as_sympy_reads_them():
     assert (
         run("""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
+from itertools import pairwise
 
 from verl_relift.rewards.exact import equal_numbers, plain_number
 from verl_relift.rewards.numeric import surely_different, value
 from verl_relift.rewards.options import decide_option, is_option
-from verl_relift.rewards.text import same_words, tidy, without_unit
+from verl_relift.rewards.text import remarks, same_words, tidy, without_unit
 from verl_relift.rewards.unevaluated import is_unevaluated
 
 Pair = tuple[str, str]
@@ -17,9 +19,11 @@ _NAME = re.compile(r"^[a-zA-Z](?:_(?:[a-zA-Z0-9]|\{[a-zA-Z0-9]+\}))? ?= ?(?![^=]
 _DEGREES = re.compile(r"\^(?:\\circ|\{\\circ\})$")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:%|percent)\s*\}|\bpercent)$")
 _SIGN = re.compile(r"\s*\\?%")
+_TWO_SIGNS = re.compile(r"%\s*\\?%")
 # With digits and these signs alone: no question mark and no dangling operator in any grammar.
 _KEYPAD = re.compile(r"[0-9+\-*/=?().\s]+", re.ASCII)
 _DANGLING = re.compile(r"\?|[+\-*/=]$")
+_EQUALITY = re.compile(r"=|\\equiv(?![a-zA-Z])")
 
 
 def compare(answer: str, truth: str, *, allow_unevaluated: bool, max_answer_chars: int) -> bool | tuple[Pair, ...]:
@@ -38,7 +42,9 @@ def compare(answer: str, truth: str, *, allow_unevaluated: bool, max_answer_char
             return verdict
     if len(answer) > max_answer_chars:
         return False
-    if _contradicts_itself(answer):
+    if _contradicts_itself(answer) or _TWO_SIGNS.search(answer):
+        return False
+    if remarks(answer) and not remarks(truth):
         return False
     if not allow_unevaluated and is_unevaluated(answer, truth):
         return False
@@ -67,9 +73,16 @@ def bare(answer: str, truth: str) -> str:
 
 
 def _contradicts_itself(answer: str) -> bool:
-    """Whether an answer equates different numbers: of `12=13` math-verify would take the 13."""
-    sides = [plain_number(side.strip()) for side in answer.split("=")]
-    return None not in sides and len(set(sides)) > 1
+    """Whether an answer equates different numbers: of `x=12=13` math-verify would take the 13. A decimal may be rounded
+    to the places that it has: `1/3=0.333`."""
+    sides = (side.strip() for side in _EQUALITY.split(answer))
+    numbers = [(number, _last_place(side)) for side in sides if (number := plain_number(side)) is not None]
+    return any(abs(one - other) > max(place, other_place) for (one, place), (other, other_place) in pairwise(numbers))
+
+
+def _last_place(number: str) -> Fraction:
+    _, point, places = number.partition(".")
+    return Fraction(1, 10 ** len(places)) if point else Fraction(0)
 
 
 def percent_readings(answer: str, truth: str) -> tuple[Pair, ...]:

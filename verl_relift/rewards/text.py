@@ -13,6 +13,16 @@ _IDLE_SPACE = re.compile(r"(?<![0-9a-zA-Z\\,]) +| +(?![0-9a-zA-Z,])")
 _SPACED_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?: \d{3})+(?:\.\d+)?", re.ASCII)
 
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*)\}")
+# Words behind a value, where a unit stands.
+_BEHIND = re.compile(
+    r"(?:(?<=[0-9a-zA-Z)}\]%])|(?<=[0-9a-zA-Z)}\]%] ))"
+    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{\s*(?!(?:or|and)\s*\})([^{}]*)\}"
+)
+# A unit's power is one digit (cm2); any other number is a second answer, and so is what these words announce.
+_REMARK = re.compile(
+    r"(?<![a-zA-Z])\d|\d\d|(?<![a-zA-Z])(?:or|but|maybe|perhaps|possibly|either|not|otherwise|unless)(?![a-zA-Z])",
+    re.IGNORECASE,
+)
 _WORDS = re.compile(r"[A-Za-z][A-Za-z ,'-]*")
 _UNIT_AFTER = re.compile(r"\s*\\(?:text|textrm|mathrm|mbox)\{[^{}]*\}(?:\^\{?\d\}?)?$")
 
@@ -35,6 +45,11 @@ def unwrap_text(latex: str) -> str:
 def without_unit(latex: str) -> str:
     """Drop a unit written as closing `\\text{...}`, with its power."""
     return _UNIT_AFTER.sub("", latex)
+
+
+def remarks(latex: str) -> bool:
+    """Whether words behind a value are more than a unit: `13\\text{ or 14}`, of which math-verify reads the 13."""
+    return any(_REMARK.search(words) for words in _BEHIND.findall(latex))
 
 
 def same_words(one: str, other: str) -> bool:

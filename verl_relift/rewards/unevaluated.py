@@ -10,7 +10,7 @@ from verl_relift.rewards.text import without_unit
 _CALCULATION = re.compile(
     r"\\(?:operatorname\*?\{)?(sum|prod|i*int|lim|gcd|lcm|max|min|bmod|mod|pmod|det|lfloor|lceil)(?![a-zA-Z])"
 )
-_OPERATOR = re.compile(r"\\(?:times|cdot|div|ast)(?![a-zA-Z])|[×·÷∗]")
+_OPERATOR = re.compile(r"\\(?:times|cdot|div|ast)(?![a-zA-Z])|[×·÷∗:]")
 _GROUPING = re.compile(r"\\(?:frac|sqrt)(?![a-zA-Z])")
 _ARITHMETIC = re.compile(r"[0-9+\-*/^().,{}\[\]\s]+", re.ASCII)
 # A number or a group, an operator or nothing, and another: 7*2, 3--4, (3)(4), 2(3), {7}+2.
