@@ -40,7 +40,6 @@ def choose_address(peer: str, job: int) -> str:
 
 def run(address: str, gpus: int) -> int:
     """Ray on this node, its head on the first, until it ends or SIGTERM comes. Leaves nothing behind."""
-    from verl_relift.cluster import remove_orphaned_segments
     from verl_relift.environment import prepare_environment
 
     prepare_environment()
@@ -72,6 +71,9 @@ def run(address: str, gpus: int) -> int:
         process.terminate()
 
     signal.signal(signal.SIGTERM, stop)
+    # verl comes with it: not before Ray, which starts meanwhile
+    from verl_relift.cluster import remove_orphaned_segments
+
     status = process.wait()
     remove_orphaned_segments(since=start)
     if stopped:
