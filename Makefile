@@ -1,6 +1,7 @@
 # make install     the CPU stack into .venv
 # make quickstart  train, evaluate, export and try a small model
 # make test        what CI runs; make test-slow is the long lane
+# make check-requirements  does the GPU stack of requirements.txt resolve
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -14,7 +15,12 @@ STAMP  := $(VENV)/.installed
 # PyTorch's CPU build: from $PIP_FIND_LINKS where an administrator set it (uv doesn't read that variable), else uv's own choice of index.
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu)
 
-.PHONY: help install lock quickstart test test-slow lint clean
+# The GPU stack: python 3.12, glibc of llguidance's wheels. Three packages have no wheel; requirements.uv.toml gives their metadata.
+RESOLVE_GPU := pip compile -q --config-file requirements.uv.toml --python-version 3.12 --python-platform x86_64-manylinux_2_31 \
+  --no-emit-find-links --no-emit-index-url --no-header --no-annotate \
+  --only-binary :all: --no-binary flash-attn --no-binary transformer-engine-torch --no-binary antlr4-python3-runtime requirements.in
+
+.PHONY: help install lock lock-gpu check-requirements quickstart test test-slow lint clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -34,6 +40,13 @@ $(STAMP): requirements-cpu.txt requirements-cpu.override.txt pyproject.toml
 lock:
 	$(UV) pip compile -q --python-version 3.11 $(TORCH) --no-emit-find-links --no-emit-index-url --no-header --no-annotate \
 	  --override requirements-cpu.override.txt requirements-cpu.in -o requirements-cpu.txt
+
+lock-gpu: install
+	$(UV) $(RESOLVE_GPU) -o requirements.txt
+
+check-requirements: install
+	@$(UV) $(RESOLVE_GPU) --constraints requirements.txt | diff - requirements.txt \
+	  && echo "requirements.txt resolves: $$(grep -c == requirements.txt) packages, python 3.12, linux x86-64"
 
 quickstart: install
 	$(PY) -m verl_relift.quickstart
