@@ -49,8 +49,8 @@ def problems(job: Job, budget: Budget) -> list[str]:
         needed = longest * memory.kv_bytes_per_token(job)
         if cache < needed:
             found.append(
-                f"{_ROLLOUT}.gpu_memory_utilization={job.rollout.gpu_memory_utilization} of {gib(budget.memory)} leaves "
-                f"{gib(max(0, cache))} for vLLM's KV cache; one sequence of {longest} tokens needs {gib(needed)}; "
+                f"{_ROLLOUT}.gpu_memory_utilization={job.rollout.gpu_memory_utilization} of {gib(budget.memory)} "
+                f"leaves {gib(max(0, cache))} for vLLM's KV cache; one sequence of {longest} tokens needs {gib(needed)}; "
                 f"raise it, or {_ROLLOUT}.tensor_model_parallel_size"
             )
     worst = max(budget.phases(job), key=lambda phase: phase.total)
@@ -86,8 +86,8 @@ def _lengths(job: Job):
     largest = job.shape.largest_tensor * training.element_bytes
     if not job.cuda and largest > job.rollout.bucket_bytes:
         yield (
-            f"{_ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes={job.rollout.bucket_bytes >> 20}: on CPU the "
-            f"largest weight, {largest >> 20} MiB, must fit; raise it to {-(-largest // (1 << 20))}"
+            f"{_ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes={job.rollout.bucket_bytes >> 20}: on CPU "
+            f"the largest weight, {largest >> 20} MiB, must fit; raise it to {-(-largest // (1 << 20))}"
         )
 
 

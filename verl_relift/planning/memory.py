@@ -22,7 +22,7 @@ VLLM_ASLEEP = int(1.5 * GIB)  # context and CUDA graphs that a sleeping vLLM kee
 CUDA_GRAPHS = GIB
 FRAGMENTATION = 0.06  # part of the memory that torch's allocator cannot use
 
-# ---- measured on CPU: `python -m benchmarks.plan_memory --processes` and `python -m benchmarks.plan_memory` -------------
+# ---- measured on CPU: `python -m benchmarks.plan_memory`, the first three with `--processes` ----------------------------
 # Proportional set size of a run with a 0.4M-parameter model, less what the arithmetic below accounts for.
 CPU_SYSTEM = 0  # driver, Ray, TransferQueue and vLLM's API server, once a machine
 CPU_WORKER = 0  # each training rank
@@ -111,7 +111,7 @@ def activations(shape: ModelShape, training: Training, tokens: int, stage: int, 
     return int((in_flight * kept + working + gathered + last) * tokens * training.element_bytes)
 
 
-def _logit_bytes(shape: ModelShape, training: Training, update: bool = True, entropy: bool = True) -> float:
+def _logit_bytes(shape: ModelShape, training: Training, entropy: bool = True) -> float:
     """Bytes per token of the logits and their copies at the peak.
 
     fp32: logits, a copy for the log-probs (overwritten with the softmax), the entropy's softmax and a product; in the
@@ -120,16 +120,13 @@ def _logit_bytes(shape: ModelShape, training: Training, update: bool = True, ent
     """
     if training.fused_logits:
         return 0.0
-    if training.element_bytes == 4:
-        each = 16 if entropy or update else 8
-    else:
-        each = 12 if entropy else 10
+    each = 16 if training.element_bytes == 4 else 12 if entropy else 10
     return each * shape.vocab_size / training.tensor
 
 
-def logits(shape: ModelShape, training: Training, tokens: int, entropy: bool, update: bool = True) -> int:
+def logits(shape: ModelShape, training: Training, tokens: int, entropy: bool) -> int:
     """Bytes of logits and their copies on a rank of the last pipeline stage, at least what a layer's backward takes."""
-    per_token = _logit_bytes(shape, training, update, entropy)
+    per_token = _logit_bytes(shape, training, entropy)
     layer = (shape.intermediate_size / training.tensor + shape.hidden_size) * training.element_bytes
     return int(max(per_token, layer) * tokens)
 
@@ -268,7 +265,7 @@ def _cuda_phases(job: Job, memory: int, stage: int, padding: float) -> list[Phas
             resident["reference model"] = weights(shape, training, stage)
         working = {"activations": inference_activations(shape, training, tokens)}
         if last:
-            working["logits"] = logits(shape, training, tokens, entropy=True, update=False)
+            working["logits"] = logits(shape, training, tokens, entropy=True)
         result.append(Phase("log-probs", resident | working | asleep | overhead))
     for name, tokens, entropy in _updates(job):
         if tokens:

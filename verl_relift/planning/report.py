@@ -51,10 +51,11 @@ def show(plan: Plan, console: Console) -> None:
     training, rollout = job.training, job.rollout
     console.print(f"model     {job.shape.parameters:,} parameters ({job.shape_source})")
     where = f"{job.nodes} x {job.gpus_per_node} {plan.accelerator.name if plan.accelerator else 'CPU ranks'}"
-    console.print(
-        f"training  {where}: tensor {training.tensor} x pipeline {training.pipeline} x context {training.context} x data "
-        f"{training.data}; {'Transformer Engine' if training.transformer_engine else 'local layer spec'}"
+    layout = (
+        f"tensor {training.tensor} x pipeline {training.pipeline} x context {training.context} x data {training.data}"
     )
+    layers = "Transformer Engine" if training.transformer_engine else "local layer spec"
+    console.print(f"training  {where}: {layout}; {layers}")
     console.print(
         f"rollout   {job.gpus // (rollout.tensor * rollout.pipeline)} vLLM replicas of tensor {rollout.tensor}"
     )
