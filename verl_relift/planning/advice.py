@@ -50,8 +50,8 @@ def problems(job: Job, budget: Budget) -> list[str]:
         if cache < needed:
             found.append(
                 f"{_ROLLOUT}.gpu_memory_utilization={job.rollout.gpu_memory_utilization} of {gib(budget.memory)} "
-                f"leaves {gib(max(0, cache))} for vLLM's KV cache; one sequence of {longest} tokens needs {gib(needed)}; "
-                f"raise it, or {_ROLLOUT}.tensor_model_parallel_size"
+                f"leaves {gib(max(0, cache))} for vLLM's KV cache; one sequence of {longest} tokens needs "
+                f"{gib(needed)}; raise it, or {_ROLLOUT}.tensor_model_parallel_size"
             )
     worst = max(budget.phases(job), key=lambda phase: phase.total)
     if worst.total > usable:

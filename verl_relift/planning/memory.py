@@ -22,7 +22,7 @@ VLLM_ASLEEP = int(1.5 * GIB)  # context and CUDA graphs that a sleeping vLLM kee
 CUDA_GRAPHS = GIB
 FRAGMENTATION = 0.06  # part of the memory that torch's allocator cannot use
 
-# ---- measured on CPU: `python -m benchmarks.plan_memory`, the first three with `--processes` ----------------------------
+# ---- measured on CPU: `python -m benchmarks.plan_memory`, the first three with `--processes` ---------------------
 # Proportional set size of a run with a 0.4M-parameter model, less what the arithmetic below accounts for.
 CPU_SYSTEM = 0  # driver, Ray, TransferQueue and vLLM's API server, once a machine
 CPU_WORKER = 0  # each training rank
