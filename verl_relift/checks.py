@@ -4,12 +4,14 @@ Each check yields one line per problem: what is wrong, where, and what to do abo
 """
 
 import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from .settings import ReLIFTSettings, SettingsError
+from . import checkpoints
+from .settings import ReLIFTSettings, Schedule, SettingsError, SFTMode, SFTOptimizer, Source
 
 # Rows of each parquet file whose answers are graded before training, evenly spaced; `data_preprocess.check` does all.
 GRADED_ROWS = 5000
@@ -87,6 +89,15 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
             )
     elif config.reward.num_workers < 1:
         yield "relift.rollout.batched=false needs verl's reward workers: set reward.num_workers=8"
+    yield from _optimizer_problems(config, settings)
+    yield from _checkpoint_problems(config)
+    if settings.enable and settings.demonstrations.source is not Source.DATASET:
+        variable = settings.teacher.api_key_env
+        if variable and not os.environ.get(variable):
+            yield (
+                f"relift.teacher.api_key_env={variable}: the environment has no such variable; export the teacher's "
+                "key under that name"
+            )
     optim = config.actor_rollout_ref.actor.optim
     decay = optim.lr_decay_steps or config.trainer.total_training_steps
     if decay and optim.lr_warmup_steps >= decay:
@@ -94,6 +105,48 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
             f"actor_rollout_ref.actor.optim.lr_warmup_steps={optim.lr_warmup_steps} must be below the length of the "
             f"schedule, {decay} steps; lower it, or raise trainer.total_training_steps or optim.lr_decay_steps"
         )
+
+
+def _optimizer_problems(config: DictConfig, settings: ReLIFTSettings) -> Iterator[str]:
+    if not settings.enable:
+        return
+    actor = config.actor_rollout_ref.actor
+    if settings.sft.optimizer is SFTOptimizer.SEPARATE:
+        own = actor.optim.override_optimizer_config
+        if actor.optim.get("use_precision_aware_optimizer") or own.get("use_precision_aware_optimizer"):
+            yield (
+                "relift.sft.optimizer=separate exchanges AdamW's fp32 moments, which use_precision_aware_optimizer "
+                "stores in another form; set one of the two otherwise"
+            )
+        if own.get("optimizer_cpu_offload"):
+            yield (
+                "relift.sft.optimizer=separate does not know Megatron's optimizer_cpu_offload; use "
+                "actor_rollout_ref.actor.megatron.optimizer_offload=true instead"
+            )
+    if settings.sft.mode is SFTMode.SPLICE and actor.megatron.override_ddp_config.get("overlap_grad_reduce"):
+        yield (
+            "relift.sft.mode=splice with override_ddp_config.overlap_grad_reduce=true would reduce gradients before "
+            "both losses are in; set it to false or use relift.sft.mode=interleave"
+        )
+
+
+def _checkpoint_problems(config: DictConfig) -> Iterator[str]:
+    trainer = config.trainer
+    if config.actor_rollout_ref.actor.checkpoint.async_save:
+        yield (
+            "actor_rollout_ref.actor.checkpoint.async_save=true: a checkpoint would be named before it is whole; "
+            "set it to false"
+        )
+    if trainer.resume_mode not in ("auto", "disable", "resume_path"):
+        yield f"trainer.resume_mode={trainer.resume_mode} must be one of auto, disable, resume_path"
+        return
+    try:
+        if trainer.resume_mode == "auto":
+            checkpoints.latest(Path(trainer.default_local_dir))
+        elif trainer.resume_mode == "resume_path":
+            checkpoints.step_of(Path(trainer.resume_from_path or ""))
+    except checkpoints.CheckpointError as error:
+        yield str(error)
 
 
 def batch_problems(config: DictConfig) -> Iterator[str]:
@@ -122,7 +175,8 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} x rollout.n={rollout.n} rollouts must be divisible "
             f"by the data-parallel size {data_parallel}"
         )
-    if config.relift.enable and config.relift.sft.batch_size % data_parallel:
+    adaptive = config.relift.schedule.kind == Schedule.ADAPTIVE  # the other kinds round what waits down
+    if config.relift.enable and adaptive and config.relift.sft.batch_size % data_parallel:
         yield (
             f"relift.sft.batch_size={config.relift.sft.batch_size} must be divisible by the data-parallel size "
             f"{data_parallel} ({world} GPUs / {ranks} of a model replica)"

@@ -246,9 +246,10 @@ class RolloutSettings:
 
 @dataclass(frozen=True)
 class ReLIFTSettings:
-    """The whole group. ``enable=False`` leaves verl's GRPO."""
+    """The whole group. ``enable=False`` leaves verl's GRPO; ``supervised_only`` leaves the supervised updates."""
 
     enable: bool = True
+    supervised_only: bool = False
     trigger: TriggerSettings = field(default_factory=TriggerSettings)
     demonstrations: DemonstrationSettings = field(default_factory=DemonstrationSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
@@ -263,6 +264,18 @@ class ReLIFTSettings:
             raise SettingsError(
                 f"relift.buffer.capacity={capacity} is smaller than relift.sft.batch_size={self.sft.batch_size}: "
                 "an update would never be due"
+            )
+        if self.supervised_only and not self.enable:
+            raise SettingsError("relift.supervised_only=true needs relift.enable=true: nothing would be trained")
+        if self.supervised_only and (self.sft.mode is SFTMode.SPLICE or self.sft.optimizer is SFTOptimizer.SEPARATE):
+            raise SettingsError(
+                "relift.supervised_only=true makes no RL update: relift.sft.mode=splice and optimizer=separate do not "
+                "apply; use interleave and shared"
+            )
+        if self.supervised_only and self.trigger.select is not Select.ALL:
+            raise SettingsError(
+                f"relift.trigger.select={self.trigger.select}: with relift.supervised_only=true nothing is sampled, so "
+                "no question is known to be hardest; set it to all"
             )
         if self.demonstrations.source is not Source.DATASET and not (self.teacher.base_url and self.teacher.model):
             raise SettingsError(

@@ -1,17 +1,19 @@
-"""Train: ``python -m verl_relift.train [--config-name NAME] key=value ...``
+"""Train: ``python -m verl_relift.train [--config-name NAME] [--max-restarts N] key=value ...``
 
 Configuration -> checks -> Ray -> trainer. The trainer runs in this process, so that Ctrl-C and errors end here and
 one import of the stack is saved; everything heavy happens in Ray actors.
 """
 
+import argparse
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from . import runfolder, stopping
+from . import restarts, runfolder, stopping
 from .checks import ConfigurationError, check
 from .environment import detect_platform, prepare_environment
 
@@ -43,20 +45,25 @@ def run(config: DictConfig) -> None:
 def _train(config: DictConfig) -> None:
     import transfer_queue as tq
 
+    from .failure import RunFailed, explain
     from .rollout import server
     from .rollout.manager import shut_down
+    from .supervised import SupervisedTrainer
     from .trainer import ReLIFTTrainer
 
     config.transfer_queue.enable = True
     tq.init(config.transfer_queue)
     server.register()
-    trainer = ReLIFTTrainer(config)
+    trainer = (SupervisedTrainer if config.relift.supervised_only else ReLIFTTrainer)(config)
     succeeded = False
     try:
         trainer.init()
         trainer.fit(_rollout_manager(config, trainer))
         succeeded = True
+    except Exception as error:
+        raise RunFailed(explain(error, trainer.actors(), trainer.global_steps)) from error
     finally:
+        trainer.close()
         if trainer.logger is not None:
             trainer.logger.finish(exit_code=0 if succeeded else 1)
         if getattr(trainer, "llm_server_manager", None) is not None:
@@ -108,19 +115,50 @@ def _main(config: DictConfig) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        # Not Hydra's report of it, which says little and ends with advice on Hydra; the cause comes last.
+        traceback.print_exc()
+        print(f"training failed: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def main() -> None:
     """Command line."""
-    stopping.listen()
+    try:
+        max_restarts, sys.argv[1:] = restarts.take_option(sys.argv[1:])
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     prepare_environment()
+    _complete_arguments()
+    if max_restarts:
+        command = [sys.executable, "-m", "verl_relift.train", *sys.argv[1:]]
+        sys.exit(restarts.supervise(command, _run_folder(), max_restarts))
+    stopping.listen()
+    _main()
+
+
+def _run_folder() -> Path:
+    """``trainer.default_local_dir`` as the command line gives it."""
+    from .plan import compose_config
+
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-name", "-cn", default="relift")
+    parser.add_argument("--config-dir", "-cd")
+    known, rest = parser.parse_known_args(sys.argv[1:])
+    overrides = [argument for argument in rest if "=" in argument and not argument.startswith("-")]
+    config = compose_config(known.config_name, known.config_dir, overrides, detect_platform())
+    return Path(config.trainer.default_local_dir)
+
+
+def _complete_arguments() -> None:
+    """Add this program's defaults to the command line, where Hydra takes them."""
     given = {argument.split("=", 1)[0] for argument in sys.argv[1:] if "=" in argument}
     defaults = {**_DEFAULT_OVERRIDES, "platform": detect_platform()}
     # In front: argparse wants overrides, which are positional, in one piece, and a later one wins.
     overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
     options = [argument for argument in sys.argv[1:] if argument not in overrides]
     sys.argv[1:] = [*options, *(f"{k}={v}" for k, v in defaults.items() if k not in given), *overrides]
-    _main()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ A step is a function of the checkpoint before it: questions have names made of s
 the order of their names whatever the order in which they finished, and every draw is seeded by the step.
 """
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -41,7 +42,7 @@ from .buffer import Demonstration, DemonstrationBuffer
 from .demonstrations.verify import Question, Rejected, make_demonstration
 from .hardest import group_accuracy, is_hardest
 from .schedule import sft_learning_rate, updates_due
-from .settings import ReLIFTSettings, Select, SFTMode, SFTOptimizer, Source
+from .settings import Overlong, ReLIFTSettings, Select, SFTMode, SFTOptimizer, Source
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class ReLIFTTrainer(PPOTrainerSync):
         self.settings = ReLIFTSettings.from_mapping(OmegaConf.to_container(config.relift, resolve=True))
         self.buffer = DemonstrationBuffer(self.settings.buffer)
         self.sft_updates = 0
+        self.sft_tokens = 0  # trained on in supervised updates, prompts included, each epoch's batch once
         self.accepted = 0
         self.rejected: Counter[Rejected] = Counter()
         self.used: set[str] = set()  # questions whose demonstration was trained on
@@ -140,6 +142,10 @@ class ReLIFTTrainer(PPOTrainerSync):
                 with marked_timer("save_checkpoint", self.timing_raw):
                     self._save_checkpoint()
             self._stop_after(self.global_steps)
+        self.send_weights()
+
+    def send_weights(self) -> None:
+        """The weights of both updates to vLLM."""
         super().on_step_end()
 
     def _stop_after(self, step: int) -> None:
@@ -148,6 +154,9 @@ class ReLIFTTrainer(PPOTrainerSync):
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        self._add_startup(metrics)
+
+    def _add_startup(self, metrics: dict) -> None:
         if self._startup is not None:
             metrics["timing_s/startup"], self._startup = self._startup, None
 
@@ -206,7 +215,7 @@ class ReLIFTTrainer(PPOTrainerSync):
         chosen = self._choose(hardest, accuracy)
         recovered = 0
         for uid, prompt_ids in self._prompts_of(accuracy, uids, keys, batch.partition_id):
-            key = _question_key(prompt_ids)
+            key = question_key(prompt_ids)
             if uid not in hardest:
                 recovered += key in self.used
             if uid in chosen:
@@ -253,8 +262,11 @@ class ReLIFTTrainer(PPOTrainerSync):
 
         self.teacher.ask(TeacherQuestion(key, messages, ground_truth, prompt_ids, self.global_steps))
 
-    def _offer(self, question: Question, step: int) -> bool:
-        result = make_demonstration(question, step, self.tokenizer, self.settings.demonstrations)
+    def _offer(self, question: Question, step: int, from_teacher: bool = False) -> bool:
+        settings = self.settings.demonstrations
+        if from_teacher:  # what a teacher writes is not the user's to mend
+            settings = dataclasses.replace(settings, overlong=Overlong.DROP)
+        result = make_demonstration(question, step, self.tokenizer, settings)
         if isinstance(result, Rejected):
             self.rejected[result] += 1
             return False
@@ -269,14 +281,17 @@ class ReLIFTTrainer(PPOTrainerSync):
         for answer in self.teacher.collect():
             question = answer.question
             if answer.text is not None and question.key not in self.buffer:
-                self._offer(
-                    Question(question.key, question.prompt_ids, question.ground_truth, answer.text), question.step
-                )
+                solved = Question(question.key, question.prompt_ids, question.ground_truth, answer.text)
+                self._offer(solved, question.step, from_teacher=True)
 
     def _updates_due(self) -> list[int]:
-        dp_size = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1  # filled by verl when it balanced the batch
         settings = self.settings
-        return updates_due(self.global_steps, len(self.buffer), settings.schedule, settings.sft, dp_size)
+        return updates_due(
+            self.global_steps, len(self.buffer), settings.schedule, settings.sft, self._data_parallel_size()
+        )
+
+    def _data_parallel_size(self) -> int:
+        return max(self.actor_rollout_wg._dispatch_info["actor"]) + 1  # verl asked the workers to balance the batch
 
     def _interleave(self, metrics: dict) -> None:
         """Step 6 by optimizer steps of its own: as many supervised updates as are due."""
@@ -321,6 +336,7 @@ class ReLIFTTrainer(PPOTrainerSync):
 
     def _trained_on(self, demonstrations: list[Demonstration]) -> None:
         self.sft_updates += 1
+        self.sft_tokens += sum(len(d.prompt_ids) + len(d.response_ids) for d in demonstrations)
         self.used.update(demonstration.question for demonstration in demonstrations)
 
     def _sft_batch(self, demonstrations: list[Demonstration], **settings) -> TensorDict:
@@ -348,6 +364,7 @@ class ReLIFTTrainer(PPOTrainerSync):
     def _count(self, metrics: dict) -> None:
         metrics["relift/buffer_size"] = len(self.buffer)
         metrics["relift/sft_updates"] = self.sft_updates
+        metrics["relift/sft_tokens"] = self.sft_tokens
         metrics["relift/demonstrations_accepted"] = self.accepted
         metrics["relift/demonstrations_used"] = len(self.used)
         metrics["relift/demonstration_fraction"] = len(self.used) / self.available if self.available else 0.0
@@ -374,6 +391,7 @@ class ReLIFTTrainer(PPOTrainerSync):
         return {
             "buffer": self.buffer.state_dict(),
             "sft_updates": self.sft_updates,
+            "sft_tokens": self.sft_tokens,
             "accepted": self.accepted,
             "rejected": {reason.value: count for reason, count in self.rejected.items()},
             "used": sorted(self.used),
@@ -384,6 +402,7 @@ class ReLIFTTrainer(PPOTrainerSync):
         """Undo :meth:`state_dict`."""
         self.buffer.load_state_dict(state["buffer"])
         self.sft_updates = state["sft_updates"]
+        self.sft_tokens = state["sft_tokens"]
         self.accepted = state["accepted"]
         self.rejected = Counter({Rejected(reason): count for reason, count in state["rejected"].items()})
         self.used = set(state["used"])
@@ -433,13 +452,21 @@ class ReLIFTTrainer(PPOTrainerSync):
         self.train_dataloader.load_state_dict(torch.load(folder / "data.pt", weights_only=True))
         self.load_state_dict(json.loads(path.read_text()))
 
+    def actors(self) -> list[tuple[str, ray.actor.ActorHandle]]:
+        """Every process that the run depends on, with a name for people."""
+        group, servers = getattr(self, "actor_rollout_wg", None), getattr(self, "llm_server_manager", None)
+        return [
+            *((f"training worker {rank}", worker) for rank, worker in enumerate(group.workers if group else [])),
+            *((f"vLLM server {i}", handle) for i, handle in enumerate(servers.server_handles if servers else [])),
+        ]
+
     def close(self) -> None:
         """End what runs beside the trainer."""
         if self.teacher is not None:
             self.teacher.close()
 
 
-def _question_key(prompt_ids: tuple[int, ...]) -> str:
+def question_key(prompt_ids: tuple[int, ...]) -> str:
     """The identity of a question: what the model is asked, whatever row of whatever epoch it comes from."""
     return hashlib.blake2b(",".join(map(str, prompt_ids)).encode(), digest_size=12).hexdigest()
 

@@ -5,6 +5,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 VOCABULARY = 64
 ENTROPY_COEFF = 1e-3
+SPLICE_WEIGHT = 0.3
 SPLITS = (64, 130, 100_000)  # tokens per micro-batch: many, some, one
 
 _SHAPE = dict(

@@ -16,12 +16,13 @@ from verl.workers.config import HFModelConfig, McoreActorConfig, McoreEngineConf
 from verl.workers.engine import EngineRegistry
 from verl.workers.utils.losses import ppo_loss
 
-from tests.parity.batch import ENTROPY_COEFF, SPLITS, make_batch, make_policy_inputs
+from tests.parity.batch import ENTROPY_COEFF, SPLICE_WEIGHT, SPLITS, make_batch, make_policy_inputs
+from verl_relift.actor.splice import accumulate_both
 from verl_relift.actor.worker import _engine_loss
 
 
-def build_engine(model: str, tp: int, pp: int):
-    """verl's Megatron engine in fp32, whole gradients on every rank."""
+def build_engine(model: str, tp: int, pp: int, distributed_optimizer: bool = False):
+    """verl's Megatron engine in fp32; without the distributed optimizer whole gradients are on every rank."""
     engine = EngineRegistry.new(
         model_type="language_model",
         backend="megatron",
@@ -31,11 +32,19 @@ def build_engine(model: str, tp: int, pp: int):
             pipeline_model_parallel_size=pp,
             vanilla_mbridge=True,
             dtype="float32",
-            use_distributed_optimizer=False,
+            use_distributed_optimizer=distributed_optimizer,
+            dist_ckpt_optim_fully_reshardable=True,
+            distrib_optim_fully_reshardable_mem_efficient=True,
             use_dynamic_bsz=True,
             override_transformer_config={"attention_backend": "auto"},
         ),
-        optimizer_config=McoreOptimizerConfig(lr=1e-3, total_training_steps=10, lr_warmup_steps=0, lr_decay_steps=10),
+        optimizer_config=McoreOptimizerConfig(
+            lr=1e-3,
+            total_training_steps=10,
+            lr_warmup_steps=0,
+            lr_decay_steps=10,
+            use_checkpoint_opt_param_scheduler=True,
+        ),
         checkpoint_config=CheckpointConfig(),
     )
     engine.initialize()
@@ -78,6 +87,11 @@ def supervised(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]
 
 def policy(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
     """verl's GRPO loss, token mean, on the same batch as rollouts, and its gradient."""
+    return gradients(engine, *policy_inputs(engine, max_tokens))
+
+
+def policy_inputs(engine, max_tokens: int):
+    """This rank's share of the rollouts, and the loss."""
     rank, size = engine.get_data_parallel_rank(), engine.get_data_parallel_size()
     prompts, responses = (part[rank::size] for part in make_batch())
     log_probs, advantages = (part[rank::size] for part in make_policy_inputs())
@@ -103,14 +117,25 @@ def policy(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
         ppo_max_token_len_per_gpu=max_tokens,
         optim=McoreOptimizerConfig(lr=1e-3, total_training_steps=10),
     )
-    return gradients(engine, data, partial(ppo_loss, config=config))
+    return data, partial(ppo_loss, config=config)
+
+
+def spliced(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
+    """The gradient of both losses, accumulated for one optimizer step; the demonstrations with SPLICE_WEIGHT."""
+    sft = partial(_engine_loss, entropy_coeff=ENTROPY_COEFF, weight=SPLICE_WEIGHT)
+    outputs = accumulate_both(engine, *policy_inputs(engine, max_tokens), to_tensordict(engine, max_tokens), sft)
+    return loss_and_gradients(engine, outputs)
 
 
 def gradients(engine, data, loss_function) -> tuple[float, dict[str, torch.Tensor]]:
     """A loss and its gradient under Hugging Face names."""
     engine.optimizer_zero_grad()
-    output = engine.forward_backward_batch(data, loss_function)
-    loss = torch.tensor(float(sum(output["loss"]))) if output else torch.zeros(())
+    return loss_and_gradients(engine, [engine.forward_backward_batch(data, loss_function)])
+
+
+def loss_and_gradients(engine, outputs: list[dict]) -> tuple[float, dict[str, torch.Tensor]]:
+    """The sum of what the passes returned, and what they left in the gradient buffers."""
+    loss = torch.tensor(sum((float(sum(output["loss"])) for output in outputs if output), start=0.0))
     dist.all_reduce(loss, op=dist.ReduceOp.AVG, group=engine.get_data_parallel_group())
     parameters = [p for chunk in engine.module for p in chunk.parameters()]
     weights = [p.detach().clone() for p in parameters]
@@ -133,7 +158,7 @@ def main() -> None:
     with engine.train_mode():
         losses = {
             loss.__name__: {max_tokens: loss(engine, max_tokens) for max_tokens in SPLITS}
-            for loss in (supervised, policy)
+            for loss in (supervised, policy, spliced)
         }
     if engine.is_mp_src_rank_with_outputs():
         outputs = {name: list(value.unbind()) for name, value in inferred["model_output"].items()}

@@ -1,57 +1,10 @@
 """Megatron through verl's engine against Hugging Face and plain PyTorch, fp32, on CPU processes over gloo."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
 
-from tests.parity.batch import ENTROPY_COEFF, SPLITS, make_batch, make_model, make_policy_inputs
-from verl_relift.quickstart.base_model import build_tokenizer
-
-LAYOUTS = {"TP1": (1, 1, 1), "TP2": (2, 2, 1), "PP2": (2, 1, 2), "DP2": (2, 1, 1)}  # name -> ranks, TP, PP
-
-
-def run_engine(model_folder, output, layout: str) -> list[dict]:
-    """Start one process per rank and return what each data-parallel replica wrote."""
-    ranks, tp, pp = LAYOUTS[layout]
-    output.mkdir()
-    environment = {
-        **os.environ,
-        "VERL_PLATFORM": "cpu",
-        "OMP_NUM_THREADS": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
-        "WORLD_SIZE": str(ranks),
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.parity.engine_worker", str(model_folder), str(output), str(tp), str(pp)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=(output / f"{rank}.log").open("w"),
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        codes = [process.wait(timeout=240) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    logs = "\n".join((output / f"{rank}.log").read_text()[-3000:] for rank in range(ranks))
-    assert codes == [0] * ranks, logs
-    return [torch.load(path, weights_only=True) for path in sorted(output.glob("*.pt"))]
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+from tests.parity.batch import ENTROPY_COEFF, SPLICE_WEIGHT, SPLITS, make_batch, make_policy_inputs
+from tests.parity.launch import LAYOUTS, run_ranks, save_model
 
 
 def reference(model: torch.nn.Module):
@@ -84,15 +37,13 @@ def results(tmp_path_factory):
     def get(kind: str, layout: str):
         if kind not in made:
             folder = tmp_path_factory.mktemp(kind)
-            model = make_model(kind)
-            model.save_pretrained(folder)
-            tokenizer: PreTrainedTokenizerFast = build_tokenizer()
-            tokenizer.save_pretrained(folder)
-            made[kind] = (model, folder, {})
+            made[kind] = (save_model(kind, folder), folder, {})
         model, folder, layouts = made[kind]
         if layout not in layouts:
             layouts[layout] = None  # a failed start is not tried again for every test
-            layouts[layout] = run_engine(folder, tmp_path_factory.mktemp(f"{kind}-{layout}") / "out", layout)
+            layouts[layout] = run_ranks(
+                "engine_worker", folder, tmp_path_factory.mktemp(f"{kind}-{layout}") / "out", layout
+            )
         assert layouts[layout] is not None, f"{kind} {layout} did not run; see the first failure"
         return model, layouts[layout]
 
@@ -144,7 +95,12 @@ def reference_policy_loss(model: torch.nn.Module) -> torch.Tensor:
     return total / tokens
 
 
-LOSSES = {"supervised": reference_loss, "policy": reference_policy_loss}
+def reference_spliced_loss(model: torch.nn.Module) -> torch.Tensor:
+    """Its gradient is the weighted sum of the two losses' gradients."""
+    return reference_policy_loss(model) + SPLICE_WEIGHT * reference_loss(model)
+
+
+LOSSES = {"supervised": reference_loss, "policy": reference_policy_loss, "spliced": reference_spliced_loss}
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -68,6 +68,22 @@ def test_the_quickstart_passes(folder):
     ("override", "message"),
     [
         ("relift.sft.lr=-1", r"relift\.sft\.lr=-1\.0 must be positive"),
+        ("trainer.resume_mode=always", r"resume_mode=always must be one of auto, disable, resume_path"),
+        ("trainer.resume_mode=resume_path", r"resume_from_path=\. is not a checkpoint: give an existing"),
+        ("actor_rollout_ref.actor.checkpoint.async_save=true", r"async_save=true: .* before it is whole"),
+        (
+            "relift.sft.optimizer=separate actor_rollout_ref.actor.optim.use_precision_aware_optimizer=true",
+            r"optimizer=separate exchanges AdamW's fp32 moments",
+        ),
+        (
+            "relift.sft.mode=splice +actor_rollout_ref.actor.megatron.override_ddp_config.overlap_grad_reduce=true",
+            r"mode=splice with override_ddp_config\.overlap_grad_reduce=true",
+        ),
+        (
+            "relift.demonstrations.source=teacher relift.teacher.base_url=http://127.0.0.1:1 relift.teacher.model=m "
+            "relift.teacher.api_key_env=NO_KEY",
+            r"api_key_env=NO_KEY: the environment has no such variable",
+        ),
         ("actor_rollout_ref.actor.megatron.tensor_model_parallel_size=3", r"2 GPUs .* replicas of 3"),
         ("actor_rollout_ref.rollout.tensor_model_parallel_size=4", r"2 GPUs cannot be divided into vLLM replicas of 4"),
         ("data.train_batch_size=12", r"data\.train_batch_size=12 must be divisible by .*ppo_mini_batch_size=16"),
@@ -86,7 +102,7 @@ def test_settings_that_cannot_work(folder, override, message):
         check(
             configuration(
                 folder,
-                override,
+                *override.split(),
                 *(
                     ["data.train_batch_size=128", "actor_rollout_ref.actor.ppo_mini_batch_size=128"]
                     if override == "data.train_batch_size=128"

@@ -22,7 +22,7 @@ def test_defaults_are_the_yaml_file():
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({"triger": {}}, r"relift\.triger is not a setting; relift has enable, trigger"),
+        ({"triger": {}}, r"relift\.triger is not a setting; relift has enable, supervised_only, trigger"),
         ({"sft": {"lrate": 1}}, r"relift\.sft\.lrate is not a setting"),
         ({"sft": {"lr": "fast"}}, r"relift\.sft\.lr='fast' must be of type float"),
         ({"sft": {"lr": 0}}, r"relift\.sft\.lr=0\.0 must be positive.*relift\.enable=false"),

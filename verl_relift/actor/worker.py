@@ -138,10 +138,7 @@ class ReLIFTWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def load_extra(self, folder: str, separate: bool) -> None:
-        """Undo :meth:`save_extra`. Generators are left alone if the parallel layout is another one now.
-
-        Call it before verl's ``load_checkpoint``: both hold the learning-rate schedule and the master weights.
-        """
+        """Undo :meth:`save_extra`. Generators are left alone if the parallel layout is another one now."""
         from .random_state import set_random_state
 
         moments = Path(folder) / "sft_optimizer"
@@ -173,14 +170,20 @@ class ReLIFTWorker(ActorRolloutRefWorker):
 
     @contextmanager
     def _optimizer_only(self):
-        """verl's checkpoint manager saves and loads the optimizer and nothing else."""
+        """verl's checkpoint manager saves and loads the optimizer and nothing else.
+
+        Not the learning-rate schedule either: Megatron's adds what it loads to where it is.
+        """
         manager = self.actor.engine.checkpoint_mananager
-        contents = manager.checkpoint_save_contents, manager.checkpoint_load_contents
-        manager.checkpoint_save_contents = manager.checkpoint_load_contents = ["optimizer"]
+        names = ("checkpoint_save_contents", "checkpoint_load_contents", "use_checkpoint_opt_param_scheduler")
+        before = [getattr(manager, name) for name in names]
+        for name, value in zip(names, (["optimizer"], ["optimizer"], False), strict=True):
+            setattr(manager, name, value)
         try:
             yield
         finally:
-            manager.checkpoint_save_contents, manager.checkpoint_load_contents = contents
+            for name, value in zip(names, before, strict=True):
+                setattr(manager, name, value)
 
     @contextmanager
     def _supervised(self, lr: float, clip_grad: float, loss_fn):

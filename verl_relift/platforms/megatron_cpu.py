@@ -33,6 +33,7 @@ def install_after_import() -> None:
     after_import("megatron.core.optimizer.optimizer", _accept_cpu_types_in_optimizer)
     after_import("megatron.core.optimizer.distrib_optimizer", _patch_distributed_optimizer)
     after_import("megatron.core.dist_checkpointing.strategies.filesystem_async", _fork_result_queue)
+    after_import("megatron.core.dist_checkpointing.exchange_utils", _exchange_on_cpu)
     after_import("verl.workers.engine.megatron.transformer_impl", _register_engines)
     after_import("verl.workers.config.engine", _accept_fp32)
 
@@ -135,16 +136,25 @@ def _accept_cpu_types_in_optimizer(optimizer: ModuleType) -> None:
 def _patch_distributed_optimizer(module: ModuleType) -> None:
     """Make ``DistributedOptimizer`` save and load exactly with torch's own AdamW.
 
-    Three upstream faults, all hidden where Transformer Engine's or Apex's optimizer is installed:
+    Four upstream faults, all hidden where Transformer Engine's or Apex's optimizer is installed:
 
     1. in fp32 the parameter is its own master copy, and loading copies in place into a leaf that requires grad;
     2. AdamW keeps ``step`` per parameter; loading gives all parameters one shared tensor, or writes the value of the
        running process back over the loaded one, so bias correction is wrong after a resume;
-    3. loading in a fresh process asserts on AdamW's state, which is empty until the first step.
+    3. loading in a fresh process asserts on AdamW's state, which is empty until the first step;
+    4. the fully reshardable format has no ``step`` per parameter, but loading it looks for one.
     """
     optimizer = module.DistributedOptimizer
     optimizer.__init__ = _with_cuda_type_names(optimizer.__init__)
-    optimizer._set_main_param_and_optimizer_states = torch.no_grad()(optimizer._set_main_param_and_optimizer_states)
+    set_states = optimizer._set_main_param_and_optimizer_states
+
+    @functools.wraps(set_states)
+    @torch.no_grad()
+    def set_states_without_step(self, model_param, tensors):
+        # `load_with_own_steps` gives the real one.
+        set_states(self, model_param, {"step": torch.tensor(0.0), **tensors})
+
+    optimizer._set_main_param_and_optimizer_states = set_states_without_step
 
     load_state_dict = optimizer.load_state_dict
 
@@ -175,6 +185,35 @@ def _patch_distributed_optimizer(module: ModuleType) -> None:
         return sharded_state_dict(self, model_sharded_state_dict, is_loading, *args, **kwargs)
 
     optimizer.sharded_state_dict = sharded_with_state
+
+
+def _exchange_on_cpu(module: ModuleType) -> None:
+    """Data-parallel ranks each read a part of a checkpoint and exchange them.
+
+    Megatron moves the parts to the GPU and does not wait for its broadcasts: a CUDA stream keeps their order, gloo's
+    threads do not.
+    """
+    view, distributed = _View(_TORCH_VIEW), _View(torch.distributed)
+    distributed.broadcast = lambda *args, async_op=False, **kwargs: torch.distributed.broadcast(*args, **kwargs)
+    view.distributed = distributed
+    module.torch = view
+    for name in ("exchange_loaded_tensors_broadcast", "exchange_loaded_tensors_gather_rounds"):
+        setattr(module, name, _with_cuda_as_identity(getattr(module, name)))
+
+
+def _with_cuda_as_identity(function: Callable) -> Callable:
+    """Run ``function`` while ``Tensor.cuda()`` gives the tensor itself."""
+
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        original = torch.Tensor.cuda
+        torch.Tensor.cuda = lambda tensor, *_, **__: tensor
+        try:
+            return function(*args, **kwargs)
+        finally:
+            torch.Tensor.cuda = original
+
+    return run
 
 
 def _fork_result_queue(module: ModuleType) -> None:

@@ -16,9 +16,9 @@ import transfer_queue as tq
 from omegaconf import DictConfig
 from tensordict import NonTensorStack, TensorDict
 from verl.trainer.ppo.reward import get_custom_reward_fn
-from verl.utils import normalize_token_ids
 from verl.utils.reward_score import default_compute_score
 
+from ..prompts import prompt_token_ids
 from .server import Group, Rollout
 
 
@@ -46,7 +46,10 @@ class RolloutWorker:
     async def generate(self, questions: list[dict[str, Any]], global_steps: int, validate: bool) -> None:
         """Answer ``questions`` (rows of the data set with their ``uid``) and return when all are stored."""
         partition = "val" if validate else "train"
-        prompts = [self._tokenise(q["raw_prompt"]) for q in questions]
+        prompts = [
+            prompt_token_ids(self._tokenizer, q["raw_prompt"], self._template_kwargs, self._rollout.prompt_length)
+            for q in questions
+        ]
         stored: asyncio.Queue = asyncio.Queue()
         writer = asyncio.create_task(self._store(stored, len(questions), partition, global_steps, validate))
         shares = [range(i, len(questions), len(self._servers)) for i in range(len(self._servers))]
@@ -62,18 +65,6 @@ class RolloutWorker:
             await writer
         finally:
             writer.cancel()  # it would wait for ever for the answers of a server that died
-
-    def _tokenise(self, messages: list[dict[str, str]]) -> list[int]:
-        ids = self._tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=True, **self._template_kwargs
-        )
-        ids = normalize_token_ids(ids)
-        if len(ids) > self._rollout.prompt_length:
-            raise ValueError(
-                f"a prompt has {len(ids)} tokens, more than data.max_prompt_length={self._rollout.prompt_length}: "
-                f"{str(messages[-1]['content'])[:80]!r}; raise the limit or set data.filter_overlong_prompts=true"
-            )
-        return ids
 
     def _sampling(self, validate: bool) -> dict[str, Any]:
         source = self._rollout.val_kwargs if validate else self._rollout

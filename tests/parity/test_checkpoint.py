@@ -1,0 +1,54 @@
+"""Checkpoints of two sets of AdamW moments over one set of weights, and their resumption in other layouts."""
+
+import pytest
+import torch
+
+from tests.parity.launch import LAYOUTS, run_ranks, save_model
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """(model folder, checkpoint, weights of the uninterrupted run), made when first asked for."""
+    made = {}
+    model = tmp_path_factory.mktemp("model")
+    save_model("qwen2", model)
+
+    def get(layout: str):
+        if layout not in made:
+            made[layout] = None
+            folder = tmp_path_factory.mktemp(f"saved-{layout}")
+            weights = run_ranks("checkpoint_worker", model, folder / "out", layout, "save", str(folder))
+            made[layout] = (model, folder, weights)
+        assert made[layout] is not None, f"{layout} did not save; see the first failure"
+        return made[layout]
+
+    return get
+
+
+@pytest.mark.parametrize(
+    "layout", [pytest.param(name, marks=pytest.mark.slow) if name == "TP1" else name for name in LAYOUTS]
+)
+def test_resuming_in_the_same_layout_is_bit_equal(saved, tmp_path, layout):
+    model, folder, weights = saved(layout)
+    resumed = run_ranks("checkpoint_worker", model, tmp_path / "out", layout, "load", str(folder))
+    for ours, theirs in zip(resumed, weights, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("TP2", "TP1"),
+        pytest.param("TP1", "TP2", marks=pytest.mark.slow),
+        pytest.param("PP2", "TP2", marks=pytest.mark.slow),
+        pytest.param("DP2", "TP1", marks=pytest.mark.slow),
+        pytest.param("TP2", "DP2", marks=pytest.mark.slow),
+    ],
+)
+def test_a_checkpoint_resumes_in_another_layout(saved, tmp_path, before, after):
+    """AdamW divides by the root of tiny squares, so the layouts' rounding shows in the fifth digit of an update."""
+    model, folder, weights = saved(before)
+    resumed = run_ranks("checkpoint_worker", model, tmp_path / "out", after, "load", str(folder))
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(resumed[0][name], tensor, atol=2e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
