@@ -68,15 +68,16 @@ def make_plan(
         budget = Budget.of_gpu(gpu.memory, padding)
     else:
         gpu, budget = None, Budget.of_machine(machine_memory or hardware.available_memory(), padding)
-    found = [*_refused(config, job), *problems(job, budget)]
+    too_much = problems(job, budget)
     return Plan(
         job=job,
         budget=budget,
         accelerator=gpu,
         response_tokens=response_tokens,
-        problems=found,
+        refused=_refused(config, job),
+        too_much=too_much,
         token_budget=largest_token_budget(job, budget),
-        steps=changes(job, budget) if found else [],
+        steps=changes(job, budget) if too_much else [],
     )
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import flops, memory
-from .advice import Budget, Step, gib
+from .advice import Budget, Step, fits, gib
 from .hardware import Accelerator
 from .job import Job
 
@@ -25,9 +25,14 @@ class Plan:
     budget: Budget
     accelerator: Accelerator | None  # None: CPU
     response_tokens: float  # mean, assumed
-    problems: list[str]  # empty: the run can start
+    refused: list[str]  # what training refuses whatever the memory: divisibility, settings
+    too_much: list[str]  # what does not fit
     token_budget: int | None  # the largest that fits
     steps: list[Step]
+
+    @property
+    def problems(self) -> list[str]:
+        return [*self.refused, *self.too_much]
 
     @property
     def fits(self) -> bool:
@@ -35,14 +40,8 @@ class Plan:
 
     @property
     def steps_suffice(self) -> bool:
-        return bool(self.steps) and not advice_problems(self)
-
-
-def advice_problems(plan: Plan) -> list[str]:
-    """What would still be wrong after every change of ``plan.steps``."""
-    from .advice import problems
-
-    return problems(plan.steps[-1].job, plan.budget) if plan.steps else plan.problems
+        """Whether it fits once every change is made."""
+        return not self.too_much or (bool(self.steps) and fits(self.steps[-1].job, self.budget))
 
 
 def show(plan: Plan, console: Console) -> None:
@@ -79,13 +78,13 @@ def show(plan: Plan, console: Console) -> None:
     if plan.fits:
         console.print("[bold green]fits[/]")
         return
-    console.print("[bold red]does not fit[/]")
+    console.print("[bold red]does not fit[/]" if plan.too_much else "[bold red]cannot start[/]")
     for problem in plan.problems:
-        console.print(f"  - {problem}", markup=False)
+        console.print(f"  - {problem}", markup=False, soft_wrap=True)
     if plan.steps:
         console.print("change, in this order:")
         for number, step in enumerate(plan.steps, 1):
-            console.print(f"  {number}. {' '.join(step.overrides)}   # {step.reason}", markup=False)
+            console.print(f"  {number}. {' '.join(step.overrides)}   # {step.reason}", markup=False, soft_wrap=True)
     if not plan.steps_suffice:
         console.print("that is not enough: take more GPUs, GPUs with more memory, or a smaller model", markup=False)
 
@@ -118,17 +117,18 @@ def _cell(size: int, too_large: bool = False) -> str:
 
 def _work_table(plan: Plan) -> Table:
     work = flops.step(plan.job, plan.accelerator, plan.response_tokens)
-    table = Table(title=f"one step, responses of {plan.response_tokens:.0f} tokens on average", title_justify="left")
+    title = f"one step, responses of {plan.response_tokens:.0f} tokens on average"
+    table = Table(title=title, title_justify="left", caption_justify="left")
     timed = any(stage.seconds is not None for stage in work)
     for name in ("stage", "tokens", "PFLOP", *(["seconds"] if timed else [])):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage in work:
-        seconds = [f"{stage.seconds:.0f}"] if stage.seconds is not None else []
+        seconds = [f"{stage.seconds:.3g}"] if stage.seconds is not None else []
         table.add_row(stage.name, f"{stage.tokens:,}", f"{stage.flops / 1e15:,.3g}", *seconds)
     if timed:
         table.caption = (
             f"seconds assume {flops.MFU_UPDATE:.0%} of peak FLOP/s in updates, {flops.MFU_LOG_PROBS:.0%} in log-probs, "
-            f"{flops.BANDWIDTH_DECODE:.0%} of the memory's bandwidth in decoding, and no stragglers"
+            f"{flops.BANDWIDTH_DECODE:.0%} of the memory's bandwidth in decoding; no stragglers, no communication"
         )
     return table
 
@@ -150,7 +150,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "fits": plan.fits,
         "problems": plan.problems,
         "changes": [{"overrides": list(step.overrides), "reason": step.reason} for step in plan.steps],
-        "changes_suffice": plan.fits or plan.steps_suffice,
+        "changes_suffice": plan.steps_suffice,
         "model": {"parameters": job.shape.parameters, "source": job.shape_source, **asdict(job.shape)},
         "training": asdict(job.training),
         "rollout": asdict(job.rollout),
