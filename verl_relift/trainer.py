@@ -421,6 +421,7 @@ class ReLIFTTrainer(PPOTrainerSync):
         torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
         runfolder.write_atomically(folder / STATE_FILE, json.dumps(self.state_dict()))
         folder = checkpoints.commit(run, self.global_steps)
+        self._saved_step = self.global_steps
         checkpoints.prune(run, trainer.max_actor_ckpt_to_keep)
         self.checkpoint_callback.on_save(
             trainer=self, global_step=self.global_steps, checkpoint_dir=str(folder), async_save=False
