@@ -295,7 +295,7 @@ def measure(case: Case, model: Path) -> dict:
 def predict(case: Case, model: Path) -> tuple[dict[str, int], int]:
     """Plan's bytes by part, and its resident bytes over the process's."""
     config = compose_config("relift", None, [f"actor_rollout_ref.model.path={model}", *case.overrides], "cpu")
-    parts = memory.worker_parts(read(config))
+    parts = memory.rank_parts(read(config))
     factor = memory.HEAP_FACTOR_MMAP if case.give_back else memory.HEAP_FACTOR
     return parts, int(sum(parts.values()) * factor) + memory.WORKER_FIRST_STEP
 

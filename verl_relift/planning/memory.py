@@ -278,8 +278,8 @@ def _cuda_phases(job: Job, memory: int, stage: int, padding: float) -> list[Phas
     return result
 
 
-def worker_parts(job: Job, stage: int = 0, padding: float = 1.0) -> dict[str, int]:
-    """Tensors of one CPU training rank at the peak of an RL update, in bytes by part."""
+def rank_parts(job: Job, stage: int = 0, padding: float = 1.0) -> dict[str, int]:
+    """Tensors of one training rank at the peak of an RL update, in bytes by part."""
     return _at_update(job, stage, job.tokens(job.training.token_budget, UPDATE), job.training.entropy, padding)
 
 
