@@ -63,6 +63,18 @@ PIECES = (
     ),
 )
 LATEX = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
+TERMS = st.recursive(
+    st.sampled_from(["x", "y", "n", "2", "3", "f(x)", "\\pi", "\\sqrt{2}"]),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from(["+", "-", "\\cdot "]), inner).map(lambda t: f"({t[0]}{t[1]}{t[2]})"),
+        st.tuples(inner, inner).map(lambda t: f"\\frac{{{t[0]}}}{{{t[1]}}}"),
+        st.tuples(inner, st.sampled_from(["2", "-1", "x"])).map(lambda t: f"({t[0]})^{{{t[1]}}}"),
+        inner.map(lambda t: f"\\sqrt{{{t}}}"),
+    ),
+    max_leaves=4,
+)
+EQUATIONS = st.tuples(st.sampled_from(["x", "y", "n", "f(x)", "x^2", "2y"]), TERMS).map("=".join)
+ANSWERS = st.one_of(TERMS, EQUATIONS, st.lists(st.one_of(TERMS, EQUATIONS), min_size=2, max_size=3).map(",".join))
 NUMBERS = st.one_of(
     st.integers(-(10**6), 10**6).map(str),
     st.decimals(-1000, 1000, places=3).map(str),
@@ -117,3 +129,17 @@ def test_exact_verdicts_agree_with_math_verify(answer, truth):
     verdict = equal_numbers(answer, truth)
     if verdict is not None:
         assert verdict == verify(parse(f"\\boxed{{{truth}}}"), parse(f"\\boxed{{{answer}}}"))
+
+
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(ANSWERS, ANSWERS)
+def test_what_differs_at_a_point_math_verify_rejects(answer, truth):
+    from math_verify import verify
+
+    from verl_relift.rewards.judge import parse
+    from verl_relift.rewards.separate import surely_unequal
+
+    gold, target = parse(truth), parse(answer)
+    if gold is not None and target is not None and surely_unequal(gold, target):
+        assert not verify(gold, target)

@@ -96,26 +96,28 @@ def _equations_differ(gold: Eq, target: Eq) -> bool:
     """
     applied = sorted(gold.atoms(AppliedUndef) | target.atoms(AppliedUndef), key=str)
     functions = {function: Dummy(str(function)) for function in applied}
-    gold, target = (Eq(side.lhs, side.rhs, evaluate=False).xreplace(functions) for side in (gold, target))
-    if any(not isinstance(x, Expr) or x.has(Float, *_LEFT_ALONE) for x in (*gold.args, *target.args)):
+    one, other = (tuple(side.xreplace(functions) for side in equation.args) for equation in (gold, target))
+    if any(not isinstance(side, Expr) or side.has(Float, *_LEFT_ALONE) for side in (*one, *other)):
         return False
-    return _leaves(gold, target) or _leaves(target, gold)
+    return _leaves(one, other) or _leaves(other, one)
 
 
-def _leaves(graph: Eq, other: Eq) -> bool:
-    symbol, rest = graph.args
+def _leaves(graph: tuple[Expr, Expr], other: tuple[Expr, Expr]) -> bool:
+    """Whether the graph of a symbol, a pair of it and an expression, is not all in an equation, a pair of its sides."""
+    symbol, rest = graph
     if not symbol.is_Symbol or symbol in rest.free_symbols or not _is_smooth(rest):
         return False
-    point = _point(graph.free_symbols | other.free_symbols)
+    own, others = symbol.free_symbols | rest.free_symbols, other[0].free_symbols | other[1].free_symbols
+    point = _point(own | others)
     height = _value(rest, point)
-    for unknown in graph.free_symbols - other.free_symbols:
+    for unknown in own - others:
         elsewhere = {**point, unknown: point[unknown] + _STEP}
         if unknown == symbol or _far(height, _value(rest, elsewhere), _MAX_IN_EQUATIONS):
             return True
-    if height is None or not all(map(_is_smooth, other.args)):
+    if height is None or not all(map(_is_smooth, other)):
         return False
     point[symbol] = height
-    return _far(_value(other.lhs, point), _value(other.rhs, point), _MAX_IN_EQUATIONS)
+    return _far(_value(other[0], point), _value(other[1], point), _MAX_IN_EQUATIONS)
 
 
 def _is_smooth(side: Expr) -> bool:
