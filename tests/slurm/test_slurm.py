@@ -119,9 +119,32 @@ def test_a_run_on_two_nodes_is_requeued_by_its_time_limit_and_finishes(cluster, 
         assert seconds <= SECONDS_TO_FIRST_STEP
 
 
+def trainings(run: Path) -> list[psutil.Process]:
+    """The training's process, if it runs, as this machine sees it."""
+    own = f"trainer.default_local_dir={run}"
+    found = [p for p in psutil.process_iter(["cmdline"]) if own in (p.info["cmdline"] or [])]
+    return found[:1]  # in the order of their ids: forked children have the same command line
+
+
 def start_time(cluster: VirtualCluster, job: str) -> float:
     """When the job's present run began, Unix seconds."""
     return time.mktime(time.strptime(cluster.job(job)["StartTime"], "%Y-%m-%dT%H:%M:%S"))
+
+
+@pytest.mark.timeout(1200)
+def test_a_step_that_outlasts_the_time_limit_costs_the_step_not_the_job(cluster, prepared, tmp_path):
+    """The training is frozen: it hears no signal."""
+    run = tmp_path / "run"
+    job = submit(cluster, prepared, run)
+    wait_until(lambda: trainings(run), cluster, job, run)
+    [training] = trainings(run)
+    training.suspend()
+    used = int(time.time() - start_time(cluster, job))
+    cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={used // 60 + 2}")
+    wait_until(lambda: cluster.job(job)["Restarts"] == "1", cluster, job, run)
+    log = run.with_suffix(".log").read_text(errors="replace")
+    assert "the step outlasted --signal: requeued" in log
+    assert "the training ended with status" not in log
 
 
 @pytest.mark.timeout(600)
