@@ -369,14 +369,11 @@ def watch_processes(command: list[str]) -> tuple[dict[str, int], int]:
 
 
 def _kind(process) -> str:
-    line = process.cmdline()
-    name = line[0] if line else process.name()
-    for kind in ("ReLIFTWorker", "GroupServer", "EngineCore", "Worker_TP"):
-        if kind.lower() in " ".join(line).lower() or kind in process.name():
-            return kind
-    if name.startswith("ray::"):
-        return name.split(".")[0]
-    return "Ray" if any(part in name for part in ("raylet", "gcs_server")) or "ray" in " ".join(line) else "driver"
+    """Ray's actors and vLLM's processes by the titles they give themselves, the rest of Ray as one."""
+    line = " ".join(process.cmdline()) or process.name()
+    if line.startswith(("ray::", "VLLM::")):
+        return line.split(".")[0].split("_")[0].strip()
+    return "Ray" if "/ray/" in line or line.startswith("ray") else "driver"
 
 
 def main() -> None:

@@ -31,3 +31,23 @@ def test_every_make_target_in_the_documentation_exists():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {name for page in PAGES for name in re.findall(r"`make ([\w-]+)", page.read_text())}
     assert named - targets == set()
+
+
+TOP_LEVEL = {path.name for path in ROOT.iterdir()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_in_the_text_exists(page):
+    """What stands in backticks or a command and begins with a folder or file of the repository."""
+    text = page.read_text()
+    quoted = [word for span in re.findall(r"`([^`\n]+)`", text) for word in span.split()]
+    commands = [word for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for word in block.split()]
+    missing = []
+    for word in dict.fromkeys([*quoted, *commands]):
+        path = word.split("=")[-1].strip("`'\",;:()").removeprefix("./")
+        first = path.split("/")[0]
+        if "/" not in path or "..." in path or first not in TOP_LEVEL or path.startswith(MADE_BY_COMMANDS):
+            continue
+        if not any(ROOT.glob(re.sub(r"NAME|<[^>]*>", "*", path.rstrip("/")))):
+            missing.append(path)
+    assert missing == []

@@ -1,0 +1,81 @@
+"""The pins of the GPU stack: complete, those that are asked for, and known to the patches."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from verl_relift.platforms import upstream
+
+ROOT = Path(__file__).parents[2]
+
+
+def requirements(name: str) -> dict[str, Requirement]:
+    lines = (line.split(" #")[0].strip() for line in (ROOT / name).read_text().splitlines())
+    parsed = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {re.sub(r"[-_.]+", "-", requirement.name).lower(): requirement for requirement in parsed}
+
+
+PINNED, ASKED = requirements("requirements.txt"), requirements("requirements.in")
+
+
+def pin(name: str) -> str:
+    (specifier,) = PINNED[name].specifier
+    assert specifier.operator == "=="
+    return specifier.version
+
+
+def test_every_version_is_exact():
+    assert len(PINNED) > 100
+    assert all(pin(name) for name in PINNED)
+
+
+def test_what_is_asked_for_is_pinned():
+    for name, requirement in ASKED.items():
+        assert requirement.specifier.contains(pin(name), prereleases=True), name
+
+
+def test_every_pin_has_a_reason():
+    lines = (ROOT / "requirements.in").read_text().splitlines()
+    for number, line in enumerate(lines):
+        if "==" in line and not line.startswith("#"):
+            before = [above for above in lines[:number] if not ("==" in above and not above.startswith("#"))]
+            assert before[-1].startswith("#"), f"{line}: no comment says why"
+
+
+@pytest.mark.parametrize("name", ["verl", "megatron-core", "mbridge", "vllm"])
+def test_the_patches_know_the_pinned_versions(name):
+    version = pin(name)
+    assert any(version == known or version.startswith(known + ".") for known in upstream.SUPPORTED[name])
+
+
+def test_both_stacks_share_verl_and_the_bridge():
+    cpu = requirements("requirements-cpu.txt")
+    for name in ("verl", "mbridge", "transformers", "transferqueue", "math-verify", "tensordict"):
+        assert str(PINNED[name].specifier) == str(cpu[name].specifier), name
+
+
+def test_metadata_is_given_for_the_pinned_source_distributions():
+    import tomllib
+
+    given = tomllib.loads((ROOT / "requirements.uv.toml").read_text())["dependency-metadata"]
+    for entry in given:
+        assert pin(entry["name"]) == entry["version"]
+        for needed in entry["requires-dist"]:
+            requirement = Requirement(needed)
+            assert requirement.specifier.contains(pin(requirement.name), prereleases=True), needed
+
+
+@pytest.mark.slow
+def test_the_pins_resolve():
+    """What `make check-requirements` does; asks the package index."""
+    uv = Path(sys.executable).with_name("uv")
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    arguments = re.search(r"^RESOLVE_GPU := (.+)$", makefile, re.MULTILINE).group(1).split()
+    command = [str(uv), *arguments, "--constraints", "requirements.txt"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == (ROOT / "requirements.txt").read_text().split()
