@@ -73,7 +73,16 @@ class VirtualCluster:
 
     def job(self, number: str) -> dict[str, str]:
         """What the controller knows of a job: JobState, Restarts, TimeLimit, ..."""
-        fields = self.run("scontrol", "--oneliner", "show", "job", number).split()
+        for _ in range(10):
+            try:
+                fields = self.run("scontrol", "--oneliner", "show", "job", number).split()
+                break
+            except RuntimeError as error:
+                # on a busy machine munge, which waits for two seconds, does not always get an answer
+                last = error
+                time.sleep(1.0)
+        else:
+            raise last
         return dict(field.split("=", 1) for field in fields if "=" in field)
 
     def _idle_nodes(self) -> int:

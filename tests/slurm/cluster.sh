@@ -41,6 +41,7 @@ GresTypes=gpu
 MpiDefault=none
 ReturnToService=2
 KillWait=15
+MessageTimeout=60
 NodeName=node1 NodeAddr=10.77.0.11 CPUs=$cores RealMemory=$memory Gres=gpu:1
 NodeName=node2 NodeAddr=10.77.0.12 CPUs=$cores RealMemory=$memory Gres=gpu:1
 PartitionName=all Nodes=node1,node2 Default=YES State=UP
