@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Supervised fine-tuning alone: Qwen2.5-7B, one node with 8 GPUs of 80 GB.
+#
+#   recipe/sft/run_qwen2.5-7b_megatron.sh [key=value ...]
+#
+# The variables are those of examples/run_qwen2.5-7b_megatron.sh.
+set -euo pipefail
+# three passes over 46,000 questions
+export SFT_LR=${SFT_LR:-1e-5} SFT_BATCH_SIZE=${SFT_BATCH_SIZE:-128} STEPS=${STEPS:-1080}
+export OUTPUT=${OUTPUT:-outputs/sft/qwen2.5-7b}
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../../examples/run_qwen2.5-7b_megatron.sh" recipe=sft "$@"

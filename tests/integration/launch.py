@@ -1,0 +1,97 @@
+"""Training commands of the tests: started, followed, killed, and what they leave in their folders."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+# Of a step's record, what does not depend on the clock or on the machine's memory.
+_MEASURED = ("timing_", "perf/", "time")
+
+
+def start(config: str, run: Path, *overrides: str, options: tuple[str, ...] = ()) -> subprocess.Popen:
+    """Start training into ``run`` in a session of its own, with its output in ``<run>.log``."""
+    command = [sys.executable, "-m", "verl_relift.train", "--config-name", config, *options]
+    log = run.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a") as output:
+        return subprocess.Popen(
+            [*command, f"trainer.default_local_dir={run}", *overrides],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "WANDB_MODE": "offline"},
+        )
+
+
+def finish(process: subprocess.Popen, run: Path, seconds: float = 900) -> list[dict]:
+    """Wait for a run that has to succeed; the lines of its metrics.jsonl."""
+    try:
+        status = process.wait(timeout=seconds)
+    finally:
+        kill(process)
+    assert status == 0, run.with_suffix(".log").read_text()[-6000:]
+    return records(run)
+
+
+def records(run: Path) -> list[dict]:
+    """The complete lines of the run's metrics.jsonl."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL to the process and everything it has started, as when a machine goes down."""
+    for victim in family(process):
+        try:
+            victim.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+
+
+def family(process: subprocess.Popen) -> list[psutil.Process]:
+    try:
+        root = psutil.Process(process.pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill_when(process: subprocess.Popen, run: Path, condition: Callable[[], bool], seconds: float = 900) -> None:
+    """Kill the run as soon as ``condition`` holds; it must still run then."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, run.with_suffix(".log").read_text()[-6000:]
+        assert time.monotonic() < deadline, f"{run} did not come so far in {seconds} s"
+        time.sleep(0.02)
+    kill(process)
+
+
+def comparable(record: dict) -> dict:
+    """What two runs that do the same must agree on, to the last bit."""
+    return {name: value for name, value in record.items() if not name.startswith(_MEASURED)}
+
+
+def differences(ours: list[dict], theirs: list[dict]) -> list[str]:
+    """Every metric of every step that differs."""
+    found = []
+    if [r["step"] for r in ours] != [r["step"] for r in theirs]:
+        found.append(f"steps {[r['step'] for r in ours]} against {[r['step'] for r in theirs]}")
+    for mine, other in zip(map(comparable, ours), map(comparable, theirs), strict=False):
+        for name in mine.keys() | other.keys():
+            if mine.get(name) != other.get(name):
+                found.append(f"step {mine['step']}: {name} {mine.get(name)!r} against {other.get(name)!r}")
+    return sorted(found)
+
+
+def weights(run: Path, step: int) -> bytes:
+    """The exported weights of a checkpoint, as they lie on disk."""
+    return (run / f"global_step_{step}" / "actor/model/huggingface/model.safetensors").read_bytes()

@@ -1,0 +1,128 @@
+"""A run that is killed goes on as if nothing had happened: the same metrics and weights, to the last bit.
+
+On the small task, whose base model solves some questions and fails others, so that both updates have gradients.
+"""
+
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+
+from tests.integration.launch import differences, family, finish, kill, kill_when, records, start, weights
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu covers machines with a GPU")
+
+STEPS = 6
+MEGATRON = "actor_rollout_ref.actor.megatron"
+LAYOUTS = {
+    "TP2": (),
+    "PP2": (
+        f"{MEGATRON}.tensor_model_parallel_size=1",
+        f"{MEGATRON}.pipeline_model_parallel_size=2",
+        "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
+    ),
+    "DP2": (f"{MEGATRON}.tensor_model_parallel_size=1", "actor_rollout_ref.rollout.tensor_model_parallel_size=1"),
+}
+UPDATES = {
+    "shared": (),
+    "separate": ("relift.sft.optimizer=separate",),
+    "splice": ("relift.sft.mode=splice", "relift.sft.weight=0.5"),
+}
+FAST = ("TP2", "separate")
+CASES = [
+    pytest.param(layout, update, marks=() if (layout, update) == FAST else pytest.mark.slow)
+    for layout in LAYOUTS
+    for update in UPDATES
+]
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> tuple[str, ...]:
+    """Data and base model of the small task, as overrides."""
+    folder = tmp_path_factory.mktemp("task")
+    for arguments in (
+        ["data_preprocess.arithmetic", "--output", f"{folder}/data", "--train-size", "256", "--eval-size", "8"],
+        [
+            "verl_relift.quickstart.base_model",
+            "--data",
+            f"{folder}/data",
+            "--output",
+            f"{folder}/base",
+            "--steps",
+            "150",
+        ],
+    ):
+        subprocess.run([sys.executable, "-m", *arguments], check=True, capture_output=True)
+    return (
+        f"data.train_files={folder}/data/train.parquet",
+        f"data.val_files={folder}/data/test.parquet",
+        f"actor_rollout_ref.model.path={folder}/base",
+        "data.train_batch_size=8",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        "relift.sft.batch_size=4",
+        "trainer.resume_mode=auto",
+        "trainer.save_freq=2",
+        f"trainer.total_training_steps={STEPS}",
+    )
+
+
+@pytest.mark.parametrize(("layout", "update"), CASES)
+def test_killed_and_resumed_is_bit_equal(task, tmp_path, layout, update):
+    overrides = (*task, *LAYOUTS[layout], *UPDATES[update])
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = finish(start("quickstart", whole, *overrides), whole)
+    assert max(record["relift/sft_updates"] for record in expected) >= 2
+    assert any(0.0 < record["critic/score/mean"] < 1.0 for record in expected)
+
+    kill_when(start("quickstart", broken, *overrides), broken, lambda: len(records(broken)) >= 3)
+    resumed = finish(start("quickstart", broken, *overrides), broken)
+    assert differences(resumed, expected) == []
+    assert weights(broken, STEPS) == weights(whole, STEPS)
+
+
+def test_a_dead_worker_ends_the_run_with_its_cause_and_a_restart_goes_on(task, tmp_path):
+    """One run with --max-restarts: a training worker is killed, then vLLM's engine; it comes to its end by itself."""
+    run = tmp_path / "run"
+    process = start("quickstart", run, *task, "trainer.save_freq=1", options=("--max-restarts", "2"))
+    log = run.with_suffix(".log")
+    try:
+        seen: dict[int, psutil.Process] = {}
+        for steps, victim in ((2, "ray::WorkerDict"), (4, "EngineCore")):
+            wait_until(lambda steps=steps: len(records(run)) >= steps, process, log)
+            training = family(process)[1]
+            before = {p.pid: p for p in training.children(recursive=True)}
+            seen.update(before)
+            killed = [p for p in before.values() if victim in command_line(p)]
+            assert killed, [command_line(p) for p in before.values()]
+            killed[0].kill()
+            start_of_wait = time.monotonic()
+            training.wait(timeout=60)
+            assert time.monotonic() - start_of_wait < 60
+        assert process.wait(timeout=600) == 0, log.read_text()[-6000:]
+        text = log.read_text()
+        causes = [line for line in text.splitlines() if line.startswith("training failed: ")]
+        assert len(causes) == 2, causes
+        assert "training worker 0 died" in causes[0] or "training worker 1 died" in causes[0], causes
+        assert "vLLM" in causes[1] or "EngineDead" in causes[1], causes
+        assert [record["step"] for record in records(run)] == list(range(1, STEPS + 1))
+        _, alive = psutil.wait_procs(seen.values(), timeout=10)
+        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+    finally:
+        kill(process)
+
+
+def wait_until(condition, process, log, seconds: float = 600) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-6000:]
+        time.sleep(0.1)
+
+
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline()) + process.name()
+    except psutil.Error:
+        return ""
