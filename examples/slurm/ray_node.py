@@ -105,8 +105,15 @@ def wait(nodes: int, gpus: int) -> None:
 
     ip, port = os.environ["RAY_ADDRESS"].split(":")
     _wait_for_port(ip, int(port))
-    ray.init(log_to_driver=False, logging_level="ERROR")
     deadline = time.monotonic() + CLUSTER_SECONDS
+    while not ray.is_initialized():
+        try:
+            ray.init(log_to_driver=False, logging_level="ERROR")
+        except ConnectionError:
+            # The head listens before its own node has joined.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
     while True:
         alive = [node for node in ray.nodes() if node["Alive"]]
         ready = [node for node in alive if node["Resources"].get("GPU", 0) >= gpus]
