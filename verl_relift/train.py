@@ -6,6 +6,7 @@ one import of the stack is saved; everything heavy happens in Ray actors.
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -39,6 +40,8 @@ def run(config: DictConfig) -> None:
     from .cluster import started
 
     with started(config):
+        # After Ray, which sets a handler that ends with status 15. This one unwinds like Ctrl-C.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         _train(config)
 
 

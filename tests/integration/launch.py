@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 # Of a step's record, what does not depend on the clock or on the machine's memory.
-_MEASURED = ("timing_", "perf/", "time")
+_MEASURED = ("timing_", "perf/", "actor/perf/", "time")
 
 
 def start(config: str, run: Path, *overrides: str, options: tuple[str, ...] = ()) -> subprocess.Popen:

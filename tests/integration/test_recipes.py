@@ -1,0 +1,98 @@
+"""Each recipe's smoke run on a CPU, by the command of its README, and what makes it that recipe."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.integration.launch import finish, records, start
+from tests.integration.test_training import prepared  # noqa: F401  a fixture
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu covers machines with a GPU"),
+]
+
+ROOT = Path(__file__).parents[2]
+STEPS = 3
+
+
+def data(prepared: Path) -> list[str]:  # noqa: F811
+    return [f"data.train_files={prepared}/data/train.parquet", f"data.val_files={prepared}/data/test.parquet"]
+
+
+def smoke(recipe: str, prepared: Path, run: Path, *overrides: str) -> list[dict]:  # noqa: F811
+    process = start(
+        "smoke",
+        run,
+        f"recipe={recipe}",
+        *data(prepared),
+        f"actor_rollout_ref.model.path={prepared}/model",
+        f"trainer.total_training_steps={STEPS}",
+        *overrides,
+    )
+    return finish(process, run)
+
+
+def test_relift(prepared, tmp_path):  # noqa: F811
+    made = smoke("relift", prepared, tmp_path / "run")
+    assert made[-1]["relift/sft_updates"] == STEPS
+    assert "actor/grad_norm" in made[-1] and "relift/sft_loss" in made[-1]
+
+
+def test_grpo(prepared, tmp_path):  # noqa: F811
+    made = smoke("grpo", prepared, tmp_path / "run")
+    assert "actor/grad_norm" in made[-1]
+    assert not [name for name in made[-1] if name.startswith("relift/sft")]
+
+
+def test_sft(prepared, tmp_path):  # noqa: F811
+    """Every question is trained on, nothing is sampled but for validation."""
+    made = smoke("sft", prepared, tmp_path / "run", "trainer.test_freq=2", "data.val_max_samples=4")
+    assert made[-1]["relift/demonstrations_used"] == STEPS * 8
+    assert made[-1]["relift/sft_loss"] < made[0]["relift/sft_loss"]
+    assert "timing_s/gen" not in made[-1] and "actor/grad_norm" not in made[-1]
+    assert [name for name in made[1] if name.startswith("val-core/")]
+
+
+def test_rl_with_sft_loss(prepared, tmp_path):  # noqa: F811
+    """One optimizer step a mini-batch: the gradient norm of the demonstrations is that of the update."""
+    made = smoke("rl_with_sft_loss", prepared, tmp_path / "run")
+    assert made[-1]["relift/demonstrations_used"] == STEPS * 8
+    assert made[-1]["relift/sft_grad_norm"] == made[-1]["actor/grad_norm"]
+    assert made[-1]["relift/sft_loss"] < made[0]["relift/sft_loss"]
+
+
+def test_sft_then_rl(prepared, tmp_path):  # noqa: F811
+    """ReLIFT from a supervised checkpoint, by the script."""
+    environment = {
+        **os.environ,
+        "MODEL_PATH": f"{prepared}/model",
+        "OUTPUT": str(tmp_path),
+        "THEN": "relift",
+        "PYTHON": sys.executable,
+        "SFT_OVERRIDES": "trainer.save_freq=2",
+    }
+    scripts = ROOT / "recipe" / "sft_then_rl"
+    with open(tmp_path / "log", "w") as log:
+        subprocess.run(
+            [
+                "bash",
+                scripts / "two_stages.sh",
+                scripts / "smoke.sh",
+                *data(prepared),
+                "trainer.total_training_steps=2",
+            ],
+            check=True,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            timeout=900,
+            env=environment,
+        )
+    supervised, reinforced = records(tmp_path / "sft"), records(tmp_path / "rl")
+    assert "timing_s/gen" not in supervised[-1] and "timing_s/gen" in reinforced[-1]
+    # The second stage begins where the first ended: its first demonstrations are already likelier than at the start.
+    assert reinforced[0]["relift/sft_loss"] < supervised[0]["relift/sft_loss"]
