@@ -26,7 +26,7 @@ class ConfigurationError(ValueError):
 
 def check(config: DictConfig) -> None:
     """Raise :class:`ConfigurationError` with what can be found wrong without Ray and without a model in memory."""
-    for find_problems in (_packages, settings_problems, batch_problems, _model, _data):
+    for find_problems in (_packages, settings_problems, batch_problems, _model, _memory, _data):
         problems = list(find_problems(config))
         if problems:
             raise ConfigurationError("\n".join(problems))
@@ -231,6 +231,13 @@ def divisibility_problems(config: DictConfig, hf) -> Iterator[str]:
             f"actor_rollout_ref.rollout.tensor_model_parallel_size={rollout.tensor_model_parallel_size} must divide "
             f"the model's {hf.num_attention_heads} attention heads; choose another"
         )
+
+
+def _memory(config: DictConfig) -> Iterator[str]:
+    """What `verl_relift.plan` refuses on this machine."""
+    from .planning import refusals
+
+    yield from refusals(config)
 
 
 def _data(config: DictConfig) -> Iterator[str]:

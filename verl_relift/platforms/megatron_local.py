@@ -49,3 +49,22 @@ def map_local_spec_names(bridge: ModuleType) -> None:
         return original(self, name.replace(".pre_mlp_layernorm.", ".mlp.linear_fc1.layer_norm_"))
 
     bridge.Bridge._weight_name_mapping_mcore_to_hf = _weight_name_mapping_mcore_to_hf
+
+
+class _ModelTypes:
+    """Megatron's ``ModelType`` with the member that mbridge still compares with."""
+
+    encoder_and_decoder = object()
+
+    def __init__(self, known: type):
+        self.encoder_or_decoder = known.encoder_or_decoder
+
+
+def know_removed_model_type(util: ModuleType) -> None:
+    """``mbridge.core.util``: megatron-core 0.18 has no ``ModelType.encoder_and_decoder``; mbridge 0.15.1 asks for it.
+
+    No model of mbridge's is of that type, so the comparison only has to be possible.
+    """
+    if not hasattr(util.ModelType, "encoder_and_decoder"):
+        upstream.require("mbridge")
+        util.ModelType = _ModelTypes(util.ModelType)

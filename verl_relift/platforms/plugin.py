@@ -19,6 +19,7 @@ def _load() -> None:
     # The layer spec depends on Transformer Engine, not on the device.
     after_import("mbridge.core.llm_bridge", megatron_local.use_local_spec_without_transformer_engine)
     after_import("mbridge.core.bridge", megatron_local.map_local_spec_names)
+    after_import("mbridge.core.util", megatron_local.know_removed_model_type)
 
     wanted = os.environ.get("VERL_PLATFORM", "").strip().lower()
     if wanted not in ("", "cpu") or (not wanted and torch.cuda.is_available()):
