@@ -21,6 +21,10 @@ def started(config: DictConfig) -> Iterator[None]:
     defaults = get_ppo_ray_runtime_env(config)
     defaults.setdefault("env_vars", {})["TRANSFER_QUEUE_ENABLE"] = "1"
     arguments = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
+    if os.environ.get("RAY_ADDRESS") or arguments.get("address"):
+        # These say what to start; Ray refuses them where it joins a cluster that is there.
+        for name in ("num_cpus", "num_gpus", "object_store_memory", "include_dashboard"):
+            arguments.pop(name, None)
     own = arguments.pop("runtime_env", None) or {}
     runtime_env = OmegaConf.to_container(OmegaConf.merge(defaults, {k: v for k, v in own.items() if v is not None}))
     start = time.time()

@@ -48,6 +48,7 @@ def _reason(death: RayActorError) -> str:
     pid = re.search(r"\bpid: (\d+)", text)
     cause = re.search(r"Worker exit detail: ([^\n]+)|The actor is dead because ([^\n]+)", text)
     reason = next((group for group in cause.groups() if group), "") if cause else text.strip().splitlines()[0]
+    reason = reason.split(" Some common causes")[0]  # what follows is advice for Ray's own users
     return f"pid {pid.group(1)}, {reason}" if pid else reason
 
 

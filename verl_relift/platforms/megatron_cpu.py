@@ -7,6 +7,7 @@ view of torch in which those mean the CPU; torch itself, and every other module'
 import functools
 import importlib
 import os
+import queue
 import types
 from collections.abc import Callable
 from types import ModuleType
@@ -32,7 +33,7 @@ def install_after_import() -> None:
     after_import("megatron.core.tensor_parallel.random", _use_cpu_generator)
     after_import("megatron.core.optimizer.optimizer", _accept_cpu_types_in_optimizer)
     after_import("megatron.core.optimizer.distrib_optimizer", _patch_distributed_optimizer)
-    after_import("megatron.core.dist_checkpointing.strategies.filesystem_async", _fork_result_queue)
+    after_import("megatron.core.dist_checkpointing.strategies.filesystem_async", _keep_results_in_process)
     after_import("megatron.core.dist_checkpointing.exchange_utils", _exchange_on_cpu)
     after_import("verl.workers.engine.megatron.transformer_impl", _register_engines)
     after_import("verl.workers.config.engine", _accept_fp32)
@@ -216,13 +217,16 @@ def _with_cuda_as_identity(function: Callable) -> Callable:
     return run
 
 
-def _fork_result_queue(module: ModuleType) -> None:
-    """The checkpoint writer's queue: fork its manager. Spawning one imports the main module again, 20 s a save."""
-    import torch.multiprocessing
+def _keep_results_in_process(module: ModuleType) -> None:
+    """The checkpoint writer's queue: one of this process, which a synchronous save fills and reads itself.
+
+    Megatron's is in a process of its own. Spawning that imports the main module again, 20 s a save; forking it leaves
+    this worker's sockets open in a child, so that neither Ray nor gloo notices when the worker dies.
+    """
 
     def _get_write_results_queue():
         if module._results_queue is None:
-            module._results_queue = torch.multiprocessing.get_context("fork").Manager().Queue()
+            module._results_queue = queue.Queue()
         return module._results_queue
 
     module._get_write_results_queue = _get_write_results_queue
