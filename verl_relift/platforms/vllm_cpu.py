@@ -8,6 +8,13 @@
 
 import functools
 import multiprocessing
+import os
+import signal
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 
 
 def install() -> None:
@@ -47,4 +54,44 @@ def _fork_engine_processes() -> None:
     import vllm.v1.executor.multiproc_executor
 
     for module in (vllm.v1.engine.utils, vllm.v1.executor.multiproc_executor):
-        module.get_mp_context = lambda: multiprocessing.get_context("fork")
+        module.get_mp_context = _EngineContext
+
+
+class _EngineProcess(multiprocessing.context.ForkProcess):
+    """A forked process that keeps nothing of its parent alive, and does not outlive it.
+
+    A child has copies of all its parent's sockets. When the parent, a Ray actor, is killed, Ray would not notice while
+    a copy is open, and whoever waits for the actor would wait for ever.
+    """
+
+    def run(self) -> None:
+        wanted = {c.fileno() for c in _connections([*self._args, *self._kwargs.values()])}
+        for name in os.listdir("/proc/self/fd"):
+            descriptor = int(name)
+            try:
+                if descriptor not in wanted and stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                    os.close(descriptor)
+            except OSError:
+                continue  # the one that listed the folder
+        threading.Thread(target=_end_with, args=(os.getppid(),), name="parent watch", daemon=True).start()
+        super().run()
+
+
+class _EngineContext(multiprocessing.context.ForkContext):
+    Process = _EngineProcess
+
+
+def _connections(values: list) -> Iterator[Connection]:
+    for value in values:
+        if isinstance(value, Connection):
+            yield value
+        elif isinstance(value, dict):
+            yield from _connections(list(value.values()))
+        elif isinstance(value, list | tuple):
+            yield from _connections(list(value))
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,6 +1,8 @@
 """verl's vLLM server with one more method: answer many questions, n times each, and stream the finished groups."""
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +35,27 @@ class Group:
     error: str | None = None
 
 
+# Between noticing that the engine is dead and ending, so that calls in flight can say so, seconds.
+LAST_WORDS = 5.0
+
+
 class GroupServer(vLLMHttpServer):
-    """``vLLMHttpServer`` plus :meth:`generate_groups`."""
+    """``vLLMHttpServer`` plus :meth:`generate_groups`. It ends when its engine does."""
+
+    async def launch_server(self, *args, **kwargs):
+        """As verl's; then watch the engine."""
+        result = await super().launch_server(*args, **kwargs)
+        if getattr(self, "engine", None) is not None:
+            self._watch = asyncio.create_task(self._end_with_engine())
+        return result
+
+    async def _end_with_engine(self) -> None:
+        """Calls that the engine was to answer would wait for ever, and with them the trainer."""
+        while not self.engine.errored:
+            await asyncio.sleep(1.0)
+        await asyncio.sleep(LAST_WORDS)
+        print("verl_relift: vLLM's engine process died; ending this server", file=sys.stderr, flush=True)
+        os._exit(1)
 
     @ray.method(num_returns="streaming")
     async def generate_groups(
