@@ -202,7 +202,7 @@ def bench_cores(report: Report, olympiad: list[Question]) -> None:
         for cores, grader in sides.items():
             with on_cores(cores):
                 grader.grade_many(pairs[:CORES_WARM_UP])
-        ratios, cpu, busiest = [], Counter(), []
+        ratios, cpu, busiest, total = [], Counter(), [], Counter()
         for number in range(CORES_ROUNDS):
             start = CORES_WARM_UP + number * CORES_CHUNK
             chunk = pairs[start : start + CORES_CHUNK]
@@ -217,11 +217,13 @@ def bench_cores(report: Report, olympiad: list[Question]) -> None:
                     spent = [ticks - judges.get(judge, 0) for judge, ticks in _judge_ticks(grader).items()]
                     busiest.append(max(spent) / max(1, sum(spent)))
             ratios.append(took[1] / took[2])
+            total.update(took)
     report.add("## Two cores\n")
     report.add(
         f"{CORES_ROUNDS} rounds of {CORES_CHUNK} answers that all need the judge, the sides taking turns, load average "
         f"{os.getloadavg()[0]:.1f} at the end: two judges on two cores are {statistics.median(ratios):.2f}x as fast as "
-        f"one on one core (median; rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}). They used "
+        f"one on one core (median; rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}; a round waits for its "
+        f"slowest answer; all together {total[1] / total[2]:.2f}x, {total[2]:.1f} s). They used "
         f"{cpu[2] / cpu[1]:.2f}x the CPU time; the busier judge did {statistics.median(busiest):.0%} of the work.\n"
     )
 
