@@ -1,5 +1,6 @@
 """Supervised fine-tuning alone, on the stack of ReLIFT: the same loss, worker, checkpoints, metrics and evaluation."""
 
+import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 from verl.utils.debug import marked_timer
 
@@ -28,7 +29,7 @@ class SupervisedTrainer(ReLIFTTrainer):
         """Not after each step, see :meth:`on_validate_begin`."""
 
     def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
-        """One step; what it returns is the rollouts that were made, none."""
+        """One step; what it returns stands for the rollouts that were not made."""
         assert self.settings.sft.mode is SFTMode.INTERLEAVE  # checked: there is no RL update to join
         with marked_timer("collect", timing_raw):
             self._next_train_batch()
@@ -47,7 +48,10 @@ class SupervisedTrainer(ReLIFTTrainer):
         with marked_timer("update_actor_sft", timing_raw):
             self._interleave(metrics)
         self._count(metrics)
-        return KVBatchMeta(partition_id="train", keys=[], tags=[])
+        # verl removes a step's rollouts from TransferQueue, which refuses to remove nothing.
+        mark = {"keys": [f"{self.global_steps}-supervised"], "tags": [{"global_steps": self.global_steps}]}
+        tq.kv_batch_put(partition_id="train", **mark)
+        return KVBatchMeta(partition_id="train", **mark)
 
     def _data_parallel_size(self) -> int:
         group = self.actor_rollout_wg
