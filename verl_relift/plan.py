@@ -6,40 +6,22 @@ and what to change if it does not fit. Exit status: 0 it fits, 1 it does not, 2 
 """
 
 import argparse
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from . import train  # noqa: F401  registers the configuration's resolver
 from .checks import batch_problems, divisibility_problems, settings_problems
+from .composition import compose_config
 from .environment import detect_platform, prepare_environment
 from .planning import hardware
 from .planning.advice import Budget, changes, largest_token_budget, problems
 from .planning.job import Job, read
 from .planning.report import Plan, as_json, show
 from .planning.shapes import UnknownModel
-
-
-def compose_config(name: str, folder: str | None, overrides: list[str], platform: str) -> DictConfig:
-    """The configuration that ``verl_relift.train`` composes from the same arguments.
-
-    Raises:
-        HydraException: an override or a file is wrong.
-    """
-    # By path: `pkg://verl...` would import verl, and with it torch and Ray.
-    verl = Path(next(iter(importlib.util.find_spec("verl").submodule_search_locations))) / "trainer" / "config"
-    own = Path(__file__).parent / "config"
-    search = ",".join(f"file://{path}" for path in (own, verl))
-    if not any(override.startswith("platform=") for override in overrides):
-        overrides = [f"platform={platform}", *overrides]
-    with initialize_config_dir(str(Path(folder).resolve() if folder else own), version_base=None):
-        return compose(name, overrides=[f"hydra.searchpath=[{search}]", *overrides])
 
 
 def make_plan(

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from . import restarts, runfolder, stopping
 from .checks import ConfigurationError, check
+from .composition import compose_config
 from .environment import detect_platform, prepare_environment
 
 OmegaConf.register_new_resolver("sum", lambda *terms: sum(terms), replace=True)
@@ -143,8 +144,6 @@ def main() -> None:
 
 def _run_folder() -> Path:
     """``trainer.default_local_dir`` as the command line gives it."""
-    from .plan import compose_config
-
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config-name", "-cn", default="relift")
     parser.add_argument("--config-dir", "-cd")
