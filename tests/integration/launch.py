@@ -65,13 +65,18 @@ def family(process: subprocess.Popen) -> list[psutil.Process]:
         return []
 
 
-def kill_when(process: subprocess.Popen, run: Path, condition: Callable[[], bool], seconds: float = 900) -> None:
-    """Kill the run as soon as ``condition`` holds; it must still run then."""
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen, run: Path, seconds: float = 900) -> None:
+    """Wait for ``condition``; the process must run until then."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, run.with_suffix(".log").read_text()[-6000:]
         assert time.monotonic() < deadline, f"{run} did not come so far in {seconds} s"
         time.sleep(0.02)
+
+
+def kill_when(process: subprocess.Popen, run: Path, condition: Callable[[], bool], seconds: float = 900) -> None:
+    """Kill the run as soon as ``condition`` holds; it must still run then."""
+    wait_until(condition, process, run, seconds)
     kill(process)
 
 

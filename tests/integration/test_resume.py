@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from tests.integration.launch import differences, family, finish, kill, kill_when, records, start, weights
+from tests.integration.launch import differences, family, finish, kill, kill_when, records, start, wait_until, weights
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu covers machines with a GPU")
 
@@ -94,7 +94,7 @@ def test_a_dead_worker_ends_the_run_with_its_cause_and_a_restart_goes_on(task, t
     try:
         seen: dict[int, psutil.Process] = {}
         for steps, victim in ((2, "ray::WorkerDict"), (4, "launch_server")):
-            wait_until(lambda steps=steps: len(records(run)) >= steps, process, log)
+            wait_until(lambda steps=steps: len(records(run)) >= steps, process, run)
             training = family(process)[1]
             before = {p.pid: p for p in training.children(recursive=True)}
             seen.update(before)
@@ -115,13 +115,6 @@ def test_a_dead_worker_ends_the_run_with_its_cause_and_a_restart_goes_on(task, t
         assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
     finally:
         kill(process)
-
-
-def wait_until(condition, process, log, seconds: float = 600) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-6000:]
-        time.sleep(0.1)
 
 
 def command_line(process: psutil.Process) -> str:

@@ -1,15 +1,16 @@
-"""SIGUSR1 ends a run between two steps, with a checkpoint; the same command goes on."""
+"""Signals end a run in order: SIGUSR1 between two steps, with a checkpoint, SIGTERM at once."""
 
-import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
+
+from tests.integration.launch import family, finish, kill, records, start, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -20,7 +21,7 @@ GSM8K = Path(__file__).parents[1] / "data" / "gsm8k"
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
+def overrides(tmp_path_factory) -> tuple[str, ...]:
     """Data and a random model."""
     folder = tmp_path_factory.mktemp("prepared")
     for arguments in (
@@ -28,65 +29,58 @@ def prepared(tmp_path_factory) -> Path:
         ["verl_relift.quickstart.random_model", "--output", str(folder / "model")],
     ):
         subprocess.run([sys.executable, "-m", *arguments], check=True, capture_output=True)
-    return folder
+    return (
+        f"data.train_files={folder}/data/train.parquet",
+        f"data.val_files={folder}/data/test.parquet",
+        f"actor_rollout_ref.model.path={folder}/model",
+        "trainer.save_freq=1000",
+    )
 
 
-def start(prepared: Path, run: Path, *overrides: str) -> subprocess.Popen:
-    with open(run.with_suffix(".log"), "a") as log:
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "verl_relift.train", "--config-name", "smoke"),
-                f"data.train_files={prepared}/data/train.parquet",
-                f"data.val_files={prepared}/data/test.parquet",
-                f"actor_rollout_ref.model.path={prepared}/model",
-                f"trainer.default_local_dir={run}",
-                *overrides,
-            ],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-def records(run: Path) -> list[dict]:
-    path = run / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def test_a_stopped_run_has_a_checkpoint_and_goes_on(prepared, tmp_path):
-    run = tmp_path / "run"
-    process = start(prepared, run, "trainer.total_training_steps=1000", "trainer.save_freq=1000")
+def signalled(process: subprocess.Popen, run: Path, number: signal.Signals, steps: int) -> int:
+    """Send a signal once ``steps`` steps are logged; the exit status."""
     try:
-        deadline = time.time() + 300
-        while not records(run):
-            assert process.poll() is None and time.time() < deadline, run.with_suffix(".log").read_text()[-4000:]
-            time.sleep(0.2)
-        process.send_signal(signal.SIGUSR1)
-        assert process.wait(timeout=120) == 75
+        wait_until(lambda: len(records(run)) >= steps, process, run)
+        if not steps:
+            time.sleep(5.0)  # its handlers are set, its first step is far
+        process.send_signal(number)
+        return process.wait(timeout=300)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        kill(process)
+
+
+def log(run: Path) -> str:
+    return run.with_suffix(".log").read_text()[-6000:]
+
+
+def test_a_stopped_run_has_a_checkpoint_and_goes_on(overrides, tmp_path):
+    run = tmp_path / "run"
+    process = start("smoke", run, *overrides, "trainer.total_training_steps=1000")
+    assert signalled(process, run, signal.SIGUSR1, steps=1) == 75, log(run)
     stopped = records(run)[-1]["step"]
     assert stopped < 1000
     assert (run / "latest_checkpointed_iteration.txt").read_text() == str(stopped)
-    assert f"stopped after step {stopped}" in run.with_suffix(".log").read_text()
+    assert f"stopped after step {stopped}" in log(run)
 
     # A request that comes before the first step: nothing is trained, nothing is lost.
-    process = start(prepared, run, f"trainer.total_training_steps={stopped + 1}", "trainer.save_freq=1000")
-    try:
-        time.sleep(5.0)
-        process.send_signal(signal.SIGUSR1)
-        assert process.wait(timeout=300) == 75, run.with_suffix(".log").read_text()[-4000:]
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+    again = (*overrides, f"trainer.total_training_steps={stopped + 1}")
+    assert signalled(start("smoke", run, *again), run, signal.SIGUSR1, steps=0) == 75, log(run)
     assert records(run)[-1]["step"] == stopped
 
-    process = start(prepared, run, f"trainer.total_training_steps={stopped + 1}", "trainer.save_freq=1000")
-    try:
-        assert process.wait(timeout=300) == 0, run.with_suffix(".log").read_text()[-4000:]
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+    finish(start("smoke", run, *again), run)
     assert [record["step"] for record in records(run)] == list(range(1, stopped + 2))
     assert (run / "latest_checkpointed_iteration.txt").read_text() == str(stopped + 1)
+
+
+def test_a_terminated_run_leaves_no_process(overrides, tmp_path):
+    run = tmp_path / "run"
+    process = start("smoke", run, *overrides, "trainer.total_training_steps=1000")
+    try:
+        wait_until(lambda: bool(records(run)), process, run)
+        started = family(process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM, log(run)
+        _, alive = psutil.wait_procs(started, timeout=15)
+        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+    finally:
+        kill(process)
