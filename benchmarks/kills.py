@@ -65,6 +65,7 @@ def kill_at_random(run: Path, overrides: list[str], kills: int, log: Path, rng: 
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     for number in range(len(done), kills):
         kind = KINDS[number % len(KINDS)]
+        began = time.time()
         process = start("quickstart", run, *overrides)
         come = instant(kind, run, rng)
         while not come():
@@ -73,7 +74,8 @@ def kill_at_random(run: Path, overrides: list[str], kills: int, log: Path, rng: 
                     f"the run ended by itself with status {process.returncode}: raise --steps, or see its log"
                 )
             time.sleep(0.01)
-        saving = any(run.glob("global_step_*.partial"))
+        # A kill before this one may have left a folder too.
+        saving = any(folder.stat().st_mtime > began for folder in run.glob("global_step_*.partial"))
         kill(process)
         tracker = run / "latest_checkpointed_iteration.txt"
         entry = {
