@@ -16,6 +16,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
+from ..rollout.weight_sync import with_unique_job_id
 from .losses import supervised_loss
 
 
@@ -50,6 +51,13 @@ class ReLIFTWorker(ActorRolloutRefWorker):
         super().__init__(*args, **kwargs)
         self._moments = None  # of the separate optimizer, from its first use
         self._spliced: TensorDict | None = None  # demonstrations that the next RL update carries
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self) -> None:
+        """As verl's, with a socket for the weights that no other run on the host uses."""
+        super().init_model()
+        if hasattr(self.rollout, "zmq_handle"):
+            self.rollout.zmq_handle = with_unique_job_id(self.rollout.zmq_handle)
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor_sft(self, data: TensorDict) -> TensorDict | None:

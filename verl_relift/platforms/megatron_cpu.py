@@ -33,7 +33,7 @@ def install_after_import() -> None:
     after_import("megatron.core.tensor_parallel.random", _use_cpu_generator)
     after_import("megatron.core.optimizer.optimizer", _accept_cpu_types_in_optimizer)
     after_import("megatron.core.optimizer.distrib_optimizer", _patch_distributed_optimizer)
-    after_import("megatron.core.dist_checkpointing.strategies.filesystem_async", _keep_results_in_process)
+    after_import("megatron.core.dist_checkpointing.strategies.filesystem_async", _save_without_processes)
     after_import("megatron.core.dist_checkpointing.exchange_utils", _exchange_on_cpu)
     after_import("verl.workers.engine.megatron.transformer_impl", _register_engines)
     after_import("verl.workers.config.engine", _accept_fp32)
@@ -217,18 +217,34 @@ def _with_cuda_as_identity(function: Callable) -> Callable:
     return run
 
 
-def _keep_results_in_process(module: ModuleType) -> None:
-    """The checkpoint writer's queue: one of this process, which a synchronous save fills and reads itself.
+def _save_without_processes(module: ModuleType) -> None:
+    """A synchronous save writes its files itself, one after another.
 
-    Megatron's is in a process of its own. Spawning that imports the main module again, 20 s a save; forking it leaves
-    this worker's sockets open in a child, so that neither Ray nor gloo notices when the worker dies.
+    Megatron forks a writer a file, and keeps their results in the queue of one more process. Spawning that one imports
+    the main module again, 20 s a save. A forked one has this worker's sockets open, so that neither Ray nor gloo
+    notices when the worker dies; and writers whose worker was killed wait for each other for ever.
     """
 
-    def _get_write_results_queue():
+    def write(transforms: list, use_msc: bool, rank: int, buckets: list, results: queue.Queue) -> None:
+        written: dict[int, list] | Exception = {}
+        for number, bucket in enumerate(buckets):
+            outcome, running = queue.Queue(), queue.Queue()
+            running.put(number)
+            writer.write_preloaded_data(transforms, number, bucket, outcome, running, use_fsync=True, use_msc=use_msc)
+            _, items = outcome.get_nowait()
+            if isinstance(items, Exception):
+                written = items
+                break
+            written[number] = items
+        results.put(written)
+
+    def _get_write_results_queue() -> queue.Queue:
         if module._results_queue is None:
             module._results_queue = queue.Queue()
         return module._results_queue
 
+    writer = module.FileSystemWriterAsync
+    writer.write_preloaded_data_multiproc = staticmethod(write)
     module._get_write_results_queue = _get_write_results_queue
 
 

@@ -15,6 +15,8 @@ from vllm import SamplingParams
 from vllm.inputs import TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 
+from .weight_sync import unique_job_id
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -41,6 +43,11 @@ LAST_WORDS = 5.0
 
 class GroupServer(vLLMHttpServer):
     """``vLLMHttpServer`` plus :meth:`generate_groups`. It ends when its engine does."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # vLLM's workers, which inherit it, name the socket of the weights after it.
+        os.environ["VERL_RAY_JOB_ID"] = unique_job_id()
 
     async def launch_server(self, *args, **kwargs):
         """As verl's; then watch the engine."""

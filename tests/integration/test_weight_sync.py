@@ -1,0 +1,46 @@
+"""Two runs on one host, each with a Ray cluster of its own, hand over weights under different names."""
+
+import subprocess
+import sys
+
+import pytest
+import ray
+
+from verl_relift.rollout.weight_sync import with_unique_job_id
+
+NAMES = """
+import sys, ray
+from verl_relift.rollout.weight_sync import unique_job_id, with_unique_job_id
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+job = ray.get_runtime_context().get_job_id()
+task = ray.remote(num_cpus=1)(unique_job_id)
+handle = with_unique_job_id(f"ipc:///tmp/rl-colocate-zmq-{job}-replica-0-rank-1.sock")
+print(job, unique_job_id(), ray.get(task.remote()), handle, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_clusters_on_one_host_have_different_names():
+    command = [sys.executable, "-c", NAMES]
+    clusters = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        (job, mine, in_task, handle), (other_job, other, _, other_handle) = (
+            c.stdout.readline().split() for c in clusters
+        )
+    finally:
+        for cluster in clusters:
+            cluster.communicate(timeout=60)
+    other_job, other, _, other_handle = theirs
+    assert job == other_job  # which is why it is not enough
+    assert mine == in_task
+    assert mine != other
+    assert handle != other_handle
+    assert handle == f"ipc:///tmp/rl-colocate-zmq-{mine}-replica-0-rank-1.sock"
+    assert len(handle) < 107  # what the kernel allows of a socket's path
+
+
+def test_a_name_of_another_form_is_refused(monkeypatch):
+    context = ray.runtime_context.RuntimeContext
+    monkeypatch.setattr(context, "get_job_id", lambda self: "01000000")
+    with pytest.raises(ValueError, match="01000000"):
+        with_unique_job_id("ipc:///tmp/another-name.sock")
