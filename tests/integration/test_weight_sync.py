@@ -24,9 +24,7 @@ def test_clusters_on_one_host_have_different_names():
     command = [sys.executable, "-c", NAMES]
     clusters = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     try:
-        (job, mine, in_task, handle), (other_job, other, _, other_handle) = (
-            c.stdout.readline().split() for c in clusters
-        )
+        (job, mine, in_task, handle), theirs = (cluster.stdout.readline().split() for cluster in clusters)
     finally:
         for cluster in clusters:
             cluster.communicate(timeout=60)
