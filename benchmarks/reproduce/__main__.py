@@ -1,0 +1,95 @@
+"""Train, evaluate and report: `python -m benchmarks.reproduce --output DIR [--reduced | --only METHOD ...] [--jobs N]`
+
+Given again after an interruption it goes on where it was. DIR/report/ holds the report when every cell is done.
+`--reduced` repeats a few cells of the study and compares them with the kept record; it ends with status 1 where they
+disagree.
+"""
+
+import argparse
+import dataclasses
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.reproduce import agreement, records, report
+from benchmarks.reproduce.cell import Folders
+from benchmarks.reproduce.run import OtherSettings, read_done, run
+from benchmarks.reproduce.study import REDUCED_BASES, REDUCED_METHODS, REDUCED_SEEDS, STUDIES, Study, plan
+
+RECORD = Path(__file__).parents[1] / "results" / "reproduction"
+
+
+def say(text: str) -> None:
+    """A line of progress with the time."""
+    print(f"{datetime.now(UTC):%H:%M:%S} {text}", flush=True)
+
+
+def main() -> int:
+    """Command line; the exit status."""
+    options = _parser().parse_args()
+    # Unwinds like Ctrl-C, so that the cells under way end with this process.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    study, recorded = STUDIES[options.study], []
+    if options.reduced:
+        file = options.record / f"{study.name}.jsonl"
+        if not file.exists():
+            print(f"{file}: no record to compare with", file=sys.stderr)
+            return 2
+        study, recorded = reduced(study), records.read(file)
+    if options.steps:
+        study = dataclasses.replace(study, steps=options.steps)
+    folders = Folders(options.output.resolve())
+    try:
+        missing = run(study, plan(study, options.only, options.seeds), folders, options.jobs, say)
+    except (OtherSettings, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if missing:
+        print(f"missing: {', '.join(missing)}; the same command tries again", file=sys.stderr)
+        return 1
+    made = [record for record in read_done(folders.root) if record.study == study.name]
+    report.write(study, made, folders.root / "report")
+    say(f"the report is in {folders.root / 'report'}")
+    if not options.reduced:
+        return 0
+    try:
+        rows = agreement.compare(made, recorded)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(agreement.table(rows))
+    return 0 if all(row.agrees for row in rows) else 1
+
+
+def reduced(study: Study) -> Study:
+    """The study with few of its cells, each as in the whole one."""
+    return dataclasses.replace(
+        study,
+        bases=study.bases[:REDUCED_BASES],
+        seeds=REDUCED_SEEDS,
+        methods=tuple(study.method(name) for name in REDUCED_METHODS),
+        variants=(),
+        ablations=(),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.reproduce",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of the study; continued if it is one")
+    parser.add_argument("--study", choices=STUDIES, default="main")
+    parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="these methods and what they need")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="these of the study's seeds")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time; default %(default)s")
+    parser.add_argument("--steps", type=int, help="of methods with rollouts, instead of the study's; to try things")
+    parser.add_argument("--reduced", action="store_true", help="few cells, compared with the record")
+    parser.add_argument("--record", type=Path, default=RECORD, help="folder of the kept record")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Running the cells of a study, some at a time. A cell is done when its record is there, and made anew if not."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.reproduce import cell as cells
+from benchmarks.reproduce import records, task
+from benchmarks.reproduce.cell import Folders
+from benchmarks.reproduce.records import Record
+from benchmarks.reproduce.study import Cell, Study, predecessor, ready
+from tests.integration.launch import kill
+
+POLL_S = 0.5
+
+
+class OtherSettings(ValueError):
+    """The folder holds a cell of the same name that was made with other settings."""
+
+
+@dataclass
+class Running:
+    """A cell under way."""
+
+    cell: Cell
+    before: Record | None
+    process: subprocess.Popen
+    began: float = field(default_factory=time.monotonic)
+
+
+def prepare(study: Study, plan: Sequence[Cell], folders: Folders) -> None:
+    """Questions and base models."""
+    task.make_data(study.task, folders.data)
+    for cell in {cell.base: cell for cell in plan}.values():
+        task.make_base(cell.base, folders.data, folders.base(cell))
+
+
+def done(study: Study, plan: Sequence[Cell], folders: Folders) -> dict[str, Record]:
+    """The records that are there, by cell.
+
+    Raises:
+        OtherSettings: one was made with settings that are not the plan's.
+    """
+    found = {}
+    for cell in plan:
+        path = folders.record(cell.name)
+        if not path.exists():
+            continue
+        found[cell.name] = record = records.from_json(path.read_text())
+        if record.settings != cells.settings(study, cell):
+            raise OtherSettings(f"{path} was made with other settings: choose another --output, or remove the file")
+    return found
+
+
+def run(study: Study, plan: Sequence[Cell], folders: Folders, jobs: int, say: Callable[[str], None]) -> list[str]:
+    """Run what is missing, `jobs` cells at a time.
+
+    A cell that fails is named and left out, with those that need it; the others go on.
+
+    Returns:
+        Names of the cells that are still missing at the end.
+    """
+    prepare(study, plan, folders)
+    finished = done(study, plan, folders)
+    todo = [cell for cell in plan if cell.name not in finished]
+    say(f"{len(finished)} of {len(plan)} cells are done")
+    running: list[Running] = []
+    missing: list[str] = []
+    try:
+        while todo or running:
+            while len(running) < jobs and (cell := ready(todo, finished)):
+                todo.remove(cell)
+                running.append(_start(study, cell, folders, finished))
+            if not running:
+                break  # the rest needs cells that failed
+            time.sleep(POLL_S)
+            for one in [one for one in running if one.process.poll() is not None]:
+                running.remove(one)
+                if one.process.returncode:
+                    missing.append(one.cell.name)
+                    log = folders.run(one.cell.name).with_suffix(".log")
+                    say(f"{one.cell.name} ended with status {one.process.returncode}: see {log}")
+                    continue
+                finished[one.cell.name] = record = _finish(study, one, folders)
+                say(
+                    f"{len(finished)}/{len(plan)} {one.cell.name}: average {record.measure(records.AVERAGE):.3f}, "
+                    f"hardest {record.levels['hardest']:.3f}, {record.seconds:.0f} s"
+                )
+    finally:
+        for one in running:
+            kill(one.process)
+    return [*missing, *(cell.name for cell in todo)]
+
+
+def _start(study: Study, cell: Cell, folders: Folders, finished: dict[str, Record]) -> Running:
+    folder = folders.run(cell.name)
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed study has left of it
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    before = finished[predecessor(cell)] if cell.method.after else None
+    command = [sys.executable, "-m", *cells.command(study, cell, folders, before)]
+    # Each cell starts a Ray of its own; one that is named in the environment would be shared.
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with open(folder.with_suffix(".log"), "w") as log:
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=environment,
+        )
+    return Running(cell, before, process)
+
+
+def _finish(study: Study, one: Running, folders: Folders) -> Record:
+    record = cells.record(study, one.cell, folders, one.before, time.monotonic() - one.began)
+    records.write(folders.record(one.cell.name), [record])
+    return record
+
+
+def read_done(folder: Path) -> list[Record]:
+    """The records of a study's folder."""
+    return records.read(folder / "cells")

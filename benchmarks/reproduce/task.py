@@ -1,0 +1,77 @@
+"""Questions, base models and the demonstrations of supervised cells, made once in the study's folder."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.reproduce.study import Base, Pool, Task
+from data_preprocess.arithmetic import make_split, to_row
+from data_preprocess.output import write_rows
+from data_preprocess.schema import Row
+
+TRAIN, TEST, PRETRAIN = "train.parquet", "test.parquet", "pretrain.parquet"
+HARDEST = "hardest"
+
+
+def make_data(task: Task, folder: Path) -> None:
+    """Training, evaluation and pretraining questions, unless they are there."""
+    if (folder / TEST).exists():
+        return
+    split = make_split(task.seed, task.train_size, task.eval_size, train_shares=task.train_shares)
+    sets = {TRAIN: split.train, TEST: split.test, PRETRAIN: split.pretrain}
+    rows = {
+        name: [to_row(question, i, name.removesuffix(".parquet")) for i, question in enumerate(questions)]
+        for name, questions in sets.items()
+    }
+    rows[TRAIN] = _withhold(rows[TRAIN], task)
+    write_rows(folder, rows)
+
+
+def _withhold(rows: Sequence[Row], task: Task) -> list[Row]:
+    """All but a share of the rows without their demonstration."""
+    count = round(task.demonstrated * len(rows))
+    kept = set(random.Random(f"demonstrated-{task.seed}").sample(range(len(rows)), count))
+    return [row if i in kept else replace(row, target=None) for i, row in enumerate(rows)]
+
+
+def make_base(base: Base, data: Path, folder: Path) -> None:
+    """The base model in `folder`, unless it is there."""
+    if (folder / "config.json").exists():
+        return
+    command = [sys.executable, "-m", "verl_relift.quickstart.base_model", "--data", str(data), "--output", str(folder)]
+    command += ["--seed", str(base.seed), "--steps", str(base.steps)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def choose(train: pa.Table, pool: Pool, count: int, seed: int) -> pa.Table:
+    """The rows that supervised fine-tuning gets.
+
+    Args:
+        count: rows to draw with `seed`; of Pool.ALL it is every row that has a demonstration.
+
+    Raises:
+        ValueError: there are fewer, or none are asked for.
+    """
+    rows = train.to_pylist()
+    places = [i for i, row in enumerate(rows) if row["target"] is not None]
+    if pool is Pool.SAME_NUMBER_HARDEST:
+        places = [i for i in places if rows[i]["extra_info"]["level"] == HARDEST]
+    if pool is Pool.ALL:
+        return train.take(places)
+    if not 0 < count <= len(places):
+        raise ValueError(f"{count} demonstrations of the pool {pool}: there are {len(places)}")
+    return train.take(random.Random(f"{pool}-{seed}").sample(places, count))
+
+
+def write_choice(train: Path, pool: Pool, count: int, seed: int, file: Path) -> int:
+    """Write :func:`choose`'s rows to ``file``; returns how many there are."""
+    chosen = choose(pq.read_table(train), pool, count, seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(chosen, file)
+    return len(chosen)
