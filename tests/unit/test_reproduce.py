@@ -8,7 +8,9 @@ from statistics import fmean, stdev
 
 import pyarrow.parquet as pq
 import pytest
+from omegaconf import OmegaConf
 
+import verl_relift
 from benchmarks.reproduce import agreement, cell, records, report, task
 from benchmarks.reproduce import run as running
 from benchmarks.reproduce.__main__ import reduced
@@ -102,12 +104,25 @@ def test_the_reduced_study_is_part_of_the_whole():
         assert cell.settings(reduced(MAIN), c) == cell.settings(MAIN, c)
 
 
-@pytest.mark.parametrize("method", [m for m in (*MAIN.methods, *MAIN.variants) if m.overrides], ids=lambda m: m.name)
-def test_every_methods_settings_exist(method):
-    config = compose_config("quickstart", None, [*cell.ONE_WORKER, *cell.GREEDY_VALIDATION, *method.overrides], "cpu")
+def composed(*overrides: str):
+    return compose_config("quickstart", None, [*cell.ONE_WORKER, *cell.GREEDY_VALIDATION, *overrides], "cpu")
+
+
+def test_every_setting_of_every_method_exists():
+    config = composed()
     assert config.data.train_batch_size == BATCH and config.data.max_response_length == cell.MAX_TOKENS
-    if method.kind is Kind.SFT:
-        assert config.relift.supervised_only and config.relift.sft.batch_size == BATCH and method.passes
+    recipes = {path.stem for path in (Path(verl_relift.__file__).parent / "config" / "recipe").glob("*.yaml")}
+    for method in (*MAIN.methods, *MAIN.variants):
+        for key, value in (override.split("=") for override in method.overrides):
+            assert value in recipes if key == "recipe" else OmegaConf.select(config, key) is not None
+
+
+def test_supervised_methods_make_passes_in_batches_of_the_same_size():
+    sft = [m for m in MAIN.methods if m.kind is Kind.SFT]
+    assert {m.overrides for m in sft} == {("recipe=sft",)} and all(m.passes for m in sft)
+    config = composed("recipe=sft")
+    assert config.relift.supervised_only and config.relift.sft.batch_size == BATCH
+    assert config.relift.sft.lr == composed().relift.sft.lr
 
 
 # ---- the task ----
