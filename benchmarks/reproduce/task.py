@@ -53,10 +53,10 @@ def choose(train: pa.Table, pool: Pool, count: int, seed: int) -> pa.Table:
     """The rows that supervised fine-tuning gets.
 
     Args:
-        count: rows to draw with `seed`; of Pool.ALL it is every row that has a demonstration.
+        count: rows to draw with `seed`, at most all there are; of Pool.ALL it is every row with a demonstration.
 
     Raises:
-        ValueError: there are fewer, or none are asked for.
+        ValueError: there is none to draw, or none is asked for.
     """
     rows = train.to_pylist()
     places = [i for i, row in enumerate(rows) if row["target"] is not None]
@@ -64,9 +64,9 @@ def choose(train: pa.Table, pool: Pool, count: int, seed: int) -> pa.Table:
         places = [i for i in places if rows[i]["extra_info"]["level"] == HARDEST]
     if pool is Pool.ALL:
         return train.take(places)
-    if not 0 < count <= len(places):
-        raise ValueError(f"{count} demonstrations of the pool {pool}: there are {len(places)}")
-    return train.take(random.Random(f"{pool}-{seed}").sample(places, count))
+    if not (count and places):
+        raise ValueError(f"{count} demonstrations of the pool {pool}, which has {len(places)}")
+    return train.take(random.Random(f"{pool}-{seed}").sample(places, min(count, len(places))))
 
 
 def write_choice(train: Path, pool: Pool, count: int, seed: int, file: Path) -> int:
