@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks.reproduce import agreement, records, report
 from benchmarks.reproduce.cell import Folders
-from benchmarks.reproduce.run import OtherSettings, read_done, run
-from benchmarks.reproduce.study import REDUCED_BASES, REDUCED_METHODS, REDUCED_SEEDS, STUDIES, Study, plan
+from benchmarks.reproduce.run import read_done, run
+from benchmarks.reproduce.study import REDUCED_BASES, REDUCED_METHODS, REDUCED_SEEDS, STUDIES, Study, StudyError, plan
 
 RECORD = Path(__file__).parents[1] / "results" / "reproduction"
 
@@ -30,21 +30,25 @@ def main() -> int:
     options = _parser().parse_args()
     # Unwinds like Ctrl-C, so that the cells under way end with this process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        return _study(options)
+    except StudyError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _study(options: argparse.Namespace) -> int:
     study, recorded = STUDIES[options.study], []
     if options.reduced:
         file = options.record / f"{study.name}.jsonl"
         if not file.exists():
-            print(f"{file}: no record to compare with", file=sys.stderr)
-            return 2
+            raise StudyError(f"{file}: no record to compare with")
         study, recorded = reduced(study), records.read(file)
     if options.steps:
         study = dataclasses.replace(study, steps=options.steps)
     folders = Folders(options.output.resolve())
-    try:
-        missing = run(study, plan(study, options.only, options.seeds), folders, options.jobs, say)
-    except (OtherSettings, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    planned = plan(study, options.only, options.seeds)
+    missing = run(study, planned, folders, options.jobs, say)
     if missing:
         print(f"missing: {', '.join(missing)}; the same command tries again", file=sys.stderr)
         return 1
@@ -53,11 +57,8 @@ def main() -> int:
     say(f"the report is in {folders.root / 'report'}")
     if not options.reduced:
         return 0
-    try:
-        rows = agreement.compare(made, recorded)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    names = {cell.name for cell in planned}
+    rows = agreement.compare([record for record in made if record.cell in names], recorded)
     print(agreement.table(rows))
     return 0 if all(row.agrees for row in rows) else 1
 

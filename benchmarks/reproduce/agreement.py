@@ -7,6 +7,7 @@ from statistics import fmean
 
 from benchmarks.reproduce.estimates import by_base, spread, t_quantile
 from benchmarks.reproduce.records import AVERAGE, Record, of_method
+from benchmarks.reproduce.study import StudyError
 from verl_relift.quickstart.summary import LEVELS
 
 COMPARED = (*LEVELS, AVERAGE)
@@ -37,7 +38,7 @@ def compare(repeated: Sequence[Record], recorded: Sequence[Record]) -> list[Row]
     between seeds, but not below the sampling error of its questions, t Student's for FALSE_ALARMS over all rows.
 
     Raises:
-        ValueError: the record lacks a method or base, has one seed only, or was made on other settings.
+        StudyError: the record lacks a method or base, has one seed only, or was made on other settings.
     """
     methods = sorted({record.method for record in repeated})
     probability = 1 - FALSE_ALARMS / (2 * len(methods) * len(COMPARED))
@@ -51,7 +52,7 @@ def compare(repeated: Sequence[Record], recorded: Sequence[Record]) -> list[Row]
             groups = by_base(all_theirs, lambda record, name=measure: record.measure(name))
             chance = spread(list(groups.values()))
             if chance.deviation is None:
-                raise ValueError(f"the record has one seed of {method}: no spread to judge by")
+                raise StudyError(f"the record has one seed of {method}: no spread to judge by")
             found = [fmean(record.measure(measure) for record in side) for side in (ours, theirs)]
             deviation = max(chance.deviation, sampling_error(theirs[0], measure))
             scale = math.sqrt(1 / len(ours) + 1 / len(theirs))
@@ -62,11 +63,11 @@ def compare(repeated: Sequence[Record], recorded: Sequence[Record]) -> list[Row]
 
 def _check(method: str, ours: Sequence[Record], theirs: Sequence[Record]) -> None:
     if {record.base for record in ours} != {record.base for record in theirs}:
-        raise ValueError(f"the record has no cells of {method} on these bases")
+        raise StudyError(f"the record has no cells of {method} on these bases")
     made = {record.base: record.settings | {"seed": None} for record in ours}
     for record in theirs:
         if record.settings | {"seed": None} != made[record.base]:
-            raise ValueError(f"the record's cell {record.cell} was made with other settings")
+            raise StudyError(f"the record's cell {record.cell} was made with other settings")
 
 
 def sampling_error(record: Record, measure: str) -> float:

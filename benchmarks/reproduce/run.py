@@ -13,14 +13,10 @@ from benchmarks.reproduce import cell as cells
 from benchmarks.reproduce import records, task
 from benchmarks.reproduce.cell import Folders
 from benchmarks.reproduce.records import Record
-from benchmarks.reproduce.study import Cell, Study, predecessor, ready
+from benchmarks.reproduce.study import Cell, Study, StudyError, predecessor, ready
 from tests.integration.launch import kill
 
 POLL_S = 0.5
-
-
-class OtherSettings(ValueError):
-    """The folder holds a cell of the same name that was made with other settings."""
 
 
 @dataclass
@@ -44,7 +40,7 @@ def done(study: Study, plan: Sequence[Cell], folders: Folders) -> dict[str, Reco
     """The records that are there, by cell.
 
     Raises:
-        OtherSettings: one was made with settings that are not the plan's.
+        StudyError: one was made with settings that are not the plan's.
     """
     found = {}
     for cell in plan:
@@ -53,7 +49,7 @@ def done(study: Study, plan: Sequence[Cell], folders: Folders) -> dict[str, Reco
             continue
         found[cell.name] = record = records.from_json(path.read_text())
         if record.settings != cells.settings(study, cell):
-            raise OtherSettings(f"{path} was made with other settings: choose another --output, or remove the file")
+            raise StudyError(f"{path} was made with other settings: choose another --output, or remove the file")
     return found
 
 

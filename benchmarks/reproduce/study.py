@@ -25,6 +25,10 @@ class Pool(StrEnum):
     SAME_NUMBER_HARDEST = "same_number_hardest"  # as many, at random from those of the level `hardest`
 
 
+class StudyError(ValueError):
+    """What was asked for does not fit the study; the message is for the one who asked."""
+
+
 @dataclass(frozen=True)
 class Method:
     """One row of the tables.
@@ -86,11 +90,11 @@ class Study:
     task: Task = Task()
 
     def method(self, name: str) -> Method:
-        """Raises ValueError for a name that the study does not have."""
+        """Raises StudyError for a name that the study does not have."""
         for method in (*self.methods, *self.variants):
             if method.name == name:
                 return method
-        raise ValueError(
+        raise StudyError(
             f"study {self.name} has no method {name}; it has "
             + ", ".join(method.name for method in (*self.methods, *self.variants))
         )
@@ -117,10 +121,10 @@ def plan(study: Study, only: Collection[str] = (), seeds: Collection[int] = ()) 
         only: names of methods; none means all. seeds: likewise.
 
     Raises:
-        ValueError: a method or seed that the study does not have.
+        StudyError: a method or seed that the study does not have.
     """
     for seed in set(seeds) - set(study.seeds):
-        raise ValueError(f"study {study.name} has no seed {seed}; it has {', '.join(map(str, study.seeds))}")
+        raise StudyError(f"study {study.name} has no seed {seed}; it has {', '.join(map(str, study.seeds))}")
     wanted = {study.method(name).name for name in only} or {m.name for m in (*study.methods, *study.variants)}
     needed = {study.method(name).after for name in wanted}
     cells = []

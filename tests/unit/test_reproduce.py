@@ -17,7 +17,20 @@ from benchmarks.reproduce.__main__ import reduced
 from benchmarks.reproduce.claims import Claim, Verdict, demonstration_share, evaluate_claims
 from benchmarks.reproduce.estimates import difference, spread, summarise, t_quantile
 from benchmarks.reproduce.records import Compute, Point, Record, of_method
-from benchmarks.reproduce.study import BATCH, MAIN, STUDIES, Cell, Kind, Pool, Study, Task, plan, predecessor, ready
+from benchmarks.reproduce.study import (
+    BATCH,
+    MAIN,
+    STUDIES,
+    Cell,
+    Kind,
+    Pool,
+    Study,
+    StudyError,
+    Task,
+    plan,
+    predecessor,
+    ready,
+)
 from verl_relift.composition import compose_config
 
 LEVELS = ("easy", "medium", "hard", "hardest", "ood_long", "ood_two", "ood_mix")
@@ -88,7 +101,7 @@ def test_only_takes_what_the_method_needs_along():
 
 @pytest.mark.parametrize("arguments", [{"only": ["dpo"]}, {"seeds": [99]}])
 def test_what_the_study_does_not_have_is_refused(arguments):
-    with pytest.raises(ValueError, match="study main has no"):
+    with pytest.raises(StudyError, match="study main has no"):
         plan(MAIN, **arguments)
 
 
@@ -193,7 +206,7 @@ def test_a_record_of_other_settings_is_refused(tmp_path):
     made = make_record("relift", 0.5)
     records.write(folders.record(made.cell), [made])
     shorter = dataclasses.replace(MAIN, steps=10)
-    with pytest.raises(running.OtherSettings, match="relift-a-seed1"):
+    with pytest.raises(StudyError, match="relift-a-seed1"):
         running.done(shorter, plan(shorter), folders)
 
 
@@ -351,7 +364,7 @@ def test_levels_where_all_cells_are_equal_keep_the_sampling_error_of_their_quest
     ],
 )
 def test_a_record_that_cannot_judge_is_refused(recorded, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(StudyError, match=message):
         agreement.compare(many("relift", {"a": [0.8]}), recorded)
 
 
