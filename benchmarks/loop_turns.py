@@ -5,6 +5,7 @@ Only one loop works at a time, so that a change of the machine's speed meets all
 turn from handing it out until the loop waits again: generation, grading, updates, weight sync, metrics, everything.
 """
 
+import math
 import os
 import socket
 import statistics
@@ -97,7 +98,7 @@ def fastest(sides: Mapping[str, Sequence[Turn]]) -> str:
 def quantile(values: Sequence[int], fraction: float) -> int:
     """The smallest value that at least this fraction of ``values`` does not exceed."""
     ordered = sorted(values)
-    return ordered[max(0, -int(-fraction * len(ordered) // 1) - 1)]
+    return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)]
 
 
 # ---- in the loop's process -------------------------------------------------------------------------------------------
