@@ -21,7 +21,7 @@ from verl_relift.actor.splice import accumulate_both
 from verl_relift.actor.worker import _engine_loss
 
 
-def build_engine(model: str, tp: int, pp: int, distributed_optimizer: bool = False):
+def build_engine(model: str, tp: int, pp: int, distributed_optimizer: bool = False, sequence_parallel: bool = True):
     """verl's Megatron engine in fp32; without the distributed optimizer whole gradients are on every rank."""
     engine = EngineRegistry.new(
         model_type="language_model",
@@ -30,6 +30,7 @@ def build_engine(model: str, tp: int, pp: int, distributed_optimizer: bool = Fal
         engine_config=McoreEngineConfig(
             tensor_model_parallel_size=tp,
             pipeline_model_parallel_size=pp,
+            sequence_parallel=sequence_parallel,
             vanilla_mbridge=True,
             dtype="float32",
             use_distributed_optimizer=distributed_optimizer,
