@@ -17,7 +17,7 @@ from safetensors import safe_open
 from benchmarks.machine import machine
 from benchmarks.reproduce import task
 from benchmarks.reproduce.records import Compute, Point, Record, flops
-from benchmarks.reproduce.study import BATCH, Cell, Kind, Pool, Study
+from benchmarks.reproduce.study import BATCH, Cell, Kind, Pool, Study, StudyError
 from verl_relift.quickstart.summary import PACKAGES
 
 POINTS = 4  # of a learning curve, the last one at the end
@@ -81,6 +81,9 @@ def command(study: Study, cell: Cell, folders: Folders, before: Record | None) -
 
     Args:
         before: record of the cell that has to be done before, if there is one.
+
+    Raises:
+        StudyError: the weights to start from are gone.
     """
     run, test = folders.run(cell.name), folders.data / task.TEST
     if cell.method.kind is Kind.EVALUATE:
@@ -96,7 +99,12 @@ def command(study: Study, cell: Cell, folders: Folders, before: Record | None) -
         steps = cell.method.passes * count // BATCH
     model = folders.base(cell)
     if cell.method.starts_there:
-        model = next(folders.run(before.cell).glob("global_step_*/actor/model/huggingface"))
+        model = next(folders.run(before.cell).glob("global_step_*/actor/model/huggingface"), None)
+        if model is None:
+            raise StudyError(
+                f"{folders.run(before.cell)} has no weights, which {cell.name} starts from: remove "
+                f"{folders.record(before.cell)} to train them again"
+            )
     followed = any(m.starts_there and m.after == cell.method.name for m in study.methods)
     return [
         *("verl_relift.train", "--config-name", "quickstart"),

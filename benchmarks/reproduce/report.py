@@ -116,7 +116,8 @@ def _compute(study: Study, cells: Sequence[Record]) -> str:
             "## Compute",
             "Means per cell. Tokens trained on count prompts. FLOPs are 6 per parameter and token trained on and 2 per "
             "parameter and token generated or passed through for its old log-probability; evaluations are not in it. "
-            "What SFT, then RL did in its first stage counts in its row, but not in its seconds.",
+            "What SFT, then RL did in its first stage counts in its row, but not in its seconds, which are of the wall "
+            "clock, start-up and evaluations included, with whatever ran beside the cell.",
             table(header, rows),
         ]
     )

@@ -210,6 +210,22 @@ def test_a_record_of_other_settings_is_refused(tmp_path):
         running.done(shorter, plan(shorter), folders)
 
 
+def test_weights_that_are_gone_are_named(tmp_path):
+    chosen = Cell(MAIN.method("sft_then_rl"), MAIN.bases[0], 1)
+    with pytest.raises(StudyError, match="sft-a-seed1 has no weights"):
+        cell.command(MAIN, chosen, cell.Folders(tmp_path), make_record("sft", 0.5))
+
+
+def test_the_command_of_the_second_stage_starts_from_the_first_ones_weights(tmp_path):
+    folders = cell.Folders(tmp_path)
+    weights = folders.run("sft-a-seed1") / "global_step_240" / "actor" / "model" / "huggingface"
+    weights.mkdir(parents=True)
+    chosen = Cell(MAIN.method("sft_then_rl"), MAIN.bases[0], 1)
+    arguments = cell.command(MAIN, chosen, folders, make_record("sft", 0.5))
+    assert f"actor_rollout_ref.model.path={weights}" in arguments
+    assert {"recipe=grpo", "data.seed=1", "trainer.save_freq=-1", "trainer.test_freq=20"} <= set(arguments)
+
+
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
     """A study whose cells are small programs; `failing` names those that end with status 1, `started` every start."""
