@@ -1,9 +1,8 @@
-"""The whole training loop against TRL's: ``python -m benchmarks.loop --output DIR [--only NAME ...] [key=value ...]``
+"""The whole training loop against TRL's: ``python -m benchmarks.loop --output DIR [--only NAME ...]``
 
 Both train the same model on the same questions with the same number of rollouts, reward and algorithm (GRPO; TRL has
 no ReLIFT), each with the first two cores, one after the other, turn by turn, in one run. TRL runs in several settings
-side by side; the ratio is against the fastest of them. ``key=value`` are overrides of our configuration. `make bench`
-installs TRL.
+side by side; the ratio is against the fastest of them. `make bench` installs TRL.
 
 `quickstart`: the quickstart's base model and task, 64 questions x 8 rollouts of at most 64 tokens.
 `twenty_million`: a Qwen2 of 19M random parameters and 268 tokens. It draws nearly uniformly from them, so that the end
@@ -177,6 +176,7 @@ def measure(case: Case, folder: Path, warm_up: int, rounds: int) -> tuple[dict[s
     data, model = prepare(case, folder)
     steps = (warm_up + rounds) * case.steps + 1  # one more than they get turns for
     run = folder / OURS
+    # Without the number of threads, which our command chooses itself.
     inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     loops = {OURS: (our_command(our_overrides(case, data, model, run, steps)), inherited)}
     for setting in case.trl:
@@ -250,23 +250,23 @@ def main() -> int:
     parser.add_argument("--steps", type=int, help="of a turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side that count")
     parser.add_argument("--warm-up", type=int, default=2, help="rounds before them")
-    parser.add_argument("overrides", nargs="*", help="key=value, of our configuration")
+    parser.add_argument("--ours", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of our configuration")
     options = parser.parse_args()
     if not TRL.is_dir():
         parser.error(f"{TRL} is missing: run `make bench`")
     report = Report()
     report.add(f"# The training loop against TRL's, {datetime.now(UTC):%Y-%m-%d}\n")
-    command = ["python -m benchmarks.loop --output DIR --only", *options.only, f"--rounds {options.rounds}"]
-    command += options.overrides
-    report.add(f"{machine()}, of which {CORES} cores are used; {versions()}.\n\nCommand: `{' '.join(command)}`\n")
+    arguments = ["DIR" if argument == str(options.output) else argument for argument in sys.argv[1:]]
+    report.add(f"{machine()}; each side uses {CORES} cores; {versions()}.\n")
+    report.add(f"Command: `{' '.join(['python -m benchmarks.loop', *arguments])}`\n")
     reached = True
     with on_cores(CORES):
         for name in options.only:
             case = CASES[name] if options.steps is None else replace(CASES[name], steps=options.steps)
-            case = replace(case, overrides=(*case.overrides, *options.overrides))
+            case = replace(case, overrides=(*case.overrides, *options.ours))
             turns, parts = measure(case, options.output / name, options.warm_up, options.rounds)
             reached &= write(report, case, turns, parts)
-    (options.output / "report.md").write_text("\n".join(report.lines).rstrip() + "\n")
+            (options.output / "report.md").write_text("\n".join(report.lines).rstrip() + "\n")
     return 0 if reached else 1
 
 
