@@ -11,15 +11,16 @@ import pytest
 from omegaconf import OmegaConf
 
 import verl_relift
+from benchmarks.reproduce import __main__ as reproduce
 from benchmarks.reproduce import agreement, cell, records, report, task
 from benchmarks.reproduce import run as running
-from benchmarks.reproduce.__main__ import reduced
 from benchmarks.reproduce.claims import Claim, Verdict, demonstration_share, evaluate_claims
 from benchmarks.reproduce.estimates import difference, spread, summarise, t_quantile
 from benchmarks.reproduce.records import Compute, Point, Record, of_method
 from benchmarks.reproduce.study import (
     BATCH,
     MAIN,
+    REDUCED_METHODS,
     STUDIES,
     Cell,
     Kind,
@@ -112,9 +113,9 @@ def test_ready_waits_for_the_predecessor():
 
 
 def test_the_reduced_study_is_part_of_the_whole():
-    assert {c.name for c in plan(reduced(MAIN))} < {c.name for c in plan(MAIN)}
-    for c in plan(reduced(MAIN)):
-        assert cell.settings(reduced(MAIN), c) == cell.settings(MAIN, c)
+    assert {c.name for c in plan(reproduce.reduced(MAIN))} < {c.name for c in plan(MAIN)}
+    for c in plan(reproduce.reduced(MAIN)):
+        assert cell.settings(reproduce.reduced(MAIN), c) == cell.settings(MAIN, c)
 
 
 def composed(*overrides: str):
@@ -382,6 +383,22 @@ def test_levels_where_all_cells_are_equal_keep_the_sampling_error_of_their_quest
 def test_a_record_that_cannot_judge_is_refused(recorded, message):
     with pytest.raises(StudyError, match=message):
         agreement.compare(many("relift", {"a": [0.8]}), recorded)
+
+
+@pytest.mark.parametrize(("recorded", "status"), [(0.5, 0), (0.9, 1), (None, 2)])
+def test_the_status_of_the_reduced_command_is_the_outcome(fake, monkeypatch, tmp_path, capsys, recorded, status):
+    """Its cells have .5 on every level."""
+    if recorded is not None:
+        accuracies = {base.name: [recorded - 0.01, recorded, recorded + 0.01] for base in MAIN.bases}
+        kept = [record for method in REDUCED_METHODS for record in many(method, accuracies)]
+        records.write(tmp_path / "kept" / "main.jsonl", kept)
+    arguments = ["--output", str(tmp_path), "--reduced", "--record", str(tmp_path / "kept")]
+    monkeypatch.setattr("sys.argv", ["reproduce", *arguments])
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert reproduce.main() == status
+    output = capsys.readouterr()
+    assert output.out.count("DISAGREES") == (len(REDUCED_METHODS) * len(agreement.COMPARED) if status == 1 else 0)
+    assert ("no record to compare with" in output.err) == (status == 2)
 
 
 # ---- the report ----
