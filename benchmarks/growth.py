@@ -197,9 +197,9 @@ def _time_add(size: int) -> float:
 
 
 def _time_add_full(size: int) -> float:
-    """After as many evictions again, as in a long run."""
+    """After many evictions, as in a long run."""
     buffer = _filled(size, capacity=size)
-    for i in range(size // 2):
+    for i in range(min(size // 2, 10_000)):
         buffer.add(_demonstration(size + i))
     return _time_adds(buffer, 2 * size)
 
