@@ -5,7 +5,7 @@ no ReLIFT), each with the first two cores, one after the other, turn by turn, in
 side by side; the ratio is against the fastest of them. `make bench` installs TRL.
 
 `quickstart`: the quickstart's base model and task, 64 questions x 8 rollouts of at most 64 tokens.
-`twenty_million`: a Qwen2 of 19M random parameters and 268 tokens. It draws nearly uniformly from them, so that the end
+`twenty_million`: a Qwen2 of 19M random parameters and 264 tokens. It draws nearly uniformly from them, so that the end
 of sequence comes with about the same probability after every token: lengths are spread geometrically, up to 512.
 """
 
