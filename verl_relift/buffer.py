@@ -1,8 +1,9 @@
 """The waiting room between the rollouts and the supervised update."""
 
-from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -36,7 +37,7 @@ class DemonstrationBuffer:
 
     def __init__(self, settings: BufferSettings):
         self._settings = settings
-        self._waiting: dict[str, Demonstration] = {}  # insertion order is the order of use
+        self._waiting: OrderedDict[str, Demonstration] = OrderedDict()  # oldest first
         self.evicted: Counter[Evicted] = Counter()
 
     def __len__(self) -> int:
@@ -56,7 +57,7 @@ class DemonstrationBuffer:
         self._waiting[demonstration.question] = demonstration
         capacity = self._settings.capacity
         if capacity is not None and len(self._waiting) > capacity:
-            del self._waiting[next(iter(self._waiting))]
+            self._waiting.popitem(last=False)
             self.evicted[Evicted.CAPACITY] += 1
 
     def renew(self, question: str, step: int) -> None:
@@ -93,26 +94,26 @@ class DemonstrationBuffer:
         """
         if count > len(self._waiting):
             raise ValueError(f"{count} demonstrations asked for, {len(self._waiting)} waiting")
-        questions = list(self._waiting)
         match self._settings.order:
             case BufferOrder.FIFO:
-                questions = questions[:count]
+                questions = list(islice(self._waiting, count))
             case BufferOrder.LIFO:
-                questions = questions[::-1][:count]
+                questions = list(islice(reversed(self._waiting), count))
             case BufferOrder.RANDOM:
-                questions = rng.sample(questions, count)
+                questions = rng.sample(list(self._waiting), count)
         return [self._waiting.pop(question) for question in questions]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types, for the checkpoint."""
         return {
-            "waiting": [asdict(demonstration) for demonstration in self._waiting.values()],
+            # vars, not asdict: that would copy every token id.
+            "waiting": [dict(vars(demonstration)) for demonstration in self._waiting.values()],
             "evicted": {reason.value: count for reason, count in self.evicted.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Replace the content by what :meth:`state_dict` returned."""
-        self._waiting = {}
+        self._waiting = OrderedDict()
         for item in state["waiting"]:
             demonstration = Demonstration(
                 question=item["question"],

@@ -2,6 +2,7 @@
 attention that takes packed (THD) input. Plain torch, so they run on CPU and on CUDA alike."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -75,16 +76,20 @@ class LocalDotProductAttention(MegatronModule):
             q, k, v = (t.permute(1, 2, 0, 3) for t in (query, key, value))
             return self._attend(q, k, v).permute(2, 0, 1, 3).reshape(s, b, -1)
 
-        index, rows, width = _padded_layout(packed_seq_params, query.device)
-        dense = rows * width == query.shape[0]
+        layout = _group_by_length(packed_seq_params, query.device)
 
-        def pad(t: Tensor) -> Tensor:
-            if not dense:
-                t = t.new_zeros(rows * width, *t.shape[1:]).index_copy(0, index, t)
-            return t.view(rows, width, *t.shape[1:]).transpose(1, 2)
+        def groups(t: Tensor) -> list[Tensor]:
+            if layout.index is not None:
+                t = t.new_zeros(layout.slots, *t.shape[1:]).index_copy(0, layout.index, t)
+            parts = t.split([rows * width for rows, width in layout.groups])
+            return [
+                part.view(rows, width, *t.shape[1:]).transpose(1, 2)
+                for part, (rows, width) in zip(parts, layout.groups, strict=True)
+            ]
 
-        out = self._attend(pad(query), pad(key), pad(value)).transpose(1, 2).reshape(rows * width, -1)
-        return out if dense else out.index_select(0, index)
+        attended = [self._attend(*qkv) for qkv in zip(groups(query), groups(key), groups(value), strict=True)]
+        out = torch.cat([part.transpose(1, 2).flatten(0, 1).flatten(1) for part in attended])
+        return out if layout.index is None else out.index_select(0, layout.index)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """All [b, heads, s, d]."""
@@ -93,20 +98,56 @@ class LocalDotProductAttention(MegatronModule):
         )
 
 
-def _padded_layout(params: PackedSeqParams, device: torch.device) -> tuple[Tensor, int, int]:
-    """Where each packed token sits in a padded [rows, width] batch: (flat index [tokens] int64, rows, width).
+@dataclass(frozen=True)
+class _Groups:
+    """Packed sequences as batches of similar lengths, each padded to its longest.
 
-    Kept on ``params``: every layer of a micro-batch asks for the same one.
+    One batch padded to the longest of all would spend most of its products on padding, which grows with the square of
+    the length; one call per sequence would spend its time on calls where sequences are short and many.
     """
-    cached = getattr(params, "_relift_padded_layout", None)
+
+    groups: list[tuple[int, int]]  # (rows, width) of each batch, longest first
+    index: Tensor | None  # [tokens] int64, where each token sits in the batches laid end to end; None: where it is
+
+    @property
+    def slots(self) -> int:
+        return sum(rows * width for rows, width in self.groups)
+
+
+# Of a batch's width; at most 1 - SHORTEST**2 of the attention's products are padding, and lengths from 1 to L make
+# no more than log(L) / log(1 / SHORTEST) batches.
+SHORTEST = 7 / 8
+
+
+def _group_by_length(params: PackedSeqParams, device: torch.device) -> _Groups:
+    """Kept on ``params``: every layer of a micro-batch asks for the same one."""
+    cached = getattr(params, "_relift_groups", None)
     if cached is None:
         starts = params.cu_seqlens_q_padded if params.cu_seqlens_q_padded is not None else params.cu_seqlens_q
-        lengths = starts.diff().to(device=device, dtype=torch.int64)
-        rows, width = lengths.numel(), int(lengths.max())
-        inside = torch.arange(width, device=device) < lengths[:, None]
-        cached = (inside.flatten().nonzero().squeeze(1), rows, width)
-        params._relift_padded_layout = cached
+        cached = _make_groups(starts.diff().tolist(), device)
+        params._relift_groups = cached
     return cached
+
+
+def _make_groups(lengths: list[int], device: torch.device) -> _Groups:
+    """Groups of sequences that lie end to end in the given order."""
+    groups: list[tuple[int, int]] = []
+    first_slots, slots = [0] * len(lengths), 0
+    for i in sorted((i for i, length in enumerate(lengths) if length), key=lambda i: -lengths[i]):
+        rows, width = groups[-1] if groups else (0, 0)
+        if lengths[i] < SHORTEST * width or not groups:
+            groups.append((1, lengths[i]))
+        else:
+            groups[-1] = (rows + 1, width)
+        first_slots[i] = slots
+        slots += groups[-1][1]
+    repeats = torch.tensor(lengths)
+    shift = torch.tensor(first_slots) - (repeats.cumsum(0) - repeats)
+    tokens = torch.arange(sum(lengths))
+    index = tokens + shift.repeat_interleave(repeats)
+    if slots == len(tokens) and torch.equal(index, tokens):
+        return _Groups(groups, None)
+    return _Groups(groups, index.to(device))
 
 
 def use_local_modules(spec):

@@ -35,8 +35,10 @@ def install_after_import() -> None:
     after_import("megatron.core.optimizer.distrib_optimizer", _patch_distributed_optimizer)
     after_import("megatron.core.dist_checkpointing.strategies.filesystem_async", _save_without_processes)
     after_import("megatron.core.dist_checkpointing.exchange_utils", _exchange_on_cpu)
+    after_import("megatron.core.models.common.language_module.language_module", _tie_embeddings_on_cpu)
     after_import("verl.workers.engine.megatron.transformer_impl", _register_engines)
     after_import("verl.workers.config.engine", _accept_fp32)
+    after_import("verl.models.mcore.util", _unbind_once)
 
 
 # ---- torch as Megatron's modules see it ------------------------------------------------------------------------------
@@ -248,6 +250,14 @@ def _save_without_processes(module: ModuleType) -> None:
     module._get_write_results_queue = _get_write_results_queue
 
 
+def _tie_embeddings_on_cpu(module: ModuleType) -> None:
+    """Where the first and the last pipeline stage share their embeddings, Megatron moves them to CUDA to compare."""
+    language_module = module.LanguageModule
+    language_module.setup_embeddings_and_output_layer = _with_cuda_as_identity(
+        language_module.setup_embeddings_and_output_layer
+    )
+
+
 # ---- verl's Megatron engine ------------------------------------------------------------------------------------------
 
 
@@ -275,3 +285,33 @@ def _accept_fp32(engine_config: ModuleType) -> None:
         object.__setattr__(self, "dtype", dtype)
 
     config.__post_init__ = check_all_but_fp32
+
+
+class _Rows:
+    """A nested tensor whose rows are looked up, not made anew from all of it at every index."""
+
+    def __init__(self, nested: torch.Tensor):
+        self._nested = nested
+        self._rows = nested.unbind()
+
+    def __getattr__(self, name: str):
+        return getattr(self._nested, name)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        return self._rows[row]
+
+
+def _unbind_once(util: ModuleType) -> None:
+    """verl packs a micro-batch row by row, and torch unbinds the whole nested tensor for each: quadratic in the rows.
+
+    With a hundred short sequences in a micro-batch that is a quarter of an update.
+    """
+    pack = util.preprocess_thd_engine
+
+    @functools.wraps(pack)
+    def preprocess_thd_engine(input_ids, *args, **kwargs):
+        packed, *rest = pack(_Rows(input_ids), *args, **kwargs)
+        # It returns its argument on pipeline stages behind the first.
+        return input_ids if isinstance(packed, _Rows) else packed, *rest
+
+    util.preprocess_thd_engine = preprocess_thd_engine
