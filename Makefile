@@ -2,6 +2,8 @@
 # make quickstart  train, evaluate, export and try a small model
 # make test        what CI runs; make test-slow is the long lane
 # make check-requirements  does the GPU stack of requirements.txt resolve
+# make bench       how fast, against what (DATA=folder with gsm8k/ and olympiadbench/: grading too)
+# make reproduce   a part of the reproduction study, against its record
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -20,7 +22,7 @@ RESOLVE_GPU := pip compile -q --config-file requirements.uv.toml --python-versio
   --no-emit-find-links --no-emit-index-url --no-header --no-annotate \
   --only-binary :all: --no-binary flash-attn --no-binary transformer-engine-torch --no-binary antlr4-python3-runtime requirements.in
 
-.PHONY: help install lock lock-gpu check-requirements quickstart test test-slow lint clean
+.PHONY: help install lock lock-gpu check-requirements quickstart test test-slow bench reproduce lint clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -56,6 +58,17 @@ test: install
 
 test-slow: install
 	$(PY) -m pytest -q tests -m "slow and not gpu"
+
+bench: install
+	$(UV) pip install -q --python $(PY) --no-deps --target $(VENV)/bench -r benchmarks/requirements.txt
+	mkdir -p outputs/bench
+	$(PY) -m benchmarks.engine --output outputs/bench/engine.md
+	$(PY) -m benchmarks.step --output outputs/bench/step --record outputs/bench/step.md
+	$(if $(DATA),$(PY) -m benchmarks.grading --data "$(DATA)" --only speed --output outputs/bench/grading.md)
+	$(PY) -m benchmarks.loop --output outputs/bench/loop
+
+reproduce: install
+	$(PY) -m benchmarks.reproduce --output outputs/reproduce --reduced
 
 lint: install
 	$(PY) -m ruff check .
