@@ -61,6 +61,7 @@ class ReLIFTTrainer(PPOTrainerSync):
     def __init__(self, config: DictConfig):
         super().__init__(config)
         self.settings = ReLIFTSettings.from_mapping(OmegaConf.to_container(config.relift, resolve=True))
+        self.global_steps = 0  # verl's; what fails before it is set fails in step 0
         self.buffer = DemonstrationBuffer(self.settings.buffer)
         self.sft_updates = 0
         self.sft_tokens = 0  # trained on in supervised updates, prompts included, each epoch's batch once
