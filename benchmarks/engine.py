@@ -202,7 +202,8 @@ def bench_sync(report: Report, folder: Path) -> None:
     report.add("## Weight synchronization against a copy through shared memory\n")
     model, job = folder / "sync", f"benchmark-{os.getpid()}"
     save_model(SHAPES["20M"], model)
-    handle = f"ipc:///tmp/rl-colocate-zmq-{job}-replica-0-rank-0.sock"  # where verl's worker extension looks
+    # Where verl's worker extension looks.
+    handle = f"ipc://{tempfile.gettempdir()}/rl-colocate-zmq-{job}-replica-0-rank-0.sock"
     with (
         Side("benchmarks.engine_worker", str(model), "1", "false") as engine,
         Side("benchmarks.weight_receiver", str(model), job) as receiver,

@@ -15,7 +15,7 @@ from verl_relift.rollout.weight_sync import unique_job_id, with_unique_job_id
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
 job = ray.get_runtime_context().get_job_id()
 task = ray.remote(num_cpus=1)(unique_job_id)
-handle = with_unique_job_id(f"ipc:///tmp/rl-colocate-zmq-{job}-replica-0-rank-1.sock")
+handle = with_unique_job_id(f"ipc:///run/rl-colocate-zmq-{job}-replica-0-rank-1.sock")
 print(job, unique_job_id(), ray.get(task.remote()), handle, flush=True)
 sys.stdin.read()
 """
@@ -39,11 +39,11 @@ def test_clusters_on_one_host_have_different_names():
     assert mine == in_task
     assert mine != other
     assert handle != other_handle
-    assert handle == f"ipc:///tmp/rl-colocate-zmq-{mine}-replica-0-rank-1.sock"
+    assert handle == f"ipc:///run/rl-colocate-zmq-{mine}-replica-0-rank-1.sock"
     assert len(handle) < 107  # what the kernel allows of a socket's path
 
 
 def test_a_name_of_another_form_is_refused(monkeypatch):
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_job_id=lambda: "01000000"))
     with pytest.raises(ValueError, match="01000000"):
-        with_unique_job_id("ipc:///tmp/another-name.sock")
+        with_unique_job_id("ipc:///run/another-name.sock")
