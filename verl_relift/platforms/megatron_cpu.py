@@ -302,10 +302,7 @@ class _Rows:
 
 
 def _unbind_once(util: ModuleType) -> None:
-    """verl packs a micro-batch row by row, and torch unbinds the whole nested tensor for each: quadratic in the rows.
-
-    With a hundred short sequences in a micro-batch that is a quarter of an update.
-    """
+    """verl packs a micro-batch row by row, and torch unbinds the whole nested tensor for each: quadratic in the rows."""
     pack = util.preprocess_thd_engine
 
     @functools.wraps(pack)
