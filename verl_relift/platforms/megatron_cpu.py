@@ -302,7 +302,7 @@ class _Rows:
 
 
 def _unbind_once(util: ModuleType) -> None:
-    """verl packs a micro-batch row by row, and torch unbinds the whole nested tensor for each: quadratic in the rows."""
+    """verl packs a micro-batch row by row, and torch unbinds the nested tensor for each: quadratic in the rows."""
     pack = util.preprocess_thd_engine
 
     @functools.wraps(pack)
