@@ -82,14 +82,11 @@ def make_sequences(rollouts: Rollouts, vocabulary: int) -> list[Sequence]:
     return sequences
 
 
-def save_model(shape: Shape, folder: Path) -> None:
-    """Write a randomly initialised model, with the quickstart's tokenizer, which no figure uses."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+def configuration(shape: Shape):
+    """The `Qwen2Config` of a shape, with untied embeddings."""
+    from transformers import Qwen2Config
 
-    from verl_relift.quickstart.base_model import build_tokenizer
-
-    torch.manual_seed(7)
-    config = Qwen2Config(
+    return Qwen2Config(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=shape.ffn,
@@ -103,5 +100,14 @@ def save_model(shape: Shape, folder: Path) -> None:
         eos_token_id=1,
         pad_token_id=0,
     )
-    Qwen2ForCausalLM(config).float().save_pretrained(folder)
+
+
+def save_model(shape: Shape, folder: Path) -> None:
+    """Write a randomly initialised model, with the quickstart's tokenizer, which no figure uses."""
+    from transformers import Qwen2ForCausalLM
+
+    from verl_relift.quickstart.base_model import build_tokenizer
+
+    torch.manual_seed(7)
+    Qwen2ForCausalLM(configuration(shape)).float().save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)

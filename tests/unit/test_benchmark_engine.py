@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.engine_batch import ROLLOUTS, SHAPES, Rollouts, make_sequences
+from benchmarks.engine_batch import ROLLOUTS, SHAPES, Rollouts, configuration, make_sequences
 from benchmarks.growth import Curve, fit_slope
 from benchmarks.matrix_work import attention_flops, linear_flops, linears
 
@@ -23,19 +23,11 @@ def test_a_curve_steeper_than_its_theory_is_worse(exponent, verdict):
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_linear_layers_are_those_of_the_model(name):
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen2ForCausalLM
 
     shape = SHAPES[name]
-    config = Qwen2Config(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.ffn,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-    )
     with torch.device("meta"):
-        model = Qwen2ForCausalLM(config)
+        model = Qwen2ForCausalLM(configuration(shape))
     weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
     assert sum(x.count * x.inputs * x.outputs for x in linears(shape)) == weights
     assert linear_flops(shape, tokens=10) == 6 * weights * 10
