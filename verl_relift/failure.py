@@ -4,26 +4,73 @@ When a process dies, the others fail because of it, and Ray reports whichever it
 """
 
 import re
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 _PING_SECONDS = 5.0
 
+# From a server's death until the workers are ended: a trainer that waits for the server itself fails before.
+_GRACE_SECONDS = 5.0
+
 
 class RunFailed(RuntimeError):
     """Training cannot go on. The message is one line: what failed, when, why."""
 
 
-def explain(error: Exception, actors: Iterable[tuple[str, ray.actor.ActorHandle]], step: int) -> str:
+Actors = Iterable[tuple[str, ray.actor.ActorHandle]]  # what it is to the user, its handle
+
+
+@contextmanager
+def workers_end_with(workers: Actors, servers: Actors) -> Iterator[list[str]]:
+    """While in the context, end ``workers`` when one of ``servers`` has died.
+
+    A worker that hands weights to a dead server waits for ever, and the trainer waits for the worker.
+
+    Yields:
+        What died, a line each, as it is noticed; for :func:`explain`.
+    """
+    servers, deaths, left = list(servers), [], threading.Event()
+
+    def watch() -> None:
+        calls = {server.lifetime.remote(): name for name, server in servers}
+        ended = []
+        while not ended:
+            ended, _ = ray.wait(list(calls), timeout=1.0)
+            if left.is_set():
+                return
+        for call in ended:
+            try:
+                ray.get(call)
+            except RayActorError as death:
+                deaths.append(_died(calls[call], death))
+        if not left.wait(_GRACE_SECONDS):
+            for _, worker in workers:
+                ray.kill(worker)
+
+    thread = threading.Thread(target=watch, name="server-watch", daemon=True)
+    if servers:
+        thread.start()
+    try:
+        yield deaths
+    finally:
+        left.set()
+        if servers:
+            thread.join()
+
+
+def explain(error: Exception, actors: Actors, step: int, deaths: Sequence[str] = ()) -> str:
     """Why ``error`` came about, in one line: the actor that died if one did, else the error itself.
 
     Args:
-        actors: (what it is to the user, its handle).
+        actors: every process that the run depends on.
         step: the step that was running.
+        deaths: those already known; what died after them died because of them.
     """
-    deaths = [f"{name} died: {_reason(death)}" for name, death in _dead(list(actors))]
+    deaths = deaths or [_died(name, death) for name, death in _dead(list(actors))]
     return f"step {step}: {'; '.join(deaths) or _root(error)}"
 
 
@@ -40,6 +87,10 @@ def _dead(actors: list[tuple[str, ray.actor.ActorHandle]]) -> Iterable[tuple[str
             yield name, death
         except RayError:
             continue
+
+
+def _died(name: str, death: RayActorError) -> str:
+    return f"{name} died: {_reason(death)}"
 
 
 def _reason(death: RayActorError) -> str:

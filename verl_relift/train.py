@@ -49,7 +49,7 @@ def run(config: DictConfig) -> None:
 def _train(config: DictConfig) -> None:
     import transfer_queue as tq
 
-    from .failure import RunFailed, explain
+    from .failure import RunFailed, explain, workers_end_with
     from .rollout import server
     from .rollout.manager import shut_down
     from .supervised import SupervisedTrainer
@@ -60,12 +60,15 @@ def _train(config: DictConfig) -> None:
     server.register()
     trainer = (SupervisedTrainer if config.relift.supervised_only else ReLIFTTrainer)(config)
     succeeded = False
+    deaths: list[str] = []
     try:
         trainer.init()
-        trainer.fit(_rollout_manager(config, trainer))
+        with workers_end_with(trainer.workers(), trainer.servers()) as deaths:
+            trainer.fit(_rollout_manager(config, trainer))
         succeeded = True
     except Exception as error:
-        raise RunFailed(explain(error, trainer.actors(), trainer.global_steps)) from error
+        actors = [*trainer.workers(), *trainer.servers()]
+        raise RunFailed(explain(error, actors, trainer.global_steps, deaths)) from error
     finally:
         trainer.close()
         if trainer.logger is not None:

@@ -454,13 +454,15 @@ class ReLIFTTrainer(PPOTrainerSync):
         self.train_dataloader.load_state_dict(torch.load(folder / "data.pt", weights_only=True))
         self.load_state_dict(json.loads(path.read_text()))
 
-    def actors(self) -> list[tuple[str, ray.actor.ActorHandle]]:
-        """Every process that the run depends on, with a name for people."""
-        group, servers = getattr(self, "actor_rollout_wg", None), getattr(self, "llm_server_manager", None)
-        return [
-            *((f"training worker {rank}", worker) for rank, worker in enumerate(group.workers if group else [])),
-            *((f"vLLM server {i}", handle) for i, handle in enumerate(servers.server_handles if servers else [])),
-        ]
+    def workers(self) -> list[tuple[str, ray.actor.ActorHandle]]:
+        """The training workers, each with a name for people; none before they are started."""
+        group = getattr(self, "actor_rollout_wg", None)
+        return [(f"training worker {rank}", worker) for rank, worker in enumerate(group.workers if group else [])]
+
+    def servers(self) -> list[tuple[str, ray.actor.ActorHandle]]:
+        """The vLLM servers, likewise."""
+        manager = getattr(self, "llm_server_manager", None)
+        return [(f"vLLM server {i}", server) for i, server in enumerate(manager.server_handles if manager else [])]
 
     def close(self) -> None:
         """End what runs beside the trainer."""

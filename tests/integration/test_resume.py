@@ -86,15 +86,17 @@ def test_killed_and_resumed_is_bit_equal(task, tmp_path, layout, update):
 def test_a_dead_worker_ends_the_run_with_its_cause_and_a_restart_goes_on(task, tmp_path):
     """One run with --max-restarts: a training worker is killed, then vLLM's engine; it comes to its end by itself.
 
-    vLLM's engine is a fork of the server's actor and has the name that it had then.
+    The engine dies during a save, so that it is the workers, which hand it weights next, that wait for it. (It is a
+    fork of the server's actor and has the name that it had then.)
     """
     run = tmp_path / "run"
     process = start("quickstart", run, *task, "trainer.save_freq=1", options=("--max-restarts", "2"))
     log = run.with_suffix(".log")
     try:
         seen: dict[int, psutil.Process] = {}
-        for steps, victim in ((2, "ray::WorkerDict"), (4, "launch_server")):
-            wait_until(lambda steps=steps: len(records(run)) >= steps, process, run)
+        instants = (lambda: len(records(run)) >= 2, lambda: (run / "global_step_5.partial").exists())
+        for instant, victim in zip(instants, ("ray::WorkerDict", "launch_server"), strict=True):
+            wait_until(instant, process, run)
             training = family(process)[1]
             before = {p.pid: p for p in training.children(recursive=True)}
             seen.update(before)

@@ -56,6 +56,10 @@ class GroupServer(vLLMHttpServer):
             self._watch = asyncio.create_task(self._end_with_engine())
         return result
 
+    async def lifetime(self) -> None:
+        """Never returns: the call fails when this process ends."""
+        await asyncio.Event().wait()
+
     async def _end_with_engine(self) -> None:
         """Calls that the engine was to answer would wait for ever, and with them the trainer."""
         while not self.engine.errored:
