@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,18 @@ class MetricsFile:
 
     One JSON object a line: ``step`` (int), ``time`` (Unix seconds), and one entry per metric, null where the value is
     not finite. A run that resumes after step N drops the lines of later steps, which it is about to make again.
+    ``then`` is called after each line.
     """
 
-    def __init__(self, tracking: Any, path: Path, resume_step: int):
-        self._tracking = tracking
+    def __init__(self, tracking: Any, path: Path, resume_step: int, then: Callable[[], None] = lambda: None):
+        self._tracking, self._then = tracking, then
         path.parent.mkdir(parents=True, exist_ok=True)
         self._keep_until(path, resume_step)
         self._file = open(path, "a", buffering=1)  # noqa: SIM115  closed in finish()
 
     @classmethod
-    def beside(cls, tracking: Any, folder: str, resume_step: int) -> "MetricsFile":
-        return cls(tracking, Path(folder) / METRICS, resume_step)
+    def beside(cls, tracking: Any, folder: str, resume_step: int, then: Callable[[], None]) -> "MetricsFile":
+        return cls(tracking, Path(folder) / METRICS, resume_step, then)
 
     @staticmethod
     def _keep_until(path: Path, step: int) -> None:
@@ -61,6 +63,7 @@ class MetricsFile:
             if number is not None or _is_nan(value):
                 record[name] = number
         self._file.write(json.dumps(record) + "\n")
+        self._then()
 
     def finish(self, exit_code: int = 0) -> None:
         """Close the trackers and the file."""

@@ -77,6 +77,7 @@ class ReLIFTTrainer(PPOTrainerSync):
             self.teacher = Teacher(self.settings.teacher, Path(cache))
         self.stopped_after: int | None = None  # the step, if stopping was requested with steps left
         self._saved_step: int | None = None  # of the last checkpoint
+        self._committed_step: int | None = None  # of the last one that the tracker names
         self._startup: float | None = None  # seconds, until it has been logged
         self._metrics_file: runfolder.MetricsFile | None = None
         self._questions: dict[str, dict[str, Any]] = {}  # uid -> row of the data set, for the running step
@@ -384,7 +385,7 @@ class ReLIFTTrainer(PPOTrainerSync):
     @logger.setter
     def logger(self, tracking) -> None:
         self._metrics_file = runfolder.MetricsFile.beside(
-            tracking, self.config.trainer.default_local_dir, self.global_steps
+            tracking, self.config.trainer.default_local_dir, self.global_steps, self._commit_checkpoint
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -411,21 +412,31 @@ class ReLIFTTrainer(PPOTrainerSync):
             self.teacher.load_state_dict(state["teacher"])
 
     def _save_checkpoint(self) -> None:
-        """verl's layout plus ``relift/``; a crash at any instant leaves the last whole checkpoint in use."""
-        trainer = self.config.trainer
-        run = Path(trainer.default_local_dir)
+        """verl's layout plus ``relift/``, written beside the last whole checkpoint, which stays in use until then."""
+        run = Path(self.config.trainer.default_local_dir)
         folder = checkpoints.begin(run, self.global_steps)
-        remote = trainer.default_hdfs_dir and f"{trainer.default_hdfs_dir}/global_step_{self.global_steps}/actor"
-        # Old ones are removed below: verl would remove them before this one is whole.
+        hdfs = self.config.trainer.default_hdfs_dir
+        remote = hdfs and f"{hdfs}/global_step_{self.global_steps}/actor"
+        # Old ones are removed later: verl would remove them before this one is whole.
         self.actor_rollout_wg.save_checkpoint(str(folder / "actor"), remote, self.global_steps, max_ckpt_to_keep=None)
         self.actor_rollout_wg.save_extra(str(folder / "relift"))
         torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
         runfolder.write_atomically(folder / STATE_FILE, json.dumps(self.state_dict()))
-        folder = checkpoints.commit(run, self.global_steps)
         self._saved_step = self.global_steps
-        checkpoints.prune(run, trainer.max_actor_ckpt_to_keep)
+
+    def _commit_checkpoint(self) -> None:
+        """Put the checkpoint just saved into use, if there is one.
+
+        Called when the step's metrics are written: a run that resumes after the step would not write them again.
+        """
+        if self._committed_step == self._saved_step:
+            return
+        run = Path(self.config.trainer.default_local_dir)
+        folder = checkpoints.commit(run, self._saved_step)
+        self._committed_step = self._saved_step
+        checkpoints.prune(run, self.config.trainer.max_actor_ckpt_to_keep)
         self.checkpoint_callback.on_save(
-            trainer=self, global_step=self.global_steps, checkpoint_dir=str(folder), async_save=False
+            trainer=self, global_step=self._saved_step, checkpoint_dir=str(folder), async_save=False
         )
 
     def _load_checkpoint(self) -> None:

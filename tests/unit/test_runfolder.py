@@ -36,6 +36,14 @@ def test_every_record_is_a_line_and_goes_to_verl_too(tmp_path):
     assert recorder.logged[0][0] == 1 and recorder.finished == 7
 
 
+def test_what_follows_a_record_finds_it_written(tmp_path):
+    path, found = tmp_path / "metrics.jsonl", []
+    metrics = MetricsFile(Recorder(), path, resume_step=0, then=lambda: found.append(len(lines(path))))
+    metrics.log({"loss": 1.0}, step=1)
+    metrics.log({"loss": 2.0}, step=2)
+    assert found == [1, 2]
+
+
 def test_a_resumed_run_drops_the_steps_it_makes_again(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
