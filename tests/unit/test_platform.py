@@ -73,6 +73,54 @@ def test_vllm_still_throws_weights_away_after_packing():
     assert "dispatch_cpu_unquantized_gemm(layer, remove_weight=True)" in source
 
 
+def test_one_rank_of_vllm_is_in_its_engines_process_and_two_are_not(tmp_path):
+    result = run_python(
+        f"""
+        from verl_relift.quickstart.random_model import main
+        import sys
+        sys.argv[1:] = ["--output", "{tmp_path}"]
+        main()
+        from vllm import EngineArgs
+        for size in (1, 2):
+            arguments = EngineArgs(model="{tmp_path}", tensor_parallel_size=size, distributed_executor_backend="mp")
+            print("backend", arguments.create_engine_config().parallel_config.distributed_executor_backend)
+        """
+    )
+    found = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("backend ")]
+    assert found == ["uni", "mp"], result.stderr[-3000:]
+
+
+def test_who_waits_for_a_message_of_vllm_sleeps():
+    result = run_python(
+        """
+        import threading, time
+        from verl_relift.platforms import vllm_cpu
+        vllm_cpu.install()
+        from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
+        writer = MessageQueue(1, 1)
+        reader = MessageQueue.create_from_handle(writer.export_handle(), 0)
+        ready = threading.Thread(target=reader.wait_until_ready)
+        ready.start()
+        writer.wait_until_ready()
+        ready.join()
+        got = []
+        threading.Thread(target=lambda: got.extend(reader.dequeue() for _ in range(2)), daemon=True).start()
+        time.sleep(vllm_cpu._SPIN_SECONDS + 0.2)
+        writer.enqueue("first")
+        time.sleep(0.2)
+        before = time.process_time()
+        time.sleep(0.8)
+        print("busy", time.process_time() - before)
+        writer.enqueue("second")
+        time.sleep(0.2)
+        print("got", *got)
+        """
+    )
+    assert "got first second" in result.stdout, result.stderr[-3000:]
+    [busy] = [float(line.split()[1]) for line in result.stdout.splitlines() if line.startswith("busy ")]
+    assert busy < 0.3  # without the patch it spins for a second after each message
+
+
 def test_the_local_attention_equals_a_loop_over_sequences():
     from megatron.core.packed_seq_params import PackedSeqParams
     from megatron.core.transformer.transformer_config import TransformerConfig

