@@ -169,7 +169,9 @@ class ReLIFTTrainer(PPOTrainerSync):
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
-        if self.config.actor_rollout_ref.rollout.calculate_log_probs:
+        correction = self.config.algorithm.get("rollout_correction") or {}
+        recomputed = not correction.get("bypass_mode", False)
+        if recomputed and self.config.actor_rollout_ref.rollout.calculate_log_probs:
             # verl compares probabilities, which hides a difference on unlikely tokens.
             fields = ["old_log_probs", "rollout_log_probs"]
             data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
