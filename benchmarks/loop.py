@@ -62,6 +62,13 @@ class Case:
     trl: tuple[TRLSetting, ...]
 
 
+# Two training ranks and two vLLM servers, each with a core. `bypass_mode`: one update per batch leaves nothing to
+# correct for, so that, as with TRL, no pass of its own computes the log-probabilities before the update.
+OUR_WAY = (
+    "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
+    "algorithm.rollout_correction.bypass_mode=true",
+)
 CASES = {
     "quickstart": Case(
         title="Quickstart's base model",
@@ -73,21 +80,24 @@ CASES = {
         learning_rate=1e-6,
         steps=2,
         overrides=(
+            *OUR_WAY,
             "actor_rollout_ref.rollout.max_num_seqs=512",
             "actor_rollout_ref.rollout.engine_kwargs.vllm.num_gpu_blocks_override=1024",
         ),
-        trl=(TRLSetting(1, 1, 128), TRLSetting(1, 2, 128), TRLSetting(2, 1, 128)),
+        trl=(TRLSetting(1, 2, 128), TRLSetting(2, 1, 128), TRLSetting(2, 1, 256)),
     ),
     "twenty_million": Case(
         title="19M parameters, responses of up to 512 tokens",
         bar=2.0,
         model=("verl_relift.quickstart.random_model", "--hidden-size", "512", "--layers", "8"),
-        questions=8,
+        questions=4,
         rollouts=8,
         max_tokens=512,
         learning_rate=1e-7,
         steps=1,
         overrides=(
+            *OUR_WAY,
+            "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=4096",
             "actor_rollout_ref.rollout.max_num_seqs=64",
             "actor_rollout_ref.rollout.engine_kwargs.vllm.num_gpu_blocks_override=512",
         ),
@@ -215,14 +225,16 @@ def write(report: Report, case: Case, turns: dict[str, list[Turn]], parts: dict[
     for name, side in turns.items():
         rates = [
             Spread.of([turn.seconds_per_step for turn in side]).text(2),
+            Spread.of([turn.cpu_seconds / turn.steps for turn in side]).text(2),
             Spread.of([turn.response_rate for turn in side]).text(0),
             Spread.of([turn.token_rate for turn in side]).text(0),
             speed_ratio(turns[OURS], side).text(2),
             f"{max(turn.idle_cpu_share for turn in side):.1%}",
         ]
         rows.append((name, *rates))
-    header = ("side", "seconds a step", "response tokens/s", "prompt and response tokens/s", "our speed over it")
-    report.table((*header, "a core's time the waiting sides used, at most"), rows)
+    rates = ("response tokens/s", "prompt and response tokens/s", "our speed over it")
+    idle = "a core's time the waiting sides used, at most"
+    report.table(("side", "seconds a step", "core-seconds a step", *rates, idle), rows)
     rows = []
     for name, side in turns.items():
         lengths = [length for turn in side for length in turn.work.response_lengths]

@@ -46,12 +46,14 @@ class Work:
 class Turn:
     """A turn of ``steps`` steps: its wall-clock seconds and its work.
 
-    ``idle_cpu_share``: processor seconds that the loops without the turn used meanwhile, over the turn's seconds.
+    ``cpu_seconds``: processor seconds of the loop, over all its processes. ``idle_cpu_share``: those that the loops
+    without the turn used meanwhile, over the turn's seconds.
     """
 
     steps: int
     seconds: float
     work: Work
+    cpu_seconds: float = 0.0
     idle_cpu_share: float = 0.0
 
     @property
@@ -204,12 +206,13 @@ class Side:
         Raises:
             LoopFailed: it ended, or takes too long.
         """
-        before = sum(side.cpu_seconds() for side in idle)
+        own, others = self.cpu_seconds(), sum(side.cpu_seconds() for side in idle)
         start = time.monotonic()
         self._player.send(steps)
         work = self._finished(TURN_LIMIT_S)
         seconds = time.monotonic() - start
-        return Turn(steps, seconds, work, (sum(side.cpu_seconds() for side in idle) - before) / seconds)
+        own, others = self.cpu_seconds() - own, sum(side.cpu_seconds() for side in idle) - others
+        return Turn(steps, seconds, work, own, others / seconds)
 
     def cpu_seconds(self) -> float:
         """Processor seconds of the loop's processes that live."""

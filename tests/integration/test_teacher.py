@@ -10,10 +10,14 @@ import time
 import urllib.error
 import urllib.request
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from data_preprocess.arithmetic import SHAPES, enumerate_shape, make_split
+from tests.integration.launch import finish, kill, records, wait_until
+from tests.integration.launch import start as start_training
 from verl_relift.demonstrations.teacher import Failure, Teacher, TeacherQuestion
 from verl_relift.quickstart.base_model import build_model, build_tokenizer, pretrain
 from verl_relift.rewards import grade
@@ -215,6 +219,53 @@ def test_wrong_cut_and_refused(start, held_out):
     assert {result.failure for result in answers(start(max_tokens=4), right)} == {Failure.TRUNCATED}
     assert {result.failure for result in answers(start(model="another"), right)} == {Failure.REFUSED}
     assert {result.failure for result in answers(start(max_tokens=CONTEXT + 1), right)} == {Failure.REFUSED}
+
+
+@pytest.mark.slow
+def test_training_on_a_teachers_solutions(server, tmp_path):
+    """The data have no solution. Training does not wait for the server, is killed, and goes on with what it had."""
+    data, base, run = tmp_path / "data", tmp_path / "base", tmp_path / "run"
+    for arguments in (
+        ["data_preprocess.arithmetic", "--output", data, "--train-size", "256", "--eval-size", "8"],
+        ["verl_relift.quickstart.base_model", "--data", data, "--output", base, "--steps", "150"],
+    ):
+        subprocess.run([sys.executable, "-m", *map(str, arguments)], check=True, capture_output=True)
+    table = pq.read_table(data / "train.parquet")
+    column = table.schema.get_field_index("target")
+    field = table.schema.field(column)
+    pq.write_table(table.set_column(column, field, pa.nulls(len(table), field.type)), data / "train.parquet")
+    overrides = (
+        f"data.train_files={data}/train.parquet",
+        f"data.val_files={data}/test.parquet",
+        "data.train_batch_size=8",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=8",
+        f"actor_rollout_ref.model.path={base}",
+        "relift.demonstrations.source=teacher",
+        f"relift.teacher.base_url={server.base_url}",
+        f"relift.teacher.model={MODEL}",
+        "relift.sft.batch_size=4",
+        "trainer.resume_mode=auto",
+        "trainer.save_freq=1",
+    )
+    process = start_training("quickstart", run, *overrides, "trainer.total_training_steps=1000")
+    try:
+        server.signal(signal.SIGSTOP)
+        wait_until(lambda: len(records(run)) >= 4, process, run)
+        still = records(run)[-1]
+        assert still["relift/teacher/asked"] > 0 == still["relift/teacher/answered"] == still["relift/sft_updates"]
+        server.signal(signal.SIGCONT)
+        wait_until(lambda: records(run)[-1]["relift/sft_updates"] >= 2, process, run)
+    finally:
+        server.signal(signal.SIGCONT)
+        kill(process)
+    killed = records(run)[-1]
+    steps = killed["step"] + 4
+    again = finish(start_training("quickstart", run, *overrides, f"trainer.total_training_steps={steps}"), run)
+    assert [record["step"] for record in again] == list(range(1, steps + 1))
+    last = again[-1]
+    assert last["relift/teacher/verified"] >= last["relift/demonstrations_accepted"] >= killed["relift/sft_updates"] * 4
+    assert last["relift/teacher/asked"] >= killed["relift/teacher/asked"]
+    assert last["relift/demonstrations_used"] >= killed["relift/demonstrations_used"] >= 8
 
 
 def test_a_server_that_stands_still_and_then_dies(start, server, held_out):
