@@ -261,7 +261,7 @@ def _data(config: DictConfig) -> Iterator[str]:
             tokenizer=config.actor_rollout_ref.model.tokenizer_path or config.actor_rollout_ref.model.path,
             max_prompt_tokens=data.max_prompt_length,
             max_target_tokens=config.relift.demonstrations.max_tokens if config.relift.enable else None,
-            demonstrations=config.relift.enable,
+            demonstrations=config.relift.enable and config.relift.demonstrations.source == Source.DATASET,
             sample=GRADED_ROWS,
             allowed=allowed,
         )

@@ -109,9 +109,9 @@ class ReLIFTTrainer(PPOTrainerSync):
         super()._init_dataloader()
         if not self.settings.enable:
             return
-        column = self.settings.demonstrations.column
-        tables = self.train_dataset.dataframe.with_format("arrow").iter(10_000)
-        self.available = sum(len(table) - table[column].null_count for table in tables)
+        column, rows = self.settings.demonstrations.column, self.train_dataset.dataframe
+        if column in rows.column_names:  # with a teacher it need not be
+            self.available = sum(len(t) - t[column].null_count for t in rows.with_format("arrow").iter(10_000))
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         batch = super()._next_train_batch(num_prompts)
@@ -124,11 +124,12 @@ class ReLIFTTrainer(PPOTrainerSync):
         if not self.settings.enable:
             return batch
         column = self.settings.demonstrations.column
-        columns = [list(batch[name]) for name in (column, "reward_model", "raw_prompt")]
+        targets = list(batch[column]) if column in batch else [None] * len(batch)
+        columns = (targets, list(batch["reward_model"]), list(batch["raw_prompt"]))
         names = ("target", "reward_model", "messages")
         self._questions |= {uid: dict(zip(names, row, strict=True)) for uid, *row in zip(uids, *columns, strict=True)}
         # Needed here only, and only for the hardest questions: no reason to copy it n times through TransferQueue.
-        batch.pop(column)
+        batch.pop(column, None)
         return batch
 
     def on_train_begin(self) -> None:

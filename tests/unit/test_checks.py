@@ -113,6 +113,17 @@ def test_settings_that_cannot_work(folder, override, message):
     assert "Traceback" not in str(error.value)
 
 
+def test_data_without_solutions_need_a_teacher(folder, tmp_path):
+    rows = pq.read_table(folder / "train.parquet").drop_columns(["target"])
+    pq.write_table(rows, tmp_path / "train.parquet")
+    files = f"data.train_files={tmp_path}/train.parquet"
+    with pytest.raises(ConfigurationError, match=r"column target: no such column.* or a teacher"):
+        check(configuration(folder, files))
+    teacher = ("relift.teacher.base_url=http://127.0.0.1:1/v1", "relift.teacher.model=m")
+    for source in ("teacher", "dataset_then_teacher"):
+        check(configuration(folder, files, f"relift.demonstrations.source={source}", *teacher))
+
+
 def test_data_parallel_size_must_divide_the_supervised_batch(folder):
     config = configuration(
         folder, "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1", "relift.sft.batch_size=15"
