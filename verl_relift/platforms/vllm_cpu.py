@@ -4,6 +4,10 @@
   weight update then has nothing to load into. Here they keep it, at the cost of holding it twice.
 * Processes: inside a Ray actor vLLM spawns its engine and workers, and each imports everything again (10 to 20 CPU
   seconds). Without CUDA there is no reason against forking them.
+* One rank: vLLM gives its only worker a process of its own, so that it can choose the worker's OpenMP threads; here
+  they are chosen for all processes. In the engine's process the worker needs no messages.
+* Several ranks: for a second after each message a worker spins on the next one, on a core that the engine, which is to
+  send it, or training could use. Here it sleeps between two looks.
 """
 
 import functools
@@ -16,7 +20,8 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
-_SPIN_SECONDS = 1.0
+# Between two looks for a message: a few of them are a small part of the shortest step.
+_POLL_SECONDS = 1e-4
 
 
 def install() -> None:
@@ -80,21 +85,9 @@ def _one_process_for_one_rank() -> None:
 
 
 def _sleep_between_messages() -> None:
-    from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
+    from vllm.distributed.device_communicators import shm_broadcast
 
-    wait = SpinCondition.wait
-    if getattr(wait, "_sleeps", False):
-        return
-
-    @functools.wraps(wait)
-    def sleeping_wait(self, timeout_ms=None) -> None:
-        # The first reads spin as always: who has just subscribed may miss the message that would wake it.
-        if time.monotonic() > vars(self).setdefault("_began", time.monotonic()) + _SPIN_SECONDS:
-            self.busy_loop_s = 0.0
-        wait(self, timeout_ms)
-
-    sleeping_wait._sleeps = True
-    SpinCondition.wait = sleeping_wait
+    shm_broadcast.sched_yield = functools.partial(time.sleep, _POLL_SECONDS)
 
 
 class _EngineProcess(multiprocessing.context.ForkProcess):
