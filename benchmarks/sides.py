@@ -1,6 +1,7 @@
 """The sides of a comparison as processes that live through it and work only when they are asked.
 
-A request and its answer are a line of JSON each. The worker calls :func:`serve`, the benchmark holds a :class:`Side`.
+A request is a line of JSON on stdin, its answer one on a pipe of its own: libraries print to stdout. The worker calls
+:func:`serve`, the benchmark holds a :class:`Side`.
 """
 
 import json
@@ -10,8 +11,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
+_ANSWERS = "SIDE_ANSWERS"  # environment variable: the descriptor to answer on
 _ENVIRONMENT = {"VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -31,16 +33,21 @@ class Side:
             "WORLD_SIZE": str(ranks),
         }
         self._name = " ".join([module, *arguments])
-        self._processes = [
-            subprocess.Popen(
+        self._processes, self._answers = [], []
+        for rank in range(ranks):
+            ours, theirs = os.pipe()
+            self._answers.append(os.fdopen(ours))
+            ranked = {"RANK": str(rank), "LOCAL_RANK": str(rank), _ANSWERS: str(theirs)}
+            process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
-                env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                env={**environment, **ranked},
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=sys.stderr,
+                pass_fds=[theirs],
                 text=True,
             )
-            for rank in range(ranks)
-        ]
+            os.close(theirs)
+            self._processes.append(process)
 
     def ask(self, do: str, **arguments: Any) -> list[Any]:
         """The answer of every rank, asked at the same time."""
@@ -55,10 +62,10 @@ class Side:
 
     def receive(self) -> list[Any]:
         """The answer of every rank to what was asked first."""
-        return [self._answer(process) for process in self._processes]
+        return [self._answer(*pair) for pair in zip(self._processes, self._answers, strict=True)]
 
-    def _answer(self, process: subprocess.Popen) -> Any:
-        line = process.stdout.readline()
+    def _answer(self, process: subprocess.Popen, answers: IO[str]) -> Any:
+        line = answers.readline()
         if not line:
             raise RuntimeError(f"{self._name} ended with status {process.wait()}; its error is above")
         return json.loads(line)
@@ -72,17 +79,17 @@ class Side:
         for process in self._processes:
             process.kill()
             process.wait()
+        for answers in self._answers:
+            answers.close()
 
 
 def serve(start: Callable[[], Mapping[str, Callable[..., Any]]]) -> None:
-    """Answer requests by the functions that ``start`` returns, until stdin ends. What else prints goes to stderr."""
-    answers, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
-    os.dup2(2, 1)
+    """Answer requests by the functions that ``start`` returns, until stdin ends."""
     functions = start()
-    for line in sys.stdin:
-        request = json.loads(line)
-        answer = functions[request.pop("do")](**request)
-        print(json.dumps(answer), file=answers, flush=True)
+    with os.fdopen(int(os.environ[_ANSWERS]), "w") as answers:
+        for line in sys.stdin:
+            request = json.loads(line)
+            print(json.dumps(functions[request.pop("do")](**request)), file=answers, flush=True)
 
 
 def _free_port() -> int:
