@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import verl  # noqa: F401  loads the platform plugin
+from megatron.core.tensor_parallel import VocabParallelEmbedding
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import McoreActorConfig, McoreOptimizerConfig
@@ -63,9 +64,21 @@ class Worker:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = LEARNING_RATE
         self._vocabulary = self._engine.model_config.hf_config.vocab_size
+        self._positions = 0  # that the model has computed on
+        for chunk in self._engine.module:
+            for module in chunk.modules():
+                if isinstance(module, VocabParallelEmbedding):
+                    module.register_forward_pre_hook(self._count)
+
+    def _count(self, module: torch.nn.Module, arguments: tuple) -> None:
+        self._positions += arguments[0].numel()
 
     def update(self, rollouts: dict[str, int], max_tokens: int) -> dict[str, float]:
-        """One actor update: forward, backward, clipping, AdamW. Seconds, loss, norm of the gradient."""
+        """One actor update: forward, backward, clipping, AdamW.
+
+        Returns:
+            seconds; on the first rank also loss, norm of the gradient, and positions computed on, padding included.
+        """
         data = to_tensordict(make_sequences(Rollouts(**rollouts), self._vocabulary), max_tokens)
         config = McoreActorConfig(
             strategy="megatron",
@@ -77,10 +90,14 @@ class Worker:
         )
         with self._engine.train_mode():
             dist.barrier()
+            self._positions = 0
             started = time.perf_counter()
             output = self._engine.train_batch(data, partial(ppo_loss, config=config))
             taken = time.perf_counter() - started
-        return {"seconds": taken, "loss": sum(output["loss"]), "grad_norm": float(output["metrics"]["grad_norm"])}
+        if not self._engine.is_mp_src_rank_with_outputs():
+            return {"seconds": taken}
+        norm = float(output["metrics"]["grad_norm"])
+        return {"seconds": taken, "loss": sum(output["loss"]), "grad_norm": norm, "positions": self._positions}
 
     def log_prob(self, rollouts: dict[str, int], max_tokens: int) -> dict[str, float]:
         """Seconds for the log-probs of every token."""
