@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -103,8 +104,10 @@ def test_every_question_is_hardest_and_the_supervised_loss_falls(finished):
     _, records = finished
     assert [record["step"] for record in records] == list(range(1, STEPS + 1))
     assert all(record["relift/hardest_fraction"] == 1.0 for record in records)
-    assert records[-1]["relift/sft_updates"] == STEPS
-    losses = [record["relift/sft_loss"] for record in records]
+    # One demonstration of the slice is too long, so that a step may leave the buffer one short.
+    assert records[-1]["relift/sft_updates"] >= STEPS - 1
+    assert records[-1]["relift/sft_updates"] == records[-1]["relift/demonstrations_accepted"] // 8
+    losses = [record["relift/sft_loss"] for record in records if "relift/sft_loss" in record]
     assert losses[-1] < losses[0] - 0.1, losses
 
 
@@ -119,7 +122,8 @@ def test_tensorboard_and_wandb_get_the_metrics_of_relift(finished):
     run, records = finished
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
-    assert [event.step for event in events.Scalars("relift/sft_loss")] == [record["step"] for record in records]
+    updated = [record["step"] for record in records if "relift/sft_loss" in record]
+    assert [event.step for event in events.Scalars("relift/sft_loss")] == updated
     assert list((run / "wandb").glob("offline-run-*/*.wandb"))
 
 
@@ -165,7 +169,12 @@ def test_ctrl_c_leaves_no_process_and_no_shared_memory(prepared, tmp_path):
     before = shared_memory()
     run = tmp_path / "interrupted"
     process = subprocess.Popen(
-        command(prepared, run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command(prepared, run),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        # Tests that a shell has put into the background ignore it, and their children with them.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     family: dict[int, psutil.Process] = {}
     try:
