@@ -101,7 +101,7 @@ CASES = {
             "actor_rollout_ref.rollout.max_num_seqs=64",
             "actor_rollout_ref.rollout.engine_kwargs.vllm.num_gpu_blocks_override=512",
         ),
-        # Two processes, as is faster above; with more settings or larger micro-batches the sides do not fit in 24 GB.
+        # Two processes, as is faster above. Two settings with micro-batches of 16 did not fit in 24 GB beside ours.
         trl=(TRLSetting(2, 1, 8),),
     ),
 }
