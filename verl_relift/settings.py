@@ -76,6 +76,13 @@ class LRSchedule(StrEnum):
     COSINE = "cosine"
 
 
+class OldLogProbs(StrEnum):
+    """Where the log-probs before an RL update come from, to which its probability ratios are relative."""
+
+    RECOMPUTE = "recompute"  # a pass of their own, as in verl
+    FROM_UPDATE = "from_update"  # the update's own pass: the same numbers, where a batch is one update
+
+
 @dataclass(frozen=True)
 class TriggerSettings:
     """Which questions give a demonstration."""
@@ -257,6 +264,7 @@ class ReLIFTSettings:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     sft: SFTSettings = field(default_factory=SFTSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    old_log_probs: OldLogProbs = OldLogProbs.RECOMPUTE
 
     def __post_init__(self):
         capacity = self.buffer.capacity

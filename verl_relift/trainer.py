@@ -42,13 +42,16 @@ from .buffer import Demonstration, DemonstrationBuffer
 from .demonstrations.verify import Question, Rejected, make_demonstration
 from .hardest import group_accuracy, is_hardest
 from .schedule import sft_learning_rate, updates_due
-from .settings import Overlong, ReLIFTSettings, Select, SFTMode, SFTOptimizer, Source
+from .settings import OldLogProbs, Overlong, ReLIFTSettings, Select, SFTMode, SFTOptimizer, Source
 
 logger = logging.getLogger(__name__)
 
 # Between two looks at TransferQueue while rollouts are generated, seconds. verl's two seconds would be most of a step
 # of a small model.
 POLL_INTERVAL = 0.05
+
+# Columns of a step's rollouts that no loss reads: workers would fetch them like all others.
+_NOT_FOR_WORKERS = {"uid", "extra_fields", "rm_scores", "num_turns", "returns", "data_source", "reward_model"}
 
 _ACTOR_ROLES = {Role.Actor, Role.ActorRollout, Role.ActorRolloutRef}
 
@@ -61,6 +64,10 @@ class ReLIFTTrainer(PPOTrainerSync):
     def __init__(self, config: DictConfig):
         super().__init__(config)
         self.settings = ReLIFTSettings.from_mapping(OmegaConf.to_container(config.relift, resolve=True))
+        self._log_probs_of_update = self.settings.old_log_probs is OldLogProbs.FROM_UPDATE
+        if self._log_probs_of_update:
+            # verl compares rollouts with log-probs before the update even where it corrects nothing.
+            self.config.algorithm.rollout_correction = None
         self.global_steps = 0  # verl's; what fails before it is set fails in step 0
         self.buffer = DemonstrationBuffer(self.settings.buffer)
         self.sft_updates = 0
@@ -169,6 +176,8 @@ class ReLIFTTrainer(PPOTrainerSync):
         return super()._balance_batch(batch, metrics, *args, **kwargs)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self._log_probs_of_update:
+            return batch
         batch = super()._compute_old_log_prob(batch, metrics)
         correction = self.config.algorithm.get("rollout_correction") or {}
         recomputed = not correction.get("bypass_mode", False)
@@ -184,19 +193,33 @@ class ReLIFTTrainer(PPOTrainerSync):
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if not self.settings.enable:
-            return super()._update_actor(batch, metrics)
+            return self._rl_update(batch, metrics)
         splicing = self.settings.sft.mode is SFTMode.SPLICE
         with marked_timer("collect_hardest", self.timing_raw):
             self._collect_hardest(batch, metrics)
             if splicing:
                 self._splice()
-        batch = super()._update_actor(batch, metrics)
+        batch = self._rl_update(batch, metrics)
         if splicing:
             self._spliced_metrics(metrics)
         else:
             with marked_timer("update_actor_sft", self.timing_raw):
                 self._interleave(metrics)
         self._count(metrics)
+        return batch
+
+    def _rl_update(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        """Step 5, verl's."""
+        if batch.fields:
+            batch.fields = [name for name in batch.fields if name not in _NOT_FOR_WORKERS]
+        batch = super()._update_actor(batch, metrics)
+        if self._log_probs_of_update:
+            # Under the names that a pass of their own gives them.
+            if "actor/entropy_loss" in metrics:
+                metrics["actor/entropy"] = metrics["actor/entropy_loss"]
+            for name in ("rollout_probs_diff_max", "rollout_log_probs_diff_max"):
+                if f"actor/{name}" in metrics:
+                    metrics[f"training/{name}"] = metrics.pop(f"actor/{name}")
         return batch
 
     def _collect_hardest(self, batch: KVBatchMeta, metrics: dict) -> None:

@@ -15,6 +15,7 @@ from verl.single_controller.base.decorator import Dispatch, make_nd_compute_data
 from verl.utils import tensordict_utils as tu
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.engine_workers import ActorRolloutRefWorker
+from verl.workers.utils.padding import response_from_nested
 
 from ..rollout.weight_sync import with_unique_job_id
 from .losses import supervised_loss
@@ -44,6 +45,24 @@ def _engine_loss(model_output: dict, data: TensorDict, dp_group=None, *, entropy
     return weight * result.loss * dp_size, metrics
 
 
+def _relative_to_own(loss_fn, model_output: dict, data: TensorDict, dp_group=None):
+    """``loss_fn`` with old log-probs that are those of its own pass, where the trainer has left them out.
+
+    The probability ratio is then 1 and its gradient that of the log-prob, as in the first update after a pass of
+    their own. Also measures how far the rollouts' log-probs are from them.
+    """
+    if "old_log_probs" in data:
+        return loss_fn(model_output=model_output, data=data, dp_group=dp_group)
+    old = response_from_nested(model_output["log_probs"].detach(), data["response_mask"])
+    data["old_log_probs"] = old
+    loss, metrics = loss_fn(model_output=model_output, data=data, dp_group=dp_group)
+    if "rollout_log_probs" in data:
+        ours, theirs = old.values(), data["rollout_log_probs"].values()
+        for name, difference in (("log_probs", ours - theirs), ("probs", ours.exp() - theirs.exp())):
+            metrics[f"rollout_{name}_diff_max"] = Metric(AggregationType.MAX, difference.abs().max())
+    return loss, metrics
+
+
 class ReLIFTWorker(ActorRolloutRefWorker):
     """``ActorRolloutRefWorker`` with supervised updates, and with what an exact resume needs beyond verl's part."""
 
@@ -56,6 +75,8 @@ class ReLIFTWorker(ActorRolloutRefWorker):
     def init_model(self) -> None:
         """As verl's, with a socket for the weights that no other run on the host uses."""
         super().init_model()
+        if self.actor is not None:
+            self.actor.set_loss_fn(partial(_relative_to_own, self.actor.loss_fn))
         if hasattr(self.rollout, "zmq_handle"):
             self.rollout.zmq_handle = with_unique_job_id(self.rollout.zmq_handle)
 

@@ -9,6 +9,8 @@ Nothing in this package is imported by the rest of verl_relift: the entry points
 | `post_import` | runs a patch right after the module it belongs to is imported, so that unused modules cost nothing |
 | `upstream` | the versions each patch was made for |
 | `cpu` | verl's `cpu` platform |
+| `verl_rollout` | verl's request router, started only where it is used |
+| `transfer_queue`, `packing_unit` | TransferQueue's columns as one buffer each |
 | `verl_cpu` | two gaps in verl on a platform without an accelerator |
 | `megatron_local`, `local_layers` | Megatron's local layer spec with packed sequences, for CPU and plain CUDA |
 | `megatron_cpu` | Megatron's hard-wired CUDA calls; its optimizer checkpoints without Transformer Engine |

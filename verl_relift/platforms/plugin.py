@@ -12,7 +12,7 @@ import traceback
 def _load() -> None:
     import torch
 
-    from . import megatron_local, upstream
+    from . import megatron_local, transfer_queue, upstream, verl_rollout
     from .post_import import after_import
 
     upstream.require("verl")
@@ -20,6 +20,9 @@ def _load() -> None:
     after_import("mbridge.core.llm_bridge", megatron_local.use_local_spec_without_transformer_engine)
     after_import("mbridge.core.bridge", megatron_local.map_local_spec_names)
     after_import("mbridge.core.util", megatron_local.know_removed_model_type)
+
+    transfer_queue.install_after_import()
+    after_import("verl.workers.rollout.llm_server", verl_rollout.start_router_when_asked)
 
     wanted = os.environ.get("VERL_PLATFORM", "").strip().lower()
     if wanted not in ("", "cpu") or (not wanted and torch.cuda.is_available()):

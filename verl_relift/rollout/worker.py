@@ -22,6 +22,11 @@ from ..prompts import prompt_token_ids
 from .server import Group, Rollout
 
 
+# Rollouts of one write, unless fewer are left: TransferQueue's work for a write and its columns is that of hundreds of
+# rows.
+WRITE_ROWS = 512
+
+
 class RolloutWorker:
     """Answers questions through the vLLM servers, grades the answers, stores both."""
 
@@ -73,7 +78,7 @@ class RolloutWorker:
             "top_p": source.top_p,
             "top_k": source.top_k,
             "max_tokens": self._rollout.response_length,
-            "logprobs": self._rollout.calculate_log_probs,
+            "logprobs": self._rollout.calculate_log_probs and not validate,
         }
 
     def _seeds(self, prompts: list[list[int]], global_steps: int) -> list[int] | None:
@@ -117,13 +122,14 @@ class RolloutWorker:
         return result if isinstance(result, dict) else {"score": float(result), "acc": float(result)}
 
     async def _store(self, stored: asyncio.Queue, count: int, partition: str, global_steps: int, validate: bool):
-        """Write groups as they come; those that finish during a write go together into the next."""
+        """Write groups as they come, WRITE_ROWS rollouts or more at a time."""
         done = 0
         while done < count:
-            items = [await stored.get()]
-            while not stored.empty():
-                items.append(stored.get_nowait())
-            done += len(items)
+            items, waiting = [], 0
+            while done < count and (waiting < WRITE_ROWS or not stored.empty()):
+                items.append(await stored.get())
+                waiting += len(items[-1][2].rollouts)
+                done += 1
             rows = [row for item in items for row in _rows(*item)]
             await tq.async_kv_batch_put(
                 keys=[f"{q['uid']}_{k}_0" for q, _, _, k, _, _ in rows],
@@ -141,15 +147,9 @@ class RolloutWorker:
         """The columns that verl's trainer and workers read, and no more: workers fetch all of them."""
         prompts = [torch.tensor(prompt) for _, prompt, *_ in rows]
         responses = [torch.from_numpy(rollout.token_ids) for *_, rollout, _ in rows]
-        input_ids = [torch.cat(pair) for pair in zip(prompts, responses, strict=True)]
-        masks = _jagged([torch.ones_like(r) for r in responses])
         fields = {
             "prompts": _jagged(prompts),
             "responses": _jagged(responses),
-            "input_ids": _jagged(input_ids),
-            "position_ids": _jagged([torch.arange(len(ids)) for ids in input_ids]),
-            "response_mask": masks,
-            "loss_mask": masks,
             "rm_scores": _jagged(
                 [_at_end(len(r), score["score"]) for r, (*_, score) in zip(responses, rows, strict=True)]
             ),
@@ -157,8 +157,13 @@ class RolloutWorker:
             "uid": NonTensorStack(*[question["uid"] for question, *_ in rows]),
             "extra_fields": NonTensorStack(*[{"reward_extra_info": score} for *_, score in rows]),
         }
-        if self._rollout.calculate_log_probs:
-            fields["rollout_log_probs"] = _jagged([torch.from_numpy(rollout.log_probs) for *_, rollout, _ in rows])
+        if not validate:
+            input_ids = [torch.cat(pair) for pair in zip(prompts, responses, strict=True)]
+            fields["input_ids"] = _jagged(input_ids)
+            fields["position_ids"] = _jagged([torch.arange(len(ids)) for ids in input_ids])
+            fields["response_mask"] = fields["loss_mask"] = _jagged([torch.ones_like(r) for r in responses])
+            if self._rollout.calculate_log_probs:
+                fields["rollout_log_probs"] = _jagged([torch.from_numpy(rollout.log_probs) for *_, rollout, _ in rows])
         if validate or self._keep_ground_truth:
             fields["reward_model"] = NonTensorStack(*[question["reward_model"] for question, *_ in rows])
             fields["data_source"] = NonTensorStack(*[question["data_source"] for question, *_ in rows])

@@ -1,0 +1,19 @@
+"""The process of TransferQueue's ``SimpleStorage`` that holds rows; see ``transfer_queue.py``."""
+
+from transfer_queue.storage.simple_storage import SimpleStorageUnit
+
+from .transfer_queue import pack, unpack
+
+
+class PackingStorageUnit(SimpleStorageUnit.__ray_metadata__.modified_class):
+    """Takes packed columns apart into rows when they are put, and packs rows when they are got."""
+
+    def _handle_put(self, message):
+        message.body["data"] = {name: unpack(column) for name, column in message.body["data"].items()}
+        return super()._handle_put(message)
+
+    def _handle_get(self, message):
+        response = super()._handle_get(message)
+        if "data" in response.body:
+            response.body["data"] = {name: pack(column) for name, column in response.body["data"].items()}
+        return response
