@@ -62,12 +62,10 @@ class Case:
     trl: tuple[TRLSetting, ...]
 
 
-# Two training ranks and two vLLM servers, each with a core. `bypass_mode`: one update per batch leaves nothing to
-# correct for, so that, as with TRL, no pass of its own computes the log-probabilities before the update.
+# Two training ranks and two vLLM servers, each with a core.
 OUR_WAY = (
     "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
     "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
-    "algorithm.rollout_correction.bypass_mode=true",
 )
 CASES = {
     "quickstart": Case(

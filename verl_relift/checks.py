@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from . import checkpoints
-from .settings import OldLogProbs, ReLIFTSettings, Schedule, SettingsError, SFTMode, SFTOptimizer, Source
+from .settings import ReLIFTSettings, Schedule, SettingsError, SFTMode, SFTOptimizer, Source
 
 # Rows of each parquet file whose answers are graded before training, evenly spaced; `data_preprocess.check` does all.
 GRADED_ROWS = 5000
@@ -175,30 +175,12 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} x rollout.n={rollout.n} rollouts must be divisible "
             f"by the data-parallel size {data_parallel}"
         )
-    if config.relift.old_log_probs == OldLogProbs.FROM_UPDATE:
-        yield from _several_updates(config)
     adaptive = config.relift.schedule.kind == Schedule.ADAPTIVE  # the other kinds round what waits down
     if config.relift.enable and adaptive and config.relift.sft.batch_size % data_parallel:
         yield (
             f"relift.sft.batch_size={config.relift.sft.batch_size} must be divisible by the data-parallel size "
             f"{data_parallel} ({world} GPUs / {ranks} of a model replica)"
         )
-
-
-def _several_updates(config: DictConfig) -> Iterator[str]:
-    """What keeps the log-probs of an update's own pass from being those before it, or needs them earlier."""
-    actor, correction = config.actor_rollout_ref.actor, config.algorithm.get("rollout_correction") or {}
-    settings = "relift.old_log_probs=from_update"
-    if actor.ppo_mini_batch_size != config.data.train_batch_size or actor.ppo_epochs != 1:
-        yield (
-            f"{settings} needs one update per batch: set actor_rollout_ref.actor.ppo_mini_batch_size to "
-            f"data.train_batch_size={config.data.train_batch_size} and ppo_epochs to 1, or relift.old_log_probs=recompute"
-        )
-    if config.algorithm.use_kl_in_reward:
-        yield f"{settings}: algorithm.use_kl_in_reward=true needs them before the update; use recompute"
-    wanted = [name for name in ("rollout_is", "rollout_rs", "bypass_mode") if correction.get(name)]
-    if wanted:
-        yield f"{settings}: algorithm.rollout_correction.{wanted[0]} is about other log-probs; use recompute"
 
 
 def _model(config: DictConfig) -> Iterator[str]:

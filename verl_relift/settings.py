@@ -76,13 +76,6 @@ class LRSchedule(StrEnum):
     COSINE = "cosine"
 
 
-class OldLogProbs(StrEnum):
-    """Where the log-probs before an RL update come from, to which its probability ratios are relative."""
-
-    RECOMPUTE = "recompute"  # a pass of their own, as in verl
-    FROM_UPDATE = "from_update"  # the update's own pass: the same numbers, where a batch is one update
-
-
 @dataclass(frozen=True)
 class TriggerSettings:
     """Which questions give a demonstration."""
@@ -264,7 +257,7 @@ class ReLIFTSettings:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     sft: SFTSettings = field(default_factory=SFTSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
-    old_log_probs: OldLogProbs = OldLogProbs.RECOMPUTE
+    reuse_log_probs: bool = True
 
     def __post_init__(self):
         capacity = self.buffer.capacity
@@ -304,6 +297,23 @@ class ReLIFTSettings:
             SettingsError: naming the first key that is unknown, of the wrong type or out of range.
         """
         return _build(cls, mapping, "relift")
+
+
+def reuses_log_probs(config: Any) -> bool:
+    """Whether an RL update takes the log-probs before it from its own pass, and none is made for them.
+
+    They are the same numbers where a batch is one update: the weights have not changed. Not where something else wants
+    them before the update.
+
+    Args:
+        config: the whole configuration.
+    """
+    actor, correction = config.actor_rollout_ref.actor, config.algorithm.get("rollout_correction") or {}
+    one_update = actor.ppo_mini_batch_size == config.data.train_batch_size and actor.ppo_epochs == 1
+    wanted_before = config.algorithm.use_kl_in_reward or any(
+        correction.get(name) for name in ("rollout_is", "rollout_rs", "bypass_mode")
+    )
+    return config.relift.reuse_log_probs and one_update and not wanted_before
 
 
 def _build(cls: type, mapping: dict[str, Any], path: str):

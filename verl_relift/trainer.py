@@ -42,7 +42,7 @@ from .buffer import Demonstration, DemonstrationBuffer
 from .demonstrations.verify import Question, Rejected, make_demonstration
 from .hardest import group_accuracy, is_hardest
 from .schedule import sft_learning_rate, updates_due
-from .settings import OldLogProbs, Overlong, ReLIFTSettings, Select, SFTMode, SFTOptimizer, Source
+from .settings import Overlong, ReLIFTSettings, Select, SFTMode, SFTOptimizer, Source, reuses_log_probs
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +64,8 @@ class ReLIFTTrainer(PPOTrainerSync):
     def __init__(self, config: DictConfig):
         super().__init__(config)
         self.settings = ReLIFTSettings.from_mapping(OmegaConf.to_container(config.relift, resolve=True))
-        self._log_probs_of_update = self.settings.old_log_probs is OldLogProbs.FROM_UPDATE
-        if self._log_probs_of_update:
+        self._reuses_log_probs = reuses_log_probs(self.config)
+        if self._reuses_log_probs:
             # verl compares rollouts with log-probs before the update even where it corrects nothing.
             self.config.algorithm.rollout_correction = None
         self.global_steps = 0  # verl's; what fails before it is set fails in step 0
@@ -163,6 +163,8 @@ class ReLIFTTrainer(PPOTrainerSync):
         self.total_training_steps = step  # what fit() compares before the next step
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch) -> None:
+        if self._reuses_log_probs:
+            timing_raw.pop("old_log_prob", None)  # no pass was made
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
         self._add_startup(metrics)
 
@@ -176,7 +178,7 @@ class ReLIFTTrainer(PPOTrainerSync):
         return super()._balance_batch(batch, metrics, *args, **kwargs)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        if self._log_probs_of_update:
+        if self._reuses_log_probs:
             return batch
         batch = super()._compute_old_log_prob(batch, metrics)
         correction = self.config.algorithm.get("rollout_correction") or {}
@@ -213,7 +215,7 @@ class ReLIFTTrainer(PPOTrainerSync):
         if batch.fields:
             batch.fields = [name for name in batch.fields if name not in _NOT_FOR_WORKERS]
         batch = super()._update_actor(batch, metrics)
-        if self._log_probs_of_update:
+        if self._reuses_log_probs:
             # Under the names that a pass of their own gives them.
             if "actor/entropy_loss" in metrics:
                 metrics["actor/entropy"] = metrics["actor/entropy_loss"]

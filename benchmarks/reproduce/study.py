@@ -162,7 +162,7 @@ METHODS = (
     Method("rl_with_sft_loss", "RL with SFT loss", Kind.RL, ("recipe=rl_with_sft_loss",)),
     Method("sft_then_rl", "SFT, then RL", Kind.RL, ("recipe=grpo",), after="sft", starts_there=True),
     # About the floating-point operations of ReLIFT's 80 steps; the report has the figures.
-    Method("sft_compute", "SFT, all demonstrations, compute of ReLIFT", Kind.SFT, _SFT, passes=13),
+    Method("sft_compute", "SFT, all demonstrations, compute of ReLIFT", Kind.SFT, _SFT, passes=10),
     Method(
         "sft_same_number", "SFT, as many demonstrations as ReLIFT, of all levels", Kind.SFT, _SFT,
         passes=3, pool=Pool.SAME_NUMBER, after="relift",

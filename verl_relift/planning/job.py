@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from ..settings import reuses_log_probs
 from .shapes import ModelShape, load
 
 LOG_PROBS, UPDATE, SUPERVISED = "log-probs", "update", "supervised"  # what a micro-batch is made for
@@ -45,7 +46,7 @@ class Training:
     separate_optimizer: bool = False
     param_offload: bool = False
     optimizer_offload: bool = False
-    log_probs: bool = True  # old log-probs are computed, not taken from vLLM
+    log_probs: bool = True  # old log-probs have a pass of their own
     reference: bool = False
     reference_offload: bool = False
 
@@ -155,7 +156,7 @@ def _training(config: DictConfig, transformer_engine: bool | None) -> Training:
         token_budget=budget,
         sft_token_budget=sft_budget or budget,
         log_prob_token_budget=config.actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu,
-        entropy=actor.entropy_coeff != 0,
+        entropy=actor.entropy_coeff != 0 or actor.calculate_entropy,
         fused_logits=bool(config.actor_rollout_ref.model.use_fused_kernels),
         sequence_parallel=bool(megatron.sequence_parallel) and tensor > 1,
         transformer_engine=transformer_engine and config.trainer.device == "cuda",
@@ -164,7 +165,7 @@ def _training(config: DictConfig, transformer_engine: bool | None) -> Training:
         separate_optimizer=relift.enable and relift.sft.optimizer == "separate",
         param_offload=bool(megatron.param_offload),
         optimizer_offload=bool(megatron.optimizer_offload),
-        log_probs=not config.algorithm.rollout_correction.bypass_mode,
+        log_probs=not (config.algorithm.rollout_correction.bypass_mode or reuses_log_probs(config)),
         reference=bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward),
         reference_offload=bool(config.actor_rollout_ref.ref.megatron.param_offload),
     )

@@ -21,7 +21,6 @@ from verl.utils.reward_score import default_compute_score
 from ..prompts import prompt_token_ids
 from .server import Group, Rollout
 
-
 # Rollouts of one write, unless fewer are left: TransferQueue's work for a write and its columns is that of hundreds of
 # rows.
 WRITE_ROWS = 512
