@@ -65,6 +65,8 @@ def train(folder: Path, size: Size, rounds: int, overrides: list[str]) -> list[d
         f"actor_rollout_ref.actor.ppo_mini_batch_size={size.questions}",
         f"actor_rollout_ref.rollout.n={size.n}",
         "actor_rollout_ref.rollout.max_num_seqs=128",
+        # As verl makes its step.
+        "relift.reuse_log_probs=false",
         # The recipe's value; the supervised update computes entropies too.
         "actor_rollout_ref.actor.entropy_coeff=0.001",
         f"relift.sft.batch_size={size.sft}",

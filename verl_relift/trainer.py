@@ -50,6 +50,9 @@ logger = logging.getLogger(__name__)
 # of a small model.
 POLL_INTERVAL = 0.05
 
+# For a batch of rollouts to be stored, seconds.
+WAIT_AT_MOST = 1.0
+
 # Columns of a step's rollouts that no loss reads: workers would fetch them like all others.
 _NOT_FOR_WORKERS = {"uid", "extra_fields", "rm_scores", "num_turns", "returns", "data_source", "reward_model"}
 
@@ -100,8 +103,10 @@ class ReLIFTTrainer(PPOTrainerSync):
         wait = replay_buffer._wait_for_next_poll
 
         def wait_and_watch(partition_id: str, last_debug_time: float) -> float:
-            if hasattr(self.agent_loop_manager, "raise_if_failed"):
-                self.agent_loop_manager.raise_if_failed()
+            if hasattr(self.agent_loop_manager, "wait_for_batch"):
+                # Every look asks TransferQueue about all rows; a batch that is stored needs no more than one.
+                waited = self.agent_loop_manager.wait_for_batch(WAIT_AT_MOST)
+                replay_buffer.poll_interval = 0.0 if waited else POLL_INTERVAL
             return wait(partition_id, last_debug_time)
 
         replay_buffer._wait_for_next_poll = wait_and_watch

@@ -18,7 +18,7 @@ from verl.workers.utils.losses import ppo_loss
 
 from tests.parity.batch import ENTROPY_COEFF, SPLICE_WEIGHT, SPLITS, make_batch, make_policy_inputs
 from verl_relift.actor.splice import accumulate_both
-from verl_relift.actor.worker import _engine_loss
+from verl_relift.actor.worker import _engine_loss, _relative_to_own
 
 
 def build_engine(model: str, tp: int, pp: int, distributed_optimizer: bool = False, sequence_parallel: bool = True):
@@ -121,6 +121,13 @@ def policy_inputs(engine, max_tokens: int):
     return data, partial(ppo_loss, config=config)
 
 
+def policy_reusing(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
+    """The RL loss whose old log-probs are those of its own pass."""
+    data, loss = policy_inputs(engine, max_tokens)
+    del data["old_log_probs"]
+    return gradients(engine, data, partial(_relative_to_own, loss))
+
+
 def spliced(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
     """The gradient of both losses, accumulated for one optimizer step; the demonstrations with SPLICE_WEIGHT."""
     sft = partial(_engine_loss, entropy_coeff=ENTROPY_COEFF, weight=SPLICE_WEIGHT)
@@ -159,7 +166,7 @@ def main() -> None:
     with engine.train_mode():
         losses = {
             loss.__name__: {max_tokens: loss(engine, max_tokens) for max_tokens in SPLITS}
-            for loss in (supervised, policy, spliced)
+            for loss in (supervised, policy, policy_reusing, spliced)
         }
     if engine.is_mp_src_rank_with_outputs():
         outputs = {name: list(value.unbind()) for name, value in inferred["model_output"].items()}

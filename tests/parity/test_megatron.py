@@ -1,5 +1,7 @@
 """Megatron through verl's engine against Hugging Face and plain PyTorch, fp32, on CPU processes over gloo."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -82,12 +84,16 @@ def test_exported_weights_equal_the_loaded_ones(results, kind, layout):
             assert torch.equal(tensor, model.state_dict()[name]), name
 
 
-def reference_policy_loss(model: torch.nn.Module) -> torch.Tensor:
-    """GRPO's clipped objective as a mean over all response tokens; dual clipping at 3 as verl has it."""
+def reference_policy_loss(model: torch.nn.Module, reusing: bool = False) -> torch.Tensor:
+    """GRPO's clipped objective as a mean over all response tokens; dual clipping at 3 as verl has it.
+
+    ``reusing``: the old log-probs are the model's own.
+    """
     total, tokens = 0.0, 0
     log_probs, _ = reference(model)
     for prompt, response, log_prob, old, advantage in zip(*make_batch(), log_probs, *make_policy_inputs(), strict=True):
         first, last = len(prompt) - 1, len(prompt) + len(response) - 1
+        old = log_prob[first:last].detach() if reusing else old
         ratio = (log_prob[first:last] - old).clamp(-20, 20).exp()
         loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2))
         total = total + torch.where(advantage < 0, torch.minimum(loss, -3.0 * advantage), loss).sum()
@@ -100,7 +106,12 @@ def reference_spliced_loss(model: torch.nn.Module) -> torch.Tensor:
     return reference_policy_loss(model) + SPLICE_WEIGHT * reference_loss(model)
 
 
-LOSSES = {"supervised": reference_loss, "policy": reference_policy_loss, "spliced": reference_spliced_loss}
+LOSSES = {
+    "supervised": reference_loss,
+    "policy": reference_policy_loss,
+    "policy_reusing": partial(reference_policy_loss, reusing=True),
+    "spliced": reference_spliced_loss,
+}
 
 
 @pytest.mark.parametrize("name", LOSSES)

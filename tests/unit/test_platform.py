@@ -1,5 +1,6 @@
 """The platform's patches: narrow, loud, and still needed."""
 
+import asyncio
 import importlib
 import os
 import subprocess
@@ -117,6 +118,33 @@ def test_who_waits_for_a_message_of_vllm_sleeps():
     assert "got first second" in result.stdout, result.stderr[-3000:]
     [busy] = [float(line.split()[1]) for line in result.stdout.splitlines() if line.startswith("busy ")]
     assert busy < 0.3  # without the patch it spins for a second after each message
+
+
+def test_verls_request_router_starts_with_its_first_client(monkeypatch):
+    llm_server = importlib.import_module("verl.workers.rollout.llm_server")
+    router = importlib.import_module("verl.workers.rollout.router")
+    started = []
+    monkeypatch.setattr(router, "get_router_handle", lambda **kwargs: started.append(kwargs) or "router")
+    manager = llm_server.LLMServerManager.__new__(llm_server.LLMServerManager)
+    manager.config, manager.rollout_config, manager._load_balancer_cls = None, None, None
+    manager.server_addresses, manager.server_handles = ["a"], ["handle"]
+    asyncio.run(manager._init_global_load_balancer())
+    assert started == []
+
+    class Client:
+        def __init__(self, config, load_balancer_handle):
+            self.router = load_balancer_handle
+
+    assert [manager.get_client(Client).router for _ in range(2)] == ["router", "router"]
+    assert [arguments["servers"] for arguments in started] == [{"a": "handle"}]
+
+
+def test_verl_still_starts_its_router_with_the_servers():
+    """The day this fails, `platforms/verl_rollout.py` can go."""
+    import inspect
+
+    llm_server = importlib.import_module("verl.workers.rollout.llm_server")
+    assert "await instance._init_global_load_balancer()" in inspect.getsource(llm_server.LLMServerManager.create)
 
 
 def test_the_local_attention_equals_a_loop_over_sequences():

@@ -7,7 +7,7 @@ to start, nothing to serialise, right for one node. With N > 0 there are N Ray a
 import asyncio
 import logging
 import threading
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
 import ray
@@ -64,19 +64,26 @@ class RolloutManager:
             if share:
                 self._pending.append(actor.generate.remote(share, step, validate))
 
-    def raise_if_failed(self) -> None:
-        """Raise what ended a worker of the running batch, if something did.
+    def wait_for_batch(self, seconds: float) -> bool:
+        """Wait until the running batch is stored, a worker has failed, or ``seconds`` have passed.
 
         The replay buffer waits for questions to finish; those of a dead worker never do.
+
+        Returns:
+            Whether there was something to wait for.
+
+        Raises:
+            Exception: what ended a worker.
         """
-        for work in self._pending:
-            if isinstance(work, Future):
-                if work.done():
-                    work.result()
-            else:
-                ready, _ = ray.wait([work], timeout=0)
-                if ready:
-                    ray.get(work)
+        running, self._pending = self._pending, []
+        if self._local is not None:
+            done, left = wait(running, timeout=seconds, return_when=FIRST_COMPLETED)
+        else:
+            done, left = ray.wait(running, timeout=seconds) if running else ([], [])
+        self._pending = list(left)
+        for work in done:
+            work.result() if isinstance(work, Future) else ray.get(work)
+        return bool(running)
 
 
 def shut_down(servers: list) -> None:
