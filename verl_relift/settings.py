@@ -313,7 +313,8 @@ def reuses_log_probs(config: Any) -> bool:
     wanted_before = config.algorithm.use_kl_in_reward or any(
         correction.get(name) for name in ("rollout_is", "rollout_rs", "bypass_mode")
     )
-    return config.relift.reuse_log_probs and one_update and not wanted_before
+    # An agent loop may make more rollouts of a question than n, which then are several updates.
+    return config.relift.reuse_log_probs and config.relift.rollout.batched and one_update and not wanted_before
 
 
 def _build(cls: type, mapping: dict[str, Any], path: str):
