@@ -3,10 +3,13 @@
 mbridge builds every model from Transformer Engine's layer spec and names weights after it. Where Transformer Engine
 is missing (CPU, or a CUDA machine without it) the local spec takes its place. The local spec keeps the layer norms as
 modules of their own, which Transformer Engine fuses into the linear layer behind them.
+
+Beside that, two things of mbridge that matter with any spec.
 """
 
 import functools
 import importlib.util
+from collections.abc import Callable
 from types import ModuleType
 
 from . import upstream
@@ -68,3 +71,23 @@ def know_removed_model_type(util: ModuleType) -> None:
     if not hasattr(util.ModelType, "encoder_and_decoder"):
         upstream.require("mbridge")
         util.ModelType = _ModelTypes(util.ModelType)
+
+
+def keep_to_one_stage(bridge: ModuleType) -> None:
+    """``mbridge.core.bridge``: with one pipeline stage no weight is broadcast over the stages.
+
+    mbridge gathers a description of every weight, broadcasts its name and then the weight itself, in groups of one
+    rank: several collectives for each weight of each synchronization.
+    """
+    for name in ("broadcast_from_megatron_pp", "broadcast_str_from_megatron_pp"):
+        setattr(bridge, name, _where_there_are_several_stages(getattr(bridge, name)))
+
+
+def _where_there_are_several_stages(broadcast: Callable) -> Callable:
+    @functools.wraps(broadcast)
+    def broadcast_over_stages(value):
+        from megatron.core import parallel_state
+
+        return value if parallel_state.get_pipeline_model_parallel_world_size() == 1 else broadcast(value)
+
+    return broadcast_over_stages

@@ -19,6 +19,7 @@ def _load() -> None:
     # The layer spec depends on Transformer Engine, not on the device.
     after_import("mbridge.core.llm_bridge", megatron_local.use_local_spec_without_transformer_engine)
     after_import("mbridge.core.bridge", megatron_local.map_local_spec_names)
+    after_import("mbridge.core.bridge", megatron_local.keep_to_one_stage)
     after_import("mbridge.core.util", megatron_local.know_removed_model_type)
 
     transfer_queue.install_after_import()

@@ -1,8 +1,8 @@
 """TransferQueue's ``SimpleStorage`` sends a column as one buffer, not as one buffer a row.
 
 It gives every row of every column a pickled header and a message frame of its own, on the way in and on the way out:
-with a dozen columns that is most of the driver's work in a step of short responses. Here a column of one-dimensional
-tensors travels as its values laid end to end and their lengths. What is stored, and everything else, is as before.
+with a dozen columns of short responses that is more work than the data. Here a column of one-dimensional tensors
+travels as its values laid end to end and their lengths. What is stored, and everything else, is as before.
 
 Readers, writers and storage processes must agree: the first two all import verl, whose plugin installs this; the last
 are started by a process that does.
