@@ -147,6 +147,33 @@ def test_verl_still_starts_its_router_with_the_servers():
     assert "await instance._init_global_load_balancer()" in inspect.getsource(llm_server.LLMServerManager.create)
 
 
+def test_one_stage_broadcasts_nothing_and_several_do(monkeypatch):
+    from types import SimpleNamespace
+
+    from megatron.core import parallel_state
+
+    from verl_relift.platforms.megatron_local import keep_to_one_stage
+
+    broadcast = []
+    names = ("broadcast_from_megatron_pp", "broadcast_str_from_megatron_pp")
+    bridge = SimpleNamespace(**{name: lambda value: broadcast.append(value) or value for name in names})
+    keep_to_one_stage(bridge)
+    for stages, expected in ((1, []), (2, ["weight", "weight"])):
+        monkeypatch.setattr(parallel_state, "get_pipeline_model_parallel_world_size", lambda s=stages: s)
+        assert [getattr(bridge, name)("weight") for name in names] == ["weight", "weight"]
+        assert broadcast == expected
+
+
+def test_mbridge_still_broadcasts_within_one_stage():
+    """The day this fails, `keep_to_one_stage` can go."""
+    import inspect
+
+    util = importlib.import_module("mbridge.core.util")
+    for function in (util.broadcast_from_megatron_pp, util.broadcast_str_from_megatron_pp):
+        assert "all_gather_object" in inspect.getsource(function)
+        assert "world_size() == 1" not in inspect.getsource(function)
+
+
 def test_the_local_attention_equals_a_loop_over_sequences():
     from megatron.core.packed_seq_params import PackedSeqParams
     from megatron.core.transformer.transformer_config import TransformerConfig
