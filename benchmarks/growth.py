@@ -240,6 +240,8 @@ def plot(curves: list[Curve], path: Path) -> None:
         theory = [anchor * size**curve.theory for size in curve.sizes]
         axis.plot(curve.sizes, theory, "--", color="gray", label=f"theory, slope {curve.theory:.2f}")
         axis.set(xscale="log", yscale="log", title=curve.stage, xlabel=curve.against, ylabel="seconds")
+        axis.set_xticks(curve.sizes, [f"{size:,g}" for size in curve.sizes], fontsize=8)
+        axis.minorticks_off()
         axis.legend(fontsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=80)

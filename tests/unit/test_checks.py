@@ -14,6 +14,7 @@ from data_preprocess.schema import SCHEMA
 from verl_relift import train  # noqa: F401  registers the configuration's resolver
 from verl_relift.checks import ConfigurationError, check
 from verl_relift.quickstart.base_model import build_model, build_tokenizer
+from verl_relift.settings import reuses_log_probs
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,25 @@ def test_settings_that_cannot_work(folder, override, message):
             )
         )
     assert "Traceback" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reused"),
+    [
+        ("", True),
+        ("data.train_batch_size=32", False),
+        ("actor_rollout_ref.actor.ppo_epochs=2", False),
+        ("relift.reuse_log_probs=false", False),
+        ("algorithm.use_kl_in_reward=true", False),
+        ("algorithm.rollout_correction.rollout_is=token", False),
+        ("algorithm.rollout_correction.bypass_mode=true", False),
+        ("algorithm.rollout_correction=null", True),
+        ("relift.rollout.batched=false", False),
+        ("recipe=grpo", True),
+    ],
+)
+def test_log_probs_are_reused_where_a_batch_is_one_update(folder, overrides, reused):
+    assert reuses_log_probs(configuration(folder, *overrides.split())) is reused
 
 
 def test_data_without_solutions_need_a_teacher(folder, tmp_path):

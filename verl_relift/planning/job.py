@@ -146,6 +146,7 @@ def _training(config: DictConfig, transformer_engine: bool | None) -> Training:
         transformer_engine = importlib.util.find_spec("transformer_engine") is not None
     budget = actor.ppo_max_token_len_per_gpu
     sft_budget = relift.sft.max_token_len_per_gpu if relift.sft.mode == "interleave" else None
+    correction = config.algorithm.get("rollout_correction") or {}
     return Training(
         tensor=tensor,
         pipeline=pipeline,
@@ -165,7 +166,7 @@ def _training(config: DictConfig, transformer_engine: bool | None) -> Training:
         separate_optimizer=relift.enable and relift.sft.optimizer == "separate",
         param_offload=bool(megatron.param_offload),
         optimizer_offload=bool(megatron.optimizer_offload),
-        log_probs=not (config.algorithm.rollout_correction.bypass_mode or reuses_log_probs(config)),
+        log_probs=not (correction.get("bypass_mode", False) or reuses_log_probs(config)),
         reference=bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward),
         reference_offload=bool(config.actor_rollout_ref.ref.megatron.param_offload),
     )

@@ -24,7 +24,7 @@ FRAGMENTATION = 0.06  # part of the memory that torch's allocator cannot use
 
 # ---- measured on CPU: `python -m benchmarks.plan_memory`, the first three with `--processes` ---------------------
 # Proportional set size of a run with a 0.4M-parameter model, less what the arithmetic below accounts for.
-CPU_SYSTEM = 3100 * MIB  # driver, Ray, TransferQueue and vLLM's API server, once a machine
+CPU_SYSTEM = 2600 * MIB  # driver, Ray, TransferQueue and vLLM's API server, once a machine
 CPU_WORKER = 700 * MIB  # each training rank
 CPU_VLLM = 300 * MIB  # each vLLM rank
 # Libraries and thread pools that a training process loads in its first step.
