@@ -12,7 +12,7 @@ from benchmarks.reproduce import plots, records
 from benchmarks.reproduce.claims import MOST_DEMONSTRATIONS, demonstration_share, evaluate_claims
 from benchmarks.reproduce.estimates import summarise
 from benchmarks.reproduce.records import MEASURES, OOD_AVERAGE, Record, of_method
-from benchmarks.reproduce.study import STUDIES, Kind, Method, Study
+from benchmarks.reproduce.study import STUDIES, Kind, Method, Study, plan
 
 EXPONENT = 12  # FLOPs are shown in units of 10^12
 
@@ -49,7 +49,8 @@ def _head(study: Study, cells: Sequence[Record]) -> str:
             f"# Reproduction on the small arithmetic task, study {study.name}, {_range(dates)}",
             f"Command: `python -m benchmarks.reproduce --study {study.name} --output DIR`. {'; '.join(machines)}. "
             + ", ".join(f"{name} {version}" for name, version in cells[0].versions.items())
-            + f". {len(cells)} cells, {sum(record.seconds for record in cells) / 3600:.1f} hours of their own time.",
+            + f". {len(cells)} of the study's {len(plan(study))} cells, "
+            f"{sum(record.seconds for record in cells) / 3600:.1f} hours of their own time.",
             f"Bases: {bases}. {study.task.train_size} training questions{share}; evaluation on {questions} others, "
             f"greedy. {study.steps} steps of methods with rollouts. A cell is a method trained once from a base with a "
             "seed, which gives the order of the questions and every sampled token. This file is written by "
