@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from benchmarks.reproduce.records import Record
+from benchmarks.reproduce.study import Kind
 
 Measure = Callable[[Record], float]
 
@@ -64,7 +65,8 @@ def difference(ours: Sequence[Record], theirs: Sequence[Record], measure: Measur
 
     Bases are strata, so that how far they are from each other does not count as chance. Its standard error is the
     spread s, pooled over both methods and all bases, times sqrt(sum_b (1/n_b + 1/m_b)) / B; Student's t for the
-    interval.
+    interval. There is none while one of them has a single seed on every base: the other's spread says nothing about
+    its own.
 
     Raises:
         ValueError: they have no base in common.
@@ -75,10 +77,19 @@ def difference(ours: Sequence[Record], theirs: Sequence[Record], measure: Measur
         raise ValueError("no base was trained with both methods")
     value = fmean(fmean(a[base]) - fmean(b[base]) for base in bases)
     chance = spread([group[base] for group in (a, b) for base in bases])
-    if chance.deviation is None:
+    unknown = [
+        not _is_deterministic(records) and spread([group[base] for base in bases]).deviation is None
+        for records, group in ((ours, a), (theirs, b))
+    ]
+    if chance.deviation is None or any(unknown):
         return Difference(value, None, 0)
     error = chance.deviation * math.sqrt(sum(1 / len(a[base]) + 1 / len(b[base]) for base in bases)) / len(bases)
     return Difference(value, t_quantile(0.5 + level / 2, chance.freedom) * error, chance.freedom)
+
+
+def _is_deterministic(records: Sequence[Record]) -> bool:
+    """A model that is only evaluated, greedily, has the same accuracy with every seed."""
+    return all(record.settings["method"]["kind"] == Kind.EVALUATE for record in records)
 
 
 def t_quantile(probability: float, freedom: int) -> float:

@@ -338,6 +338,19 @@ def test_one_cell_a_side_decides_nothing():
     assert tested.verdict is Verdict.UNDECIDED
 
 
+def test_a_method_with_one_seed_decides_nothing_whatever_the_others_spread():
+    ours = many("relift", {"a": [0.70, 0.71, 0.69], "b": [0.70, 0.71, 0.69]})
+    (tested,) = evaluate_claims(ours + many("rl", {"a": [0.1], "b": [0.1]}), [CLAIM])
+    assert tested.verdict is Verdict.UNDECIDED
+    assert tested.difference.value == pytest.approx(0.6)
+
+
+def test_the_base_model_needs_one_cell():
+    cells = many("relift", {"a": [0.70, 0.71, 0.69]}) + many("base", {"a": [0.1]})
+    (tested,) = evaluate_claims(cells, [Claim("relift", "base", "average", "")])
+    assert tested.verdict is Verdict.HOLDS
+
+
 def test_a_claim_without_cells_is_left_out():
     assert evaluate_claims(many("relift", {"a": [0.9]}) + many("rl", {"b": [0.1]}), [CLAIM]) == []
 
