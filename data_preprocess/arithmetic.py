@@ -43,6 +43,11 @@ SHAPES: dict[str, tuple[tuple[bool, ...], ...]] = {
     "ood_two": ((True, True),),
     "ood_mix": ((False, True, False), (False, False, True)),
 }
+# Only on request, for evaluation: unlike those above, a model that has learned `hardest` solves a part of them.
+EXTRA_SHAPES: dict[str, tuple[tuple[bool, ...], ...]] = {
+    "ood_short": ((True, False),),
+    "ood_chain": ((True, False, False, False), (True, False, False, False, False)),
+}
 TRAIN_SHARES = {"easy": 0.2, "medium": 0.3, "hard": 0.2, "hardest": 0.3}
 PRETRAIN_SHARES = {"easy": 0.65, "medium": 0.27, "hard": 0.08}
 # Evaluation takes at most this part of a shape's distinct questions where training uses the shape too: there are 126 of
@@ -128,6 +133,7 @@ def make_split(
     eval_size: int = 200,
     pretrain_size: int = 14_400,
     train_shares: Mapping[str, float] = TRAIN_SHARES,
+    extra_levels: Sequence[str] = (),
 ) -> Split:
     """Training, evaluation and pretraining questions.
 
@@ -136,17 +142,20 @@ def make_split(
         train_size: distinct training questions, divided by `train_shares`.
         eval_size: evaluation questions of each level; a level that has fewer in all (ood_two: 77) gives what it has.
         pretrain_size: pretraining questions, drawn with repetition.
+        extra_levels: of EXTRA_SHAPES, evaluated too; the other questions are the same with and without them.
 
     Raises:
         ValueError: a level has fewer distinct questions than asked for.
     """
     rng = random.Random(seed)
-    test = [question for level in SHAPES for question in _evaluation(level, eval_size, rng)]
+    test = [question for level, shapes in SHAPES.items() for question in _evaluation(level, shapes, eval_size, rng)]
     held_out = {question.expression for question in test}
     train: list[Question] = []
     for level, size in _sizes(train_size, train_shares).items():
         train += _distinct(level, size, held_out, rng)
     rng.shuffle(train)
+    for level in extra_levels:
+        test += _evaluation(level, EXTRA_SHAPES[level], eval_size, rng)
     return Split(train, test, pretraining_questions(seed, pretrain_size, held_out))
 
 
@@ -178,11 +187,11 @@ def to_row(question: Question, index: int, split: str) -> Row:
     )
 
 
-def _evaluation(level: str, size: int, rng: random.Random) -> list[Question]:
+def _evaluation(level: str, shapes: Sequence[tuple[bool, ...]], size: int, rng: random.Random) -> list[Question]:
     """Up to `size` distinct questions of a level, shared evenly by its shapes as far as these have enough."""
     chosen: list[Question] = []
-    for position, shape in enumerate(SHAPES[level]):
-        wanted = (size - len(chosen)) // (len(SHAPES[level]) - position)
+    for position, shape in enumerate(shapes):
+        wanted = (size - len(chosen)) // (len(shapes) - position)
         if len(shape) > _COUNTABLE:
             chosen += _distinct_of_shape(level, shape, wanted, frozenset(), rng)
             continue

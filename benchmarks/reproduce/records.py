@@ -7,12 +7,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from data_preprocess.arithmetic import EXTRA_SHAPES, SHAPES
 from verl_relift.quickstart.summary import LEVELS
 from verl_relift.runfolder import write_atomically
 
-OOD_LEVELS = ("ood_long", "ood_two", "ood_mix")
 AVERAGE, OOD_AVERAGE = "average", "ood average"
-MEASURES = (*LEVELS, AVERAGE, *OOD_LEVELS, OOD_AVERAGE)
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Record:
     versions: dict[str, str]
 
     def measure(self, name: str) -> float:
-        """One of MEASURES."""
+        """One of :func:`measures`."""
         return measure(self.levels, name)
 
 
@@ -74,9 +73,19 @@ def measure(levels: Mapping[str, float], name: str) -> float:
         case "average":
             return fmean(levels[level] for level in LEVELS)
         case "ood average":
-            return fmean(levels[level] for level in OOD_LEVELS)
+            return fmean(levels[level] for level in ood_levels(levels))
         case _:
             return levels[name]
+
+
+def ood_levels(levels: Iterable[str]) -> list[str]:
+    """Those out of distribution, in the task's order."""
+    return [level for level in (*SHAPES, *EXTRA_SHAPES) if level.startswith("ood_") and level in levels]
+
+
+def measures(levels: Iterable[str]) -> list[str]:
+    """Every measure of records that have these levels, as a table shows them."""
+    return [*LEVELS, AVERAGE, *ood_levels(levels), OOD_AVERAGE]
 
 
 def flops(parameters: int, trained: float, generated: float, log_probs: float) -> float:

@@ -11,8 +11,9 @@ from statistics import fmean
 from benchmarks.reproduce import plots, records
 from benchmarks.reproduce.claims import MOST_DEMONSTRATIONS, demonstration_share, evaluate_claims
 from benchmarks.reproduce.estimates import summarise
-from benchmarks.reproduce.records import MEASURES, OOD_AVERAGE, Record, of_method
+from benchmarks.reproduce.records import AVERAGE, OOD_AVERAGE, Record, measures, of_method
 from benchmarks.reproduce.study import STUDIES, Kind, Method, Study, plan
+from verl_relift.quickstart.summary import LEVELS
 
 EXPONENT = 12  # FLOPs are shown in units of 10^12
 
@@ -75,12 +76,13 @@ def _accuracy(study: Study, cells: Sequence[Record]) -> str:
 
 
 def _accuracy_table(methods: Iterable[Method], cells: Sequence[Record]) -> str:
+    shown = measures(cells[0].levels)
     rows = [
-        [method.title, str(len(own)), *(mean_deviation([100 * r.measure(name) for r in own]) for name in MEASURES)]
+        [method.title, str(len(own)), *(mean_deviation([100 * r.measure(name) for r in own]) for name in shown)]
         for method in methods
         if (own := of_method(cells, method.name))
     ]
-    return table(["method", "cells", *MEASURES], rows)
+    return table(["method", "cells", *shown], rows)
 
 
 def mean_deviation(values: Sequence[float]) -> str:
@@ -137,20 +139,21 @@ def _images(study: Study) -> str:
 
 def _ablations(study: Study, cells: Sequence[Record]) -> str:
     first = [record for record in cells if record.base == study.bases[0].name]
+    shown = (*LEVELS, AVERAGE, OOD_AVERAGE)
     parts = []
     for ablation in study.ablations:
         rows = []
         for value, name in ablation.methods.items():
             own = of_method(first, name)
             if own:
-                accuracies = [mean_deviation([100 * r.measure(m) for r in own]) for m in (*MEASURES[:5], OOD_AVERAGE)]
+                accuracies = [mean_deviation([100 * r.measure(m) for r in own]) for m in shown]
                 used, updates = (
                     mean_deviation(values)
                     for values in ([r.demonstrations_used for r in own], [r.compute.sft_updates for r in own])
                 )
                 rows.append([value, str(len(own)), *accuracies, used, updates])
         if rows:
-            header = [ablation.setting, "cells", *MEASURES[:5], OOD_AVERAGE, "demonstrations", "SFT updates"]
+            header = [ablation.setting, "cells", *shown, "demonstrations", "SFT updates"]
             parts += [f"### {ablation.title}", table(header, rows)]
     return "\n\n".join([f"## Ablations of ReLIFT, base {study.bases[0].name}", *parts]) if parts else ""
 

@@ -1,7 +1,7 @@
 """What a study consists of: methods x bases x seeds, and ablations of ReLIFT on the first base. Nothing is run here."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from data_preprocess.arithmetic import TRAIN_SHARES
@@ -67,13 +67,21 @@ class Ablation:
 
 @dataclass(frozen=True)
 class Task:
-    """The questions. demonstrated: share of the training questions that have a demonstration."""
+    """The questions and their demonstrations.
+
+    demonstrated: share of the training questions that have one, of the levels `demonstrated_levels` (none: of all).
+    terse: share of the demonstrations, and of what the base is pretrained on, that give the answer without the steps to
+    it. extra_levels: of the task's, evaluated too.
+    """
 
     seed: int = 0
     train_size: int = 1280
     eval_size: int = 200
     train_shares: Mapping[str, float] = field(default_factory=lambda: dict(TRAIN_SHARES))
     demonstrated: float = 1.0
+    demonstrated_levels: tuple[str, ...] = ()
+    terse: float = 0.0
+    extra_levels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -210,22 +218,34 @@ MAIN = Study(
     ablations=ABLATIONS,
 )
 
-# RL has something to gain by itself (a weaker base, fewer questions that no rollout solves) and a quarter of the
-# questions has a demonstration.
-SCARCE = Study(
-    "scarce",
-    bases=(Base("c", seed=2, steps=400), Base("d", seed=3, steps=400)),
-    seeds=(1, 2, 3),
-    methods=METHODS,
-    steps=160,
-    task=Task(
-        seed=1,
-        train_shares={"easy": 0.2, "medium": 0.4, "hard": 0.25, "hardest": 0.15},
-        demonstrated=0.25,
-    ),
-)  # fmt: skip
+# The search for the regime of the paper: RL with gains of its own, fewer or worse demonstrations than the main study's,
+# and levels out of distribution that move. In each of these the demonstrations are other ones.
+_EXTRA_LEVELS = ("ood_short", "ood_chain")
 
-STUDIES = {study.name: study for study in (MAIN, SCARCE)}
+
+def _regime(name: str, base: Base, task: Task, sft_passes: int = 3, steps: int = 80) -> Study:
+    """The methods that the paper's first table compares. sft_passes: of SFT; more where demonstrations are few."""
+    compared = ("base", "sft", "relift", "rl", "sft_then_rl")
+    methods = tuple(method for method in METHODS if method.name in compared)
+    methods = tuple(replace(method, passes=sft_passes) if method.name == "sft" else method for method in methods)
+    return Study(name, (base,), seeds=(1, 2, 3), methods=methods, steps=steps, task=task)
+
+
+# A weaker base: RL has more to gain.
+_WEAK = Base("c", seed=2, steps=400)
+# A base that has learned as often to give the answer at once as to work it out: what RL gains most from, as with the
+# bases of the paper, is to find out which of the two is right more often.
+_MIXED = Base("d", seed=2, steps=500)
+
+REGIMES = (
+    _regime("hardest_only", _WEAK, Task(seed=1, demonstrated_levels=("hardest",), extra_levels=_EXTRA_LEVELS)),
+    _regime("mixed", _MIXED, Task(seed=1, terse=0.5, extra_levels=_EXTRA_LEVELS)),
+    # A quarter of the questions has a demonstration; two passes over the questions, for ReLIFT sees each once in one.
+    _regime("scarce", _WEAK, Task(seed=1, demonstrated=0.25, extra_levels=_EXTRA_LEVELS), 10, 160),
+    _regime("mixed_scarce", _MIXED, Task(seed=1, demonstrated=0.25, terse=0.5, extra_levels=_EXTRA_LEVELS), 10, 160),
+)
+
+STUDIES = {study.name: study for study in (MAIN, *REGIMES)}
 
 # What `--reduced` repeats of the study MAIN: the same cells, fewer of them.
 REDUCED_METHODS = ("relift", "rl", "sft", "sft_then_rl")

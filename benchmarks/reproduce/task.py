@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.reproduce.study import Base, Pool, Task
-from data_preprocess.arithmetic import make_split, to_row
+from data_preprocess.arithmetic import Question, make_split, to_row
 from data_preprocess.output import write_rows
 from data_preprocess.schema import Row
 
@@ -23,8 +23,18 @@ def make_data(task: Task, folder: Path) -> None:
     """Training, evaluation and pretraining questions, unless they are there."""
     if (folder / TEST).exists():
         return
-    split = make_split(task.seed, task.train_size, task.eval_size, train_shares=task.train_shares)
-    sets = {TRAIN: split.train, TEST: split.test, PRETRAIN: split.pretrain}
+    split = make_split(
+        task.seed,
+        task.train_size,
+        task.eval_size,
+        train_shares=task.train_shares,
+        extra_levels=task.extra_levels,
+    )
+    sets = {
+        TRAIN: _shorten(split.train, task, "train"),
+        TEST: split.test,
+        PRETRAIN: _shorten(split.pretrain, task, "pretrain"),
+    }
     rows = {
         name: [to_row(question, i, name.removesuffix(".parquet")) for i, question in enumerate(questions)]
         for name, questions in sets.items()
@@ -33,11 +43,22 @@ def make_data(task: Task, folder: Path) -> None:
     write_rows(folder, rows)
 
 
+def _shorten(questions: Sequence[Question], task: Task, name: str) -> list[Question]:
+    """A share of the questions without the steps of their solution."""
+    chosen = _sample(range(len(questions)), task.terse, f"terse-{name}-{task.seed}")
+    return [replace(question, steps=()) if i in chosen else question for i, question in enumerate(questions)]
+
+
 def _withhold(rows: Sequence[Row], task: Task) -> list[Row]:
-    """All but a share of the rows without their demonstration."""
-    count = round(task.demonstrated * len(rows))
-    kept = set(random.Random(f"demonstrated-{task.seed}").sample(range(len(rows)), count))
+    """All but a share of the rows, of some levels, without their demonstration."""
+    levels = task.demonstrated_levels or tuple(task.train_shares)
+    places = [i for i, row in enumerate(rows) if row.level in levels]
+    kept = _sample(places, task.demonstrated, f"demonstrated-{task.seed}")
     return [row if i in kept else replace(row, target=None) for i, row in enumerate(rows)]
+
+
+def _sample(places: Sequence[int], share: float, seed: str) -> set[int]:
+    return set(random.Random(seed).sample(places, round(share * len(places))))
 
 
 def make_base(base: Base, data: Path, folder: Path) -> None:

@@ -33,6 +33,7 @@ from benchmarks.reproduce.study import (
     ready,
 )
 from verl_relift.composition import compose_config
+from verl_relift.rewards import grade
 
 LEVELS = ("easy", "medium", "hard", "hardest", "ood_long", "ood_two", "ood_mix")
 
@@ -148,6 +149,38 @@ def test_the_questions_are_apart_and_a_share_is_demonstrated(tmp_path):
     asked = [{row["prompt"][0]["content"] for row in rows} for rows in (train, test)]
     assert not asked[0] & asked[1]
     assert sum(row["target"] is not None for row in train) == 50
+
+
+def test_demonstrations_of_some_levels(tmp_path):
+    task.make_data(Task(train_size=200, eval_size=20, demonstrated=0.5, demonstrated_levels=("hardest",)), tmp_path)
+    train = pq.read_table(tmp_path / task.TRAIN).to_pylist()
+    shown = [row["extra_info"]["level"] for row in train if row["target"] is not None]
+    assert shown == ["hardest"] * 30
+
+
+def test_a_share_of_the_solutions_is_terse_and_still_right(tmp_path):
+    task.make_data(Task(train_size=200, eval_size=20, terse=0.25), tmp_path)
+    for name, count in ((task.TRAIN, 50), (task.PRETRAIN, 3600)):
+        rows = pq.read_table(tmp_path / name).to_pylist()
+        terse = [row for row in rows if row["target"][0]["content"].startswith("<think></think>")]
+        assert len(terse) == count
+        assert all(grade(row["target"][0]["content"], row["reward_model"]["ground_truth"]).correct for row in terse)
+
+
+def test_extra_levels_are_evaluated_and_leave_the_other_questions_as_they_are(tmp_path):
+    for name, levels in (("without", ()), ("with", ("ood_short", "ood_chain"))):
+        task.make_data(Task(train_size=200, eval_size=20, extra_levels=levels), tmp_path / name)
+    for name in (task.TRAIN, task.PRETRAIN):
+        assert pq.read_table(tmp_path / "with" / name).equals(pq.read_table(tmp_path / "without" / name))
+    long, short = (pq.read_table(tmp_path / name / task.TEST).to_pylist() for name in ("with", "without"))
+    assert long[: len(short)] == short
+    assert [row["extra_info"]["level"] for row in long[len(short) :]] == ["ood_short"] * 20 + ["ood_chain"] * 20
+
+
+def test_the_average_out_of_distribution_is_of_the_levels_there_are():
+    levels = {"ood_mix": 0.1, "easy": 1.0, "ood_short": 0.6, "ood_long": 0.2}
+    assert records.ood_levels(levels) == ["ood_long", "ood_mix", "ood_short"]
+    assert records.measure(levels, records.OOD_AVERAGE) == pytest.approx(0.3)
 
 
 def test_demonstrations_are_chosen_from_those_there_are(tmp_path):
