@@ -17,8 +17,6 @@ from benchmarks.reproduce.cell import Folders
 from benchmarks.reproduce.run import read_done, run
 from benchmarks.reproduce.study import REDUCED_BASES, REDUCED_METHODS, REDUCED_SEEDS, STUDIES, Study, StudyError, plan
 
-RECORD = Path(__file__).parents[1] / "results" / "reproduction"
-
 
 def say(text: str) -> None:
     """A line of progress with the time."""
@@ -88,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time; default %(default)s")
     parser.add_argument("--steps", type=int, help="of methods with rollouts, instead of the study's; to try things")
     parser.add_argument("--reduced", action="store_true", help="few cells, compared with the record")
-    parser.add_argument("--record", type=Path, default=RECORD, help="folder of the kept record")
+    parser.add_argument("--record", type=Path, default=report.RECORD, help="folder of the kept record")
     return parser
 
 

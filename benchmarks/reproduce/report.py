@@ -10,11 +10,12 @@ from statistics import fmean
 
 from benchmarks.reproduce import plots, records
 from benchmarks.reproduce.claims import MOST_DEMONSTRATIONS, demonstration_share, evaluate_claims
-from benchmarks.reproduce.estimates import summarise
+from benchmarks.reproduce.estimates import Difference, summarise
 from benchmarks.reproduce.records import AVERAGE, OOD_AVERAGE, Record, measures, of_method
 from benchmarks.reproduce.study import STUDIES, Kind, Method, Study, plan
 from verl_relift.quickstart.summary import LEVELS
 
+RECORD = Path(__file__).parents[1] / "results" / "reproduction"  # what is kept
 EXPONENT = 12  # FLOPs are shown in units of 10^12
 
 
@@ -91,6 +92,11 @@ def mean_deviation(values: Sequence[float]) -> str:
     return f"{summary.mean:.1f}" + ("" if summary.deviation is None else f" ± {summary.deviation:.1f}")
 
 
+def signed(found: Difference) -> str:
+    """`+12.3 ± 0.4` in percent; without an interval, the value."""
+    return f"{100 * found.value:+.1f}" + ("" if found.half_width is None else f" ± {100 * found.half_width:.1f}")
+
+
 def _compute(study: Study, cells: Sequence[Record]) -> str:
     rows = []
     reference = [record.compute.flops for record in of_method(cells, "relift")]
@@ -162,14 +168,13 @@ def _claims(study: Study, cells: Sequence[Record]) -> str:
     titles = {method.name: method.title for method in study.methods}
     rows = []
     for tested in evaluate_claims(cells):
-        claim, found = tested.claim, tested.difference
-        width = "" if found.half_width is None else f" ± {100 * found.half_width:.1f}"
+        claim = tested.claim
         rows.append(
             [
                 f"{titles[claim.better]} > {titles[claim.worse]}",
                 claim.measure,
-                f"{100 * found.value:+.1f}{width}",
-                str(found.freedom),
+                signed(tested.difference),
+                str(tested.difference.freedom),
                 f"**{tested.verdict}**",
                 claim.source,
             ]

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 import verl_relift
 from benchmarks.reproduce import __main__ as reproduce
-from benchmarks.reproduce import agreement, cell, records, report, task
+from benchmarks.reproduce import agreement, cell, overview, records, report, task
 from benchmarks.reproduce import run as running
 from benchmarks.reproduce.claims import Claim, Verdict, demonstration_share, evaluate_claims
 from benchmarks.reproduce.estimates import difference, spread, summarise, t_quantile
@@ -467,8 +467,29 @@ def test_the_report_is_made_from_the_records_alone(tmp_path):
         assert 0 < image.stat().st_size <= 200_000
 
 
+def test_the_overview_has_a_row_per_study_and_only_its_own_cells():
+    scarce = STUDIES["scarce"]
+    cells = {
+        "scarce": [
+            make_record(m, a, "c", seed, study=scarce) for m, a in (("relift", 0.8), ("sft", 0.5)) for seed in (1, 2)
+        ],
+        "main": many("relift", {"a": [0.70, 0.72]}) + many("rl", {"a": [0.70, 0.72]}),
+    }
+    text = overview.render(cells)
+    average = text.split("## average")[1].split("##")[0].splitlines()
+    assert "| main |  | 71.0 ± 1.4 |  |  | 71.0 ± 1.4 | +0.0 ± 6.1, undecided |  |  |" in average
+    assert "| scarce |  |  | 50.0 ± 0.0 |  | 80.0 ± 0.0 |  | +30.0 ± 0.0, holds |  |" in average
+    assert "| scarce | c (400 steps) | 25% of the questions | 160 | 10 | 4 |" in text
+
+
+def test_the_kept_overview_is_that_of_the_kept_records():
+    files = [report.RECORD / f"{study}.jsonl" for study in STUDIES]
+    cells = {file.stem: records.read(file) for file in files if file.exists()}
+    assert (report.RECORD / overview.OUTPUT).read_text() == overview.render(cells)
+
+
 def test_kept_records_can_be_read_and_belong_to_the_study():
-    for path in (Path(report.__file__).parents[1] / "results" / "reproduction").glob("*.jsonl"):
+    for path in report.RECORD.glob("*.jsonl"):
         for line in path.read_text().splitlines():
             assert json.loads(line)["study"] == path.stem
         for made in records.read(path):
