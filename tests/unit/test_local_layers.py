@@ -31,6 +31,66 @@ def test_sequences_that_lie_right_are_not_moved():
     assert _make_groups([7, 9], torch.device("cpu")).index is not None
 
 
+class _OneRank:
+    def size(self) -> int:
+        return 1
+
+    def rank(self) -> int:
+        return 0
+
+
+def rotated(function, t: torch.Tensor, lengths: list[int], freqs: torch.Tensor, **settings):
+    """Output and gradient of Megatron's rotary embedding on packed sequences."""
+    starts = torch.tensor([0, *lengths]).cumsum(0).int()
+    t = t.clone().requires_grad_()
+    output = function(t, starts, freqs, cp_group=_OneRank(), **settings)
+    (output * torch.arange(output.numel()).view(output.shape).sin()).sum().backward()
+    return output.detach(), t.grad
+
+
+@pytest.mark.parametrize(
+    ("lengths", "positions", "settings"),
+    [
+        (LENGTHS, 40, {}),
+        (LENGTHS, sum(LENGTHS), {}),  # an angle for every token
+        ([40], 40, {"rotary_interleaved": False, "multi_latent_attention": False}),
+        (LENGTHS, 40, {"mscale": 1.5}),
+        (LENGTHS, 40, {"rotary_interleaved": True}),
+    ],
+)
+def test_packed_rotation_and_its_gradient_are_megatrons(lengths, positions, settings):
+    from megatron.core.models.common.embeddings import rope_utils
+
+    torch.manual_seed(0)
+    t, freqs = torch.randn(sum(lengths), 4, 8), 3 * torch.rand(positions, 1, 1, 4)
+    freqs = torch.cat([freqs, freqs], dim=-1)
+    ours = rope_utils._apply_rotary_pos_emb_thd
+    for mine, theirs in zip(
+        rotated(ours, t, lengths, freqs, **settings),
+        rotated(ours.__wrapped__, t, lengths, freqs, **settings),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
+
+
+def test_a_part_of_the_head_is_rotated_as_by_megatron():
+    from megatron.core.models.common.embeddings import rope_utils
+
+    t, freqs = torch.randn(sum(LENGTHS), 4, 8), torch.rand(40, 1, 1, 4)
+    ours = rope_utils._apply_rotary_pos_emb_thd
+    assert torch.equal(rotated(ours, t, LENGTHS, freqs)[0], rotated(ours.__wrapped__, t, LENGTHS, freqs)[0])
+
+
+def test_the_same_angles_serve_another_packing():
+    from megatron.core.models.common.embeddings import rope_utils
+
+    t, freqs = torch.randn(20, 2, 4), torch.rand(12, 1, 1, 2).repeat(1, 1, 1, 2)
+    ours = rope_utils._apply_rotary_pos_emb_thd
+    for lengths in ([12, 8], [8, 12], [12, 8]):
+        mine, theirs = (rotated(f, t, lengths, freqs)[0] for f in (ours, ours.__wrapped__))
+        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
+
+
 def test_packed_attention_and_its_gradient_are_those_of_each_sequence_alone():
     from megatron.core.packed_seq_params import PackedSeqParams
 

@@ -38,7 +38,6 @@ def install_after_import() -> None:
     after_import("megatron.core.models.common.language_module.language_module", _tie_embeddings_on_cpu)
     after_import("verl.workers.engine.megatron.transformer_impl", _register_engines)
     after_import("verl.workers.config.engine", _accept_fp32)
-    after_import("verl.models.mcore.util", _unbind_once)
 
 
 # ---- torch as Megatron's modules see it ------------------------------------------------------------------------------
@@ -285,30 +284,3 @@ def _accept_fp32(engine_config: ModuleType) -> None:
         object.__setattr__(self, "dtype", dtype)
 
     config.__post_init__ = check_all_but_fp32
-
-
-class _Rows:
-    """A nested tensor whose rows are looked up, not made anew from all of it at every index."""
-
-    def __init__(self, nested: torch.Tensor):
-        self._nested = nested
-        self._rows = nested.unbind()
-
-    def __getattr__(self, name: str):
-        return getattr(self._nested, name)
-
-    def __getitem__(self, row: int) -> torch.Tensor:
-        return self._rows[row]
-
-
-def _unbind_once(util: ModuleType) -> None:
-    """verl packs a micro-batch row by row, and torch unbinds the nested tensor for each: quadratic in the rows."""
-    pack = util.preprocess_thd_engine
-
-    @functools.wraps(pack)
-    def preprocess_thd_engine(input_ids, *args, **kwargs):
-        packed, *rest = pack(_Rows(input_ids), *args, **kwargs)
-        # It returns its argument on pipeline stages behind the first.
-        return input_ids if isinstance(packed, _Rows) else packed, *rest
-
-    util.preprocess_thd_engine = preprocess_thd_engine

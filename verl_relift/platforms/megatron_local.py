@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import Callable
 from types import ModuleType
 
-from . import upstream
+from . import local_rotary, upstream
 
 
 def has_transformer_engine() -> bool:
@@ -38,6 +38,13 @@ def use_local_spec_without_transformer_engine(llm_bridge: ModuleType) -> None:
         return use_local_modules(spec)
 
     llm_bridge.LLMBridge._get_transformer_layer_spec = _get_transformer_layer_spec
+
+
+def rotate_without_copies(rope_utils: ModuleType) -> None:
+    """``megatron.core.models.common.embeddings.rope_utils``: Transformer Engine has a kernel for it."""
+    if not has_transformer_engine():
+        upstream.require("megatron-core")
+        local_rotary.rotate_at_once(rope_utils)
 
 
 def map_local_spec_names(bridge: ModuleType) -> None:

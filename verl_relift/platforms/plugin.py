@@ -12,17 +12,19 @@ import traceback
 def _load() -> None:
     import torch
 
-    from . import megatron_local, transfer_queue, upstream, verl_rollout
+    from . import megatron_local, transfer_queue, upstream, verl_rollout, verl_rows
     from .post_import import after_import
 
     upstream.require("verl")
     # The layer spec depends on Transformer Engine, not on the device.
     after_import("mbridge.core.llm_bridge", megatron_local.use_local_spec_without_transformer_engine)
+    after_import("megatron.core.models.common.embeddings.rope_utils", megatron_local.rotate_without_copies)
     after_import("mbridge.core.bridge", megatron_local.map_local_spec_names)
     after_import("mbridge.core.bridge", megatron_local.keep_to_one_stage)
     after_import("mbridge.core.util", megatron_local.know_removed_model_type)
 
     transfer_queue.install_after_import()
+    verl_rows.install_after_import()
     after_import("verl.workers.rollout.llm_server", verl_rollout.start_router_when_asked)
 
     wanted = os.environ.get("VERL_PLATFORM", "").strip().lower()
