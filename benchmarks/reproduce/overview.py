@@ -10,10 +10,10 @@ from benchmarks.reproduce import records
 from benchmarks.reproduce.claims import Claim, evaluate_claims
 from benchmarks.reproduce.records import AVERAGE, OOD_AVERAGE, Record, of_method
 from benchmarks.reproduce.report import RECORD, mean_deviation, signed, table
-from benchmarks.reproduce.study import METHODS, STUDIES, Study, Task
+from benchmarks.reproduce.study import STUDIES, Study, Task
 
-COMPARED = ("base", "rl", "sft", "sft_then_rl", "relift")
-AGAINST = ("rl", "sft", "sft_then_rl")  # is ReLIFT ahead of it?
+COMPARED = ("base", "rl", "sft", "sft_then_rl", "sft_few_then_rl", "relift")
+AGAINST = ("rl", "sft", "sft_then_rl", "sft_few_then_rl")  # is ReLIFT ahead of it?
 MEASURES = (AVERAGE, "hardest", OOD_AVERAGE)
 OUTPUT = "overview.md"
 
@@ -21,7 +21,7 @@ OUTPUT = "overview.md"
 def render(cells: Mapping[str, Sequence[Record]]) -> str:
     """Markdown. cells: study -> its records."""
     studies = [study for name, study in STUDIES.items() if name in cells]
-    titles = {method.name: method.title for method in METHODS}
+    titles = {method.name: method.title for study in STUDIES.values() for method in study.methods}
     parts = [
         "# The studies side by side",
         "Command: `python -m benchmarks.reproduce.overview`, from the records beside this file. In percent: mean over "

@@ -134,7 +134,9 @@ def plan(study: Study, only: Collection[str] = (), seeds: Collection[int] = ()) 
     for seed in set(seeds) - set(study.seeds):
         raise StudyError(f"study {study.name} has no seed {seed}; it has {', '.join(map(str, study.seeds))}")
     wanted = {study.method(name).name for name in only} or {m.name for m in (*study.methods, *study.variants)}
-    needed = {study.method(name).after for name in wanted}
+    needed: set[str] = set()
+    while before := {study.method(name).after for name in wanted | needed} - {None} - needed:
+        needed |= before
     cells = []
     for position, base in enumerate(study.bases):
         for method in (*study.methods, *(study.variants if position == 0 else ())):
@@ -222,11 +224,26 @@ MAIN = Study(
 # and levels out of distribution that move. In each of these the demonstrations are other ones.
 _EXTRA_LEVELS = ("ood_short", "ood_chain")
 
+# SFT and RL one after the other, with no more demonstrations than ReLIFT takes. They are few: ten passes.
+_EQUAL_NUMBER = (
+    Method(
+        "sft_few", "SFT, as many demonstrations as ReLIFT", Kind.SFT, _SFT,
+        passes=10, pool=Pool.SAME_NUMBER, after="relift",
+    ),
+    Method(
+        "sft_few_then_rl", "SFT, as many demonstrations as ReLIFT, then RL", Kind.RL, ("recipe=grpo",),
+        after="sft_few", starts_there=True,
+    ),
+)  # fmt: skip
+
 
 def _regime(name: str, base: Base, task: Task, sft_passes: int = 3, steps: int = 80) -> Study:
-    """The methods that the paper's first table compares. sft_passes: of SFT; more where demonstrations are few."""
+    """The methods of the paper's first table, and its strongest rival with as many demonstrations as ReLIFT.
+
+    sft_passes: of SFT on all demonstrations; more where they are few.
+    """
     compared = ("base", "sft", "relift", "rl", "sft_then_rl")
-    methods = tuple(method for method in METHODS if method.name in compared)
+    methods = tuple(method for method in METHODS if method.name in compared) + _EQUAL_NUMBER
     methods = tuple(replace(method, passes=sft_passes) if method.name == "sft" else method for method in methods)
     return Study(name, (base,), seeds=(1, 2, 3), methods=methods, steps=steps, task=task)
 

@@ -101,6 +101,11 @@ def test_only_takes_what_the_method_needs_along():
     ]  # fmt: skip
 
 
+def test_what_a_method_needs_may_need_another():
+    names = [c.name for c in plan(STUDIES["scarce"], only=["sft_few_then_rl"], seeds=[2])]
+    assert names == ["relift-c-seed2", "sft_few-c-seed2", "sft_few_then_rl-c-seed2"]
+
+
 @pytest.mark.parametrize("arguments", [{"only": ["dpo"]}, {"seeds": [99]}])
 def test_what_the_study_does_not_have_is_refused(arguments):
     with pytest.raises(StudyError, match="study main has no"):
@@ -477,8 +482,8 @@ def test_the_overview_has_a_row_per_study_and_only_its_own_cells():
     }
     text = overview.render(cells)
     average = text.split("## average")[1].split("##")[0].splitlines()
-    assert "| main |  | 71.0 ± 1.4 |  |  | 71.0 ± 1.4 | +0.0 ± 6.1, undecided |  |  |" in average
-    assert "| scarce |  |  | 50.0 ± 0.0 |  | 80.0 ± 0.0 |  | +30.0 ± 0.0, holds |  |" in average
+    assert "| main |  | 71.0 ± 1.4 |  |  |  | 71.0 ± 1.4 | +0.0 ± 6.1, undecided |  |  |  |" in average
+    assert "| scarce |  |  | 50.0 ± 0.0 |  |  | 80.0 ± 0.0 |  | +30.0 ± 0.0, holds |  |  |" in average
     assert "| scarce | c (400 steps) | 25% of the questions | 160 | 10 | 4 |" in text
 
 
