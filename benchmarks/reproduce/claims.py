@@ -49,6 +49,7 @@ CLAIMS = (
     Claim("relift", "other", AVERAGE, "ablation: 45.5 with questions that are not hardest"),
     Claim("relift", "sft_same_number", AVERAGE, "what RL adds to as many demonstrations"),
     Claim("relift", "sft_hardest", AVERAGE, "no forgetting, unlike SFT on hard questions alone"),
+    Claim("relift", "sft_few_then_rl", AVERAGE, "SFT then RL, at an equal number of demonstrations"),
     Claim("relift", "rl", OOD_AVERAGE, "table 1: MMLU-Pro 53.9 against 46.3"),
     Claim("relift", "sft", OOD_AVERAGE, "table 1: MMLU-Pro 53.9 against 44.4"),
 )

@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.reproduce import records
 from benchmarks.reproduce.claims import Claim, evaluate_claims
 from benchmarks.reproduce.records import AVERAGE, OOD_AVERAGE, Record, of_method
-from benchmarks.reproduce.report import RECORD, mean_deviation, signed, table
-from benchmarks.reproduce.study import STUDIES, Study, Task
+from benchmarks.reproduce.report import RECORD, demonstrations, mean_deviation, signed, table
+from benchmarks.reproduce.study import STUDIES, Study
 
 COMPARED = ("base", "rl", "sft", "sft_then_rl", "sft_few_then_rl", "relift")
 AGAINST = ("rl", "sft", "sft_then_rl", "sft_few_then_rl")  # is ReLIFT ahead of it?
@@ -48,13 +48,6 @@ def _setting(study: Study, cells: Sequence[Record]) -> list[str]:
     compared = [record for record in cells if record.method in COMPARED]
     passes = str(study.method("sft").passes)
     return [study.name, bases, demonstrations(study.task), str(study.steps), passes, str(len(compared))]
-
-
-def demonstrations(task: Task) -> str:
-    """In words."""
-    share = "every question" if task.demonstrated == 1 else f"{task.demonstrated:.0%} of the questions"
-    levels = f" of the level {', '.join(task.demonstrated_levels)}" if task.demonstrated_levels else ""
-    return share + levels + (f"; {task.terse:.0%} of them, and of pretraining, the answer alone" if task.terse else "")
 
 
 def _row(study: str, cells: Sequence[Record], measure: str) -> list[str]:

@@ -12,7 +12,7 @@ from benchmarks.reproduce import plots, records
 from benchmarks.reproduce.claims import MOST_DEMONSTRATIONS, demonstration_share, evaluate_claims
 from benchmarks.reproduce.estimates import Difference, summarise
 from benchmarks.reproduce.records import AVERAGE, OOD_AVERAGE, Record, measures, of_method
-from benchmarks.reproduce.study import STUDIES, Kind, Method, Study, plan
+from benchmarks.reproduce.study import STUDIES, Kind, Method, Study, Task, plan
 from verl_relift.quickstart.summary import LEVELS
 
 RECORD = Path(__file__).parents[1] / "results" / "reproduction"  # what is kept
@@ -44,7 +44,6 @@ def _head(study: Study, cells: Sequence[Record]) -> str:
     dates = sorted({record.date for record in cells})
     bases = "; ".join(f"{base.name}: {base.steps} steps of pretraining, seed {base.seed}" for base in study.bases)
     questions = ", ".join(f"{count} {level}" for level, count in cells[0].questions.items())
-    share = "" if study.task.demonstrated == 1 else f", {study.task.demonstrated:.0%} of them with a demonstration"
     machines = sorted({record.machine.split(", load")[0] for record in cells})
     return "\n\n".join(
         [
@@ -53,12 +52,20 @@ def _head(study: Study, cells: Sequence[Record]) -> str:
             + ", ".join(f"{name} {version}" for name, version in cells[0].versions.items())
             + f". {len(cells)} of the study's {len(plan(study))} cells, "
             f"{sum(record.seconds for record in cells) / 3600:.1f} hours of their own time.",
-            f"Bases: {bases}. {study.task.train_size} training questions{share}; evaluation on {questions} others, "
-            f"greedy. {study.steps} steps of methods with rollouts. A cell is a method trained once from a base with a "
+            f"Bases: {bases}. {study.task.train_size} training questions; demonstrations: "
+            f"{demonstrations(study.task)}. Evaluation on {questions} others, greedy. "
+            f"{study.steps} steps of methods with rollouts. A cell is a method trained once from a base with a "
             "seed, which gives the order of the questions and every sampled token. This file is written by "
             "`benchmarks/reproduce/report.py` from the records beside it.",
         ]
     )
+
+
+def demonstrations(task: Task) -> str:
+    """Which questions have one, in words."""
+    share = "every question" if task.demonstrated == 1 else f"{task.demonstrated:.0%} of the questions"
+    levels = f" of the level {', '.join(task.demonstrated_levels)}" if task.demonstrated_levels else ""
+    return share + levels + (f"; {task.terse:.0%} of them, and of pretraining, the answer alone" if task.terse else "")
 
 
 def _range(dates: Sequence[str]) -> str:
