@@ -250,8 +250,7 @@ def _regime(name: str, base: Base, task: Task, sft_passes: int = 3, steps: int =
 
 # A weaker base: RL has more to gain.
 _WEAK = Base("c", seed=2, steps=400)
-# A base that has learned as often to give the answer at once as to work it out: what RL gains most from, as with the
-# bases of the paper, is to find out which of the two is right more often.
+# A base that has learned as often to give the answer at once as to work it out.
 _MIXED = Base("d", seed=2, steps=500)
 
 REGIMES = (

@@ -1,7 +1,7 @@
 """Megatron's rotary embedding of packed input, without its copies.
 
 Where no kernel of Transformer Engine does it, Megatron cuts out the angles of every sequence and computes their cosines
-anew for the queries and the keys of every layer, and copies its input five times on the way.
+anew for the queries and the keys of every layer, and makes a copy of its input for every operation of the formula.
 """
 
 import functools
@@ -9,6 +9,8 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+
+from .verl_rows import places
 
 
 def rotate_at_once(rope_utils: ModuleType) -> None:
@@ -31,13 +33,10 @@ def _turns(freqs: Tensor, starts: Tensor, dtype: torch.dtype) -> tuple[Tensor, T
     """Cosine and sine of every packed token, [tokens, 1, d/2]; kept on ``freqs``, which every layer gets."""
     kept = getattr(freqs, "_relift_turns", None)
     if kept is None or kept[0] is not starts or kept[1].dtype != dtype:
-        starts_long = starts.long()
-        tokens = torch.arange(int(starts_long[-1]), device=starts.device)
-        if len(freqs) == len(tokens):  # an angle for every token, not for every place in a sequence
-            places = tokens
-        else:
-            places = tokens - starts_long[:-1].repeat_interleave(starts_long.diff())
-        angles = freqs[places, 0, :, : freqs.shape[-1] // 2]
+        lengths = starts.diff()
+        # As in Megatron, as many angles as tokens are one for each token, otherwise one for each place in a sequence.
+        firsts = starts[:-1] if len(freqs) == int(starts[-1]) else torch.zeros_like(lengths)
+        angles = freqs[places(firsts, lengths), 0, :, : freqs.shape[-1] // 2]
         freqs._relift_turns = kept = (starts, angles.cos().to(dtype), angles.sin().to(dtype))
     return kept[1:]
 

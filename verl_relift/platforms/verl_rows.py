@@ -1,8 +1,8 @@
 """verl handles the rows of an unpadded batch one by one; here a column is moved by one operation.
 
 A micro-batch of verl's Megatron engine is cut out of the batch, packed, unpacked and padded in Python loops over its
-rows, of several small operations each: with short responses they take as long as a layer, and their backward pass
-adds up a tensor of the micro-batch's size for each row. The values are the same, to the last bit.
+rows, of several small operations each, and the backward pass adds up a tensor of the micro-batch's size for each row.
+The values are the same, to the last bit.
 
 What only context parallelism needs is left to verl.
 """
@@ -47,7 +47,7 @@ def places(starts: Tensor, lengths: Tensor) -> Tensor:
 
 
 def column_of(values: Tensor, lengths: Tensor) -> Tensor:
-    """A jagged tensor of rows of ``lengths`` [rows] that lie end to end in ``values``."""
+    """``values`` [tokens, ...], rows of ``lengths`` [rows] end to end, as a jagged tensor [rows, *, ...]."""
     # Without the longest length, torch pads a row to as many elements as there are in all rows.
     shortest, longest = (int(length) for length in lengths.aminmax())
     return torch.nested.nested_tensor_from_jagged(values, starts_of(lengths), min_seqlen=shortest, max_seqlen=longest)
