@@ -35,6 +35,29 @@ def test_verl_finds_the_cpu_platform():
     assert torch.zeros(2).to(platform.current_device()).device.type == "cpu"
 
 
+FAULTS = """
+import resource, torch, verl
+size, faults = 64 << 18, []
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(size).sum()
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults[1:]))
+"""
+
+
+def faults_of_a_tensor(**choice: str) -> int:
+    """Page faults of a tensor as large as the one freed before it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    ran = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, env={**environment, **choice})
+    assert ran.returncode == 0, ran.stderr
+    return int(ran.stdout.splitlines()[-1])
+
+
+def test_memory_of_freed_tensors_is_kept_for_the_next_but_where_the_user_says_otherwise():
+    assert faults_of_a_tensor() * 10 < faults_of_a_tensor(MALLOC_MMAP_THRESHOLD_="1048576")
+
+
 def test_torch_is_not_patched_for_anyone_but_megatron():
     layers = importlib.import_module("megatron.core.tensor_parallel.layers")
     assert layers.torch.empty(2, device="cuda").device.type == "cpu"

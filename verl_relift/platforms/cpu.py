@@ -4,6 +4,7 @@ Ray schedules *logical* GPUs (``ray.init(num_gpus=N)``): verl's resource checks 
 the resource keeps its name and stands for a training rank.
 """
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,31 @@ _DEVICE_MODULE_GAPS = {
     "set_rng_state": lambda state, *_: torch.set_rng_state(state),
     "get_device_name": lambda *_: "CPU",
 }
+
+
+# Parameters of glibc's mallopt(3), from its malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BLOCK = 1 << 30  # bytes; larger blocks are rare enough to be given back
+_MALLOC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_")
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep the memory of freed tensors for the next ones, as torch's allocator does on a GPU.
+
+    By default it gives every block of over 32 MiB, and the end of its heap, back to the kernel. The next step gets
+    the same memory as pages of zeros, each by a fault that takes microseconds on a virtual machine: logits cost as
+    much to allocate as to compute.
+
+    Returns:
+        Whether it was changed: not where the user's environment sets how malloc works, nor without glibc.
+    """
+    if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(name in os.environ for name in _MALLOC_VARIABLES):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    # -1: the heap's end is never given back.
+    return bool(mallopt(_M_TRIM_THRESHOLD, -1) and mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK))
 
 
 def fill_device_module_gaps() -> None:

