@@ -20,14 +20,18 @@ _ENVIRONMENT = {"VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARA
 class Side:
     """So many ranks of ``python -m MODULE ARGUMENTS``, one thread each.
 
+    Args:
+        variables: of the environment, beside those that every side gets.
+
     Raises:
         RuntimeError: a rank ended instead of answering; its error is on stderr.
     """
 
-    def __init__(self, module: str, *arguments: str, ranks: int = 1):
+    def __init__(self, module: str, *arguments: str, ranks: int = 1, variables: Mapping[str, str] | None = None):
         environment = {
             **os.environ,
             **_ENVIRONMENT,
+            **(variables or {}),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(_free_port()),
             "WORLD_SIZE": str(ranks),
