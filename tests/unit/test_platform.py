@@ -38,7 +38,7 @@ def test_verl_finds_the_cpu_platform():
 FAULTS = """
 import resource, torch, verl
 size, faults = 64 << 18, []
-for _ in range(3):
+for _ in range(10):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(size).sum()
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
