@@ -58,8 +58,7 @@ def keep_freed_memory() -> bool:
     """Let glibc keep the memory of freed tensors for the next ones, as torch's allocator does on a GPU.
 
     By default it gives every block of over 32 MiB, and the end of its heap, back to the kernel. The next step gets
-    the same memory as pages of zeros, each by a fault that takes microseconds on a virtual machine: logits cost as
-    much to allocate as to compute.
+    the same memory as pages of zeros, each by a fault that takes microseconds on a virtual machine.
 
     Returns:
         Whether it was changed: not where the user's environment sets how malloc works, nor without glibc.
