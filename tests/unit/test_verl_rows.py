@@ -147,3 +147,25 @@ def test_what_does_not_fit_is_refused_as_by_verl():
     data = tu.get_tensordict({"prompts": column([2, 0]), "responses": column([1, 1])}, {})
     with pytest.raises(AssertionError, match="prompt_len > 0"):
         padding.no_padding_2_padding(torch.zeros(4), data)
+
+
+@pytest.mark.parametrize(("rows", "ranks", "equal_size"), [(24, 1, True), (24, 4, True), (23, 4, False)])
+def test_rows_are_shared_out_as_by_verl(rows, ranks, equal_size):
+    """A tensor of workloads, which the trainer has, is balanced as verl's function does it, without its operations."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from verl.utils import seqlen_balancing
+
+    class Counter(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            Counter.calls += 1
+            return function(*args, **(kwargs or {}))
+
+    lengths = torch.randint(1, 50, (rows,), generator=torch.Generator().manual_seed(1))
+    workloads = seqlen_balancing.calculate_workload(lengths)
+    with Counter():
+        ours = seqlen_balancing.get_seqlen_balanced_partitions(workloads, ranks, equal_size)
+    assert Counter.calls < rows
+    theirs = seqlen_balancing.karmarkar_karp.__wrapped__(workloads, ranks, equal_size)
+    assert ours == [sorted(part) for part in theirs]

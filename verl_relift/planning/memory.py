@@ -31,7 +31,7 @@ CPU_VLLM = 300 * MIB  # each vLLM rank
 WORKER_FIRST_STEP = 60 * MIB
 # Resident memory of tensors over their size. glibc raises its mmap threshold to 32 MiB as tensors are freed, and keeps
 # what it freed; with MALLOC_MMAP_THRESHOLD_ set it gives it back.
-HEAP_FACTOR = 1.3
+HEAP_FACTOR = 1.6
 HEAP_FACTOR_MMAP = 1.06
 CPU_BLOCK = 128  # tokens of a block of vLLM's KV cache on CPU
 

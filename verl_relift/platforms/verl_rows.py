@@ -2,7 +2,8 @@
 
 A micro-batch of verl's Megatron engine is cut out of the batch, packed, unpacked and padded in Python loops over its
 rows, of several small operations each, and the backward pass adds up a tensor of the micro-batch's size for each row.
-The values are the same, to the last bit.
+The trainer shares the rows out among the ranks by comparing tensors of one element. The values are the same, to the
+last bit.
 
 What only context parallelism needs is left to verl.
 """
@@ -22,6 +23,7 @@ def install_after_import() -> None:
     after_import("verl.utils.tensordict_utils", _select_at_once)
     after_import("verl.models.mcore.util", _pack_at_once)
     after_import("verl.workers.utils.padding", _pad_at_once)
+    after_import("verl.utils.seqlen_balancing", _balance_numbers)
 
 
 def is_plain(column: object) -> bool:
@@ -147,3 +149,15 @@ def _pad_at_once(module: ModuleType) -> None:
         return values[where].masked_fill(missing, 0)
 
     module.no_padding_2_padding = no_padding_2_padding
+
+
+def _balance_numbers(module: ModuleType) -> None:
+    partition = module.karmarkar_karp
+
+    @functools.wraps(partition)
+    def karmarkar_karp(seqlen_list: list[int] | Tensor, k_partitions: int, equal_size: bool) -> list[list[int]]:
+        # Of a tensor's elements every comparison and sum would be a call of torch.
+        numbers = seqlen_list.tolist() if isinstance(seqlen_list, Tensor) else seqlen_list
+        return partition(numbers, k_partitions, equal_size)
+
+    module.karmarkar_karp = karmarkar_karp
