@@ -15,24 +15,16 @@ from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedW
 from verl_relift.platforms import verl_weights
 
 RECEIVER = """
-import json, sys, time
+import json, sys
 import torch, verl
 from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
 from verl_relift.platforms import verl_weights
 
 for line in sys.stdin:
-    sums, parts, disturbed = {}, [], []
-
-    def load(weights, last):
-        parts.append([name for name, _ in weights])
-        copies = {name: weight.clone() for name, weight in weights}
-        time.sleep(0.01)  # for a sender that would write into what is being loaded
-        disturbed.extend(name for name, weight in weights if not torch.equal(weight, copies[name]))
-        sums.update({name: copy.double().sum().item() for name, copy in copies.items()})
-
-    BucketedWeightReceiver(line.strip(), torch.device("cpu"), use_shm=True).receive_weights(load)
-    segment = verl_weights._kept[line.strip()].name
-    print("ANSWER", json.dumps(dict(sums=sums, parts=parts, disturbed=disturbed, segment=segment)), flush=True)
+    sums = {}
+    receiver = BucketedWeightReceiver(line.strip(), torch.device("cpu"), use_shm=True)
+    receiver.receive_weights(lambda weights, last: sums.update({n: t.double().sum().item() for n, t in weights}))
+    print("ANSWER", json.dumps({"sums": sums, "segment": verl_weights._kept[line.strip()].name}), flush=True)
 """
 
 
@@ -77,11 +69,6 @@ def send(handle: str, seed: int, megabytes: int = 1) -> dict[str, float]:
     """Send weights that need two buckets of a megabyte; their sums."""
     generator = torch.Generator().manual_seed(seed)
     weights = {f"w{i}": torch.randn(n, generator=generator) for i, n in enumerate((200_000, 100_000, 7))}
-    return transfer(handle, weights, megabytes)
-
-
-def transfer(handle: str, weights: dict[str, torch.Tensor], megabytes: int = 1) -> dict[str, float]:
-    """Send ``weights`` in buckets of ``megabytes``; their sums."""
     asyncio.run(BucketedWeightSender(handle, megabytes, use_shm=True).async_send_weights(iter(weights.items())))
     return {name: weight.double().sum().item() for name, weight in weights.items()}
 
@@ -123,33 +110,6 @@ def test_larger_buckets_get_a_larger_segment(receiver, handle):
         assert verl_weights._kept[handle].size == megabytes << 20
 
 
-def test_parts_of_a_bucket_are_loaded_while_others_are_filled(receiver, handle):
-    """Several times what a bucket of a megabyte holds, of types that have to be aligned."""
-    generator = torch.Generator().manual_seed(1)
-    sizes = [5, 40_001, 3, 200_000, 7, 100_000, 130_001, 250_000, 9]
-    dtypes = [torch.bfloat16, torch.float32, torch.float64]
-    weights = {
-        f"w{i}": torch.randn(n, generator=generator).to(dtypes[i % 2 if n > 100 else 2]) for i, n in enumerate(sizes)
-    }
-    receiver.take(handle)
-    sums = transfer(handle, weights)
-    answer = receiver.answer()
-    assert answer["sums"] == sums and not answer["disturbed"]
-    assert [name for part in answer["parts"] for name in part] == list(weights)
-    assert len(answer["parts"]) >= 5
-
-
-def test_a_weight_that_no_bucket_holds_is_refused(handle):
-    receiver = Receiver()
-    receiver.take(handle)
-    try:
-        with pytest.raises(ValueError, match=r"wide has 1200000 bytes.*update_weights_bucket_megabytes to 2 or more"):
-            transfer(handle, {"small": torch.zeros(3), "wide": torch.zeros(300_000)})
-    finally:
-        receiver.process.kill()
-        receiver.process.communicate()
-
-
 def test_a_receiver_that_comes_first_looks_again_soon(handle):
     receiver = BucketedWeightReceiver(handle, torch.device("cpu"), use_shm=True)
     receiver._init_socket()
@@ -163,4 +123,3 @@ def test_tensors_of_a_device_are_shared_as_verl_does():
     """Only shared memory is ours: with IPC handles verl's own functions are called."""
     assert BucketedWeightSender._init_buffer.__wrapped__.__module__ == BucketedWeightSender.__module__
     assert BucketedWeightReceiver._init_buffer.__wrapped__.__module__ == BucketedWeightReceiver.__module__
-    assert BucketedWeightSender.async_send_weights.__wrapped__.__module__ == BucketedWeightSender.__module__
