@@ -29,8 +29,8 @@ CPU_WORKER = 700 * MIB  # each training rank
 CPU_VLLM = 300 * MIB  # each vLLM rank
 # Libraries and thread pools that a training process loads in its first step.
 WORKER_FIRST_STEP = 60 * MIB
-# Resident memory of tensors over their size. glibc raises its mmap threshold to 32 MiB as tensors are freed, and keeps
-# what it freed; with MALLOC_MMAP_THRESHOLD_ set it gives it back.
+# Resident memory of tensors over their size: the training processes keep what was freed (platforms/cpu.py), gaps
+# included. With MALLOC_MMAP_THRESHOLD_ in the environment glibc gives it back.
 HEAP_FACTOR = 1.6
 HEAP_FACTOR_MMAP = 1.06
 CPU_BLOCK = 128  # tokens of a block of vLLM's KV cache on CPU
