@@ -1,7 +1,7 @@
 """The waiting room between the rollouts and the supervised update."""
 
 from collections import Counter, OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from itertools import islice
 from random import Random
@@ -18,7 +18,7 @@ class Evicted(StrEnum):
     SOLVED = "solved"  # its question was solved while it waited
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Demonstration:
     """One question with a verified solution, tokenised once, when it enters the buffer."""
 
@@ -26,6 +26,9 @@ class Demonstration:
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]  # ends with the end-of-sequence token
     step: int  # the training step whose rollouts all failed
+
+
+_FIELDS = tuple(field.name for field in fields(Demonstration))
 
 
 class DemonstrationBuffer:
@@ -106,8 +109,8 @@ class DemonstrationBuffer:
     def state_dict(self) -> dict[str, Any]:
         """Everything as plain JSON types, for the checkpoint."""
         return {
-            # vars, not asdict: that would copy every token id.
-            "waiting": [dict(vars(demonstration)) for demonstration in self._waiting.values()],
+            # Not asdict: that would copy every token id.
+            "waiting": [{name: getattr(d, name) for name in _FIELDS} for d in self._waiting.values()],
             "evicted": {reason.value: count for reason, count in self.evicted.items()},
         }
 

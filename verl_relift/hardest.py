@@ -14,10 +14,12 @@ def group_accuracy(uids: Iterable[str], rewards: Iterable[float]) -> dict[str, f
     Returns:
         question -> accuracy in [0, 1], in order of first appearance.
     """
-    groups: dict[str, list[float]] = defaultdict(list)
+    total: dict[str, float] = defaultdict(float)
+    rollouts: dict[str, int] = defaultdict(int)
     for uid, reward in zip(uids, rewards, strict=True):
-        groups[uid].append(reward)
-    return {uid: sum(group) / len(group) for uid, group in groups.items()}
+        total[uid] += reward
+        rollouts[uid] += 1
+    return {uid: total[uid] / count for uid, count in rollouts.items()}
 
 
 def is_hardest(accuracy: float, max_accuracy: float) -> bool:
