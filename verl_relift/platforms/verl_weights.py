@@ -1,11 +1,17 @@
-"""verl's transfer of weights to vLLM without what it waits for in every update.
+"""verl's transfer of weights to vLLM without what it makes anew for every update.
 
-* The two processes meet at a socket that the sender binds. Where the receiver comes first, ZeroMQ looks for it again
-  after a tenth of a second or two, which is longer than the transfer of a small model; here after a millisecond.
+* The two processes meet at a socket of the sender's. verl binds it for every update, and where the receiver comes
+  first, ZeroMQ looks for it again after a tenth of a second or two, which is longer than the transfer of a small
+  model. Here the connection of the first update stays. Looking more often instead is not safe: the receiver's socket
+  of the update before, while ZeroMQ still closes it, can then connect too, and the sender's first message goes there
+  and is lost.
 * Without IPC handles of a device, the weights go through shared memory. verl makes a new segment for every update,
   whose pages the kernel fills with zeros, one fault each, before the weights overwrite them; here both sides keep the
-  segment of the first update. Its name is removed as soon as both have it, so that it ends with the two processes
-  however they end.
+  segment as long as the connection.
+
+What both sides have has no name: verl removes the socket's file, and the segment's goes as soon as it is open on both
+sides. So both end with the two processes, however they end, and a connection is one of exactly two processes: where
+one of them is replaced, the next update binds a new socket and makes a new segment.
 """
 
 import functools
@@ -16,11 +22,9 @@ from types import ModuleType
 import torch
 import zmq
 
-_RECONNECT_MILLISECONDS = 1
-_UNKNOWN = b"unknown segment"  # the receiver's answer, in place of verl's empty one
-
-# Segments by the socket's name: each pair of processes has its own socket.
-_kept: dict[str, shared_memory.SharedMemory] = {}
+# By verl's name of the socket: each pair of processes has its own. Not there during an update.
+_sockets: dict[str, zmq.Socket] = {}
+_segments: dict[str, shared_memory.SharedMemory] = {}
 
 
 def install_after_import() -> None:
@@ -32,18 +36,87 @@ def install_after_import() -> None:
 
 def _install(module: ModuleType) -> None:
     sender, receiver = module.BucketedWeightSender, module.BucketedWeightReceiver
+    sender._init_socket = _bind_once(sender._init_socket)
     sender._init_buffer = _share_segment(sender._init_buffer)
+    sender._cleanup = _without_socket(sender._cleanup)
+    sender.async_send_weights = _keep_after_sending(sender.async_send_weights)
+    receiver._init_socket = _connect_once(receiver._init_socket)
     receiver._init_buffer = _take_segment(receiver._init_buffer)
-    receiver._init_socket = _connect_soon
+    receiver._cleanup = _without_socket(receiver._cleanup)
+    receiver.receive_weights = _keep_after_receiving(receiver.receive_weights)
 
 
-def _connect_soon(self) -> None:
-    self.socket = self.zmq_context.socket(zmq.REP)
-    self.socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MILLISECONDS)
-    self.socket.connect(self.zmq_handle)
+# Sockets. verl's `_cleanup`, which runs at the end of an update however that comes, closes the socket; these put it
+# aside before, and keep it only where the update was whole. Half of one leaves the two sides at different messages.
 
 
-# The two sides below leave `shm` of verl's objects empty: what is there, `_cleanup` closes and unlinks.
+def _bind_once(bind):
+    @functools.wraps(bind)
+    def init(self) -> None:
+        self.socket = _sockets.pop(self.zmq_handle, None)
+        if self.socket is not None and not self.socket.poll(0, zmq.POLLOUT):
+            self.socket.close()  # the receiver has ended
+            self.socket = None
+        if self.socket is None:
+            _segments.pop(self.zmq_handle, None)
+            bind(self)
+
+    return init
+
+
+def _connect_once(connect):
+    @functools.wraps(connect)
+    def init(self) -> None:
+        self.socket = _sockets.pop(self.zmq_handle, None)
+        if self.socket is None:
+            connect(self)
+
+    return init
+
+
+def _without_socket(cleanup):
+    @functools.wraps(cleanup)
+    def clean(self) -> None:
+        self.put_aside, self.socket = self.socket, None
+        cleanup(self)
+
+    return clean
+
+
+def _keep_after_sending(send_weights):
+    @functools.wraps(send_weights)
+    async def send(self, weights) -> None:
+        try:
+            await send_weights(self, weights)
+        except BaseException:
+            _close(self.put_aside)
+            raise
+        _sockets[self.zmq_handle] = self.put_aside
+
+    return send
+
+
+def _keep_after_receiving(receive_weights):
+    @functools.wraps(receive_weights)
+    def receive(self, on_bucket_received) -> None:
+        try:
+            receive_weights(self, on_bucket_received)
+        except BaseException:
+            _close(self.put_aside)
+            raise
+        # As verl's `_cleanup` does last: the sender goes on once it has this.
+        self.put_aside.send(b"")
+        _sockets[self.zmq_handle] = self.put_aside
+
+    return receive
+
+
+def _close(socket: zmq.Socket | None) -> None:
+    if socket is not None:
+        socket.close(linger=0)
+
+
+# Segments. These leave `shm` of verl's objects empty: what is there, `_cleanup` closes and unlinks.
 
 
 def _share_segment(share_on_device):
@@ -51,27 +124,25 @@ def _share_segment(share_on_device):
     def share(self) -> None:
         if not self.use_shm:
             return share_on_device(self)
-        segment = _kept.get(self.zmq_handle)
-        if segment is None or segment.size < self.bucket_size or not _known(self, segment):
-            segment = _new_segment(self.bucket_size)
+        segment = _segments.get(self.zmq_handle)
+        if segment is not None and segment.size >= self.bucket_size:
+            _offer(self.socket, segment)
+        else:
+            name = f"verl_weights_{uuid.uuid4().hex}"
+            segment = shared_memory.SharedMemory(name=name, create=True, size=self.bucket_size)
             try:
-                if not _known(self, segment):
-                    raise RuntimeError(f"{self.zmq_handle}: the vLLM worker cannot open a segment of shared memory")
+                _offer(self.socket, segment)
             finally:
                 segment.unlink()
+            _segments[self.zmq_handle] = segment
         self.buffer = torch.frombuffer(segment.buf, dtype=torch.uint8)[: self.bucket_size]
-        _kept[self.zmq_handle] = segment
 
     return share
 
 
-def _known(sender, segment: shared_memory.SharedMemory) -> bool:
-    sender.socket.send_pyobj({"name": segment.name, "size": segment.size})
-    return sender.socket.recv() != _UNKNOWN
-
-
-def _new_segment(size: int) -> shared_memory.SharedMemory:
-    return shared_memory.SharedMemory(name=f"verl_weights_{uuid.uuid4().hex}", create=True, size=size)
+def _offer(socket: zmq.Socket, segment: shared_memory.SharedMemory) -> None:
+    socket.send_pyobj({"name": segment.name, "size": segment.size})
+    socket.recv()
 
 
 def _take_segment(take_on_device):
@@ -79,24 +150,14 @@ def _take_segment(take_on_device):
     def take(self) -> None:
         if not self.use_shm:
             return take_on_device(self)
-        while (segment := _segment(self.zmq_handle, self.socket.recv_pyobj())) is None:
-            self.socket.send(_UNKNOWN)
+        name = self.socket.recv_pyobj()["name"]
+        segment = _segments.get(self.zmq_handle)
+        if segment is None or segment.name != name:
+            segment = shared_memory.SharedMemory(name=name)
+            # It is the sender's to remove; Python's tracker would do it again, with a warning, when this process ends.
+            resource_tracker.unregister(segment._name, "shared_memory")
+            _segments[self.zmq_handle] = segment
         self.buffer = torch.frombuffer(segment.buf, dtype=torch.uint8)
         self.socket.send(b"")
 
     return take
-
-
-def _segment(handle: str, offered: dict) -> shared_memory.SharedMemory | None:
-    """The offered segment, if this process has it or can open it."""
-    kept = _kept.get(handle)
-    if kept is not None and kept.name == offered["name"]:
-        return kept
-    try:
-        segment = shared_memory.SharedMemory(name=offered["name"])
-    except FileNotFoundError:
-        return None
-    # It is the sender's to remove; Python's tracker would do it again, with a warning, when this process ends.
-    resource_tracker.unregister(segment._name, "shared_memory")
-    _kept[handle] = segment
-    return segment
