@@ -10,7 +10,9 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.metric_utils import process_validation_metrics
 from verl.trainer.ppo.reward import get_custom_reward_fn
 
-from verl_relift.rewards import Grade, GradeOutcome, RewardValues
+from verl_relift.rewards import Grade, GradeOutcome, RewardValues, verl_hook
+from verl_relift.rewards.grader import shared_grader
+from verl_relift.rewards.settings import Convention, GradingRules, Thinking
 from verl_relift.rewards.verl_hook import score_of
 
 RIGHT = "<think>7+7=14</think>\\boxed{13}"
@@ -70,3 +72,21 @@ def test_validation_metrics_take_the_columns():
     assert metrics["acc"]["mean@4"] == 0.5
     assert "outcome" not in metrics
     assert Counter(infos["outcome"])["correct"] == 2
+
+
+def test_the_judge_runs_before_the_first_answer_that_needs_it():
+    rules = {"thinking": "optional", "conventions": ["phrase"], "allow_unevaluated": True}  # of no other test
+    grader = shared_grader(GradingRules(Thinking.OPTIONAL, (Convention.PHRASE,), True))
+    verl_hook.start_judge(**rules, rewards={"bad_format": -0.5}).join()
+    with grader:
+        assert grader.pool._forge.poll() is None
+        assert call(load(**rules), "Answer: $x+\\sqrt{4}$", "x+2")["outcome"] == "correct"
+
+
+def test_a_judge_that_does_not_start_is_logged(monkeypatch, caplog):
+    def start(pool):
+        raise RuntimeError("The math judge did not start (no sympy).")
+
+    monkeypatch.setattr("verl_relift.rewards.pool.JudgePool.start", start)
+    verl_hook.start_judge().join()
+    assert "did not start (no sympy)" in caplog.text

@@ -6,11 +6,17 @@ generated. Integer answers are decided inside the call; the judge's processes de
 
 from __future__ import annotations
 
+import logging
+import threading
 from typing import Any
 
-from verl_relift.rewards.grader import grade_async
+from verl_relift.rewards.grader import grade_async, shared_grader
 from verl_relift.rewards.outcome import Grade
 from verl_relift.rewards.settings import Convention, GradingRules, RewardValues, Thinking
+
+PATH = f"pkg://{__name__}"
+
+logger = logging.getLogger(__name__)
 
 
 async def compute_score(
@@ -32,9 +38,39 @@ async def compute_score(
 
     Returns `score_of`'s columns.
     """
-    rules = GradingRules(Thinking(thinking), tuple(Convention(name) for name in conventions), allow_unevaluated)
+    rules = _rules(thinking, conventions, allow_unevaluated)
     grade = await grade_async(solution_str, ground_truth, rules=rules)
     return score_of(grade, RewardValues(**rewards) if rewards else RewardValues())
+
+
+def start_judge(
+    *,
+    thinking: str = Thinking.OPTIONAL,
+    conventions: tuple[str, ...] = (Convention.BOXED, Convention.HASHES),
+    allow_unevaluated: bool = False,
+    **_: Any,
+) -> threading.Thread:
+    """Load the judge in the background, which takes seconds: else the first answer that needs it waits for that.
+
+    Takes `compute_score`'s keyword arguments. Returns the thread that does it. What keeps the judge from starting is
+    logged, and raised by the first answer that needs it.
+    """
+    thread = threading.Thread(
+        target=_start_judge, args=(_rules(thinking, conventions, allow_unevaluated),), name="judge start", daemon=True
+    )
+    thread.start()
+    return thread
+
+
+def _start_judge(rules: GradingRules) -> None:
+    try:
+        shared_grader(rules).pool.start()
+    except RuntimeError as error:
+        logger.warning("%s", error)
+
+
+def _rules(thinking: str, conventions: tuple[str, ...], allow_unevaluated: bool) -> GradingRules:
+    return GradingRules(Thinking(thinking), tuple(Convention(name) for name in conventions), allow_unevaluated)
 
 
 def score_of(grade: Grade, values: RewardValues) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.utils.reward_score import default_compute_score
 
 from ..prompts import prompt_token_ids
+from ..rewards import verl_hook
 from .server import Group, Rollout
 
 # Rollouts of one write, unless fewer are left: TransferQueue's work for a write and its columns is that of hundreds of
@@ -46,6 +47,9 @@ class RolloutWorker:
         self._score = get_custom_reward_fn(config) or default_compute_score
         # verl wraps a coroutine function in one of its own.
         self._score_is_async = inspect.iscoroutinefunction(getattr(self._score, "func", self._score))
+        function = config.reward.get("custom_reward_function") or {}
+        if function.get("path") == verl_hook.PATH:
+            verl_hook.start_judge(**function.get("reward_kwargs", {}))
 
     async def generate(self, questions: list[dict[str, Any]], global_steps: int, validate: bool) -> None:
         """Answer ``questions`` (rows of the data set with their ``uid``) and return when all are stored."""
