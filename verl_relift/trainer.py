@@ -36,7 +36,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
-from . import checkpoints, runfolder, stopping
+from . import checkpoints, garbage, runfolder, stopping
 from .actor.worker import ReLIFTWorker
 from .buffer import Demonstration, DemonstrationBuffer
 from .demonstrations.verify import Question, Rejected, make_demonstration
@@ -146,6 +146,7 @@ class ReLIFTTrainer(PPOTrainerSync):
 
     def on_train_begin(self) -> None:
         super().on_train_begin()
+        garbage.freeze()
         # From the command to the first question sent out.
         self._startup = time.time() - psutil.Process().create_time()
         if stopping.stop_requested():

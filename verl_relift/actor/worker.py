@@ -17,6 +17,7 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.utils.padding import response_from_nested
 
+from .. import garbage
 from ..rollout.weight_sync import with_unique_job_id
 from .losses import supervised_loss
 
@@ -79,6 +80,7 @@ class ReLIFTWorker(ActorRolloutRefWorker):
             self.actor.set_loss_fn(partial(_relative_to_own, self.actor.loss_fn))
         if hasattr(self.rollout, "zmq_handle"):
             self.rollout.zmq_handle = with_unique_job_id(self.rollout.zmq_handle)
+        garbage.freeze()
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor_sft(self, data: TensorDict) -> TensorDict | None:

@@ -10,6 +10,10 @@ import traceback
 
 
 def _load() -> None:
+    from .. import garbage
+
+    garbage.defer()
+
     import torch
 
     from . import megatron_local, transfer_queue, upstream, verl_rollout, verl_rows, verl_weights

@@ -15,6 +15,7 @@ from vllm import SamplingParams
 from vllm.inputs import TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 
+from .. import garbage
 from .weight_sync import unique_job_id
 
 
@@ -51,6 +52,7 @@ class GroupServer(vLLMHttpServer):
 
     async def launch_server(self, *args, **kwargs):
         """As verl's; then watch the engine."""
+        garbage.freeze()  # before the engine's process is forked from this one
         result = await super().launch_server(*args, **kwargs)
         if getattr(self, "engine", None) is not None:
             self._watch = asyncio.create_task(self._end_with_engine())
