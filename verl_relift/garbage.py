@@ -5,6 +5,7 @@ for half a second. There is one whenever they have grown by a quarter while they
 trainer, one every few steps.
 """
 
+import atexit
 import gc
 
 _DEFAULT_THRESHOLDS = gc.get_threshold()
@@ -20,4 +21,5 @@ def defer() -> None:
 def freeze() -> None:
     """This process has started: collections leave alone what it holds now, the little garbage in it included."""
     gc.freeze()
+    atexit.register(gc.unfreeze)  # else libraries that count what they leave behind report all of it
     gc.set_threshold(*_DEFAULT_THRESHOLDS)
