@@ -42,7 +42,7 @@ class Size:
 
 SIZES = {
     "0.4M": Size(hidden=128, layers=2, questions=16, n=8, response=64, sft=16),
-    "19M": Size(hidden=512, layers=8, questions=32, n=4, response=128, sft=32),
+    "19M": Size(hidden=512, layers=8, questions=16, n=4, response=128, sft=16),
 }
 
 
