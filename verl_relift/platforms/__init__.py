@@ -11,8 +11,10 @@ Nothing in this package is imported by the rest of verl_relift: the entry points
 | `cpu` | verl's `cpu` platform |
 | `verl_rollout` | verl's request router, started only where it is used |
 | `transfer_queue`, `packing_unit` | TransferQueue's columns as one buffer each |
+| `verl_rows` | what verl does for each row of a batch, as one operation a column |
+| `verl_weights` | the transfer of weights to vLLM over what the first one set up |
 | `verl_cpu` | two gaps in verl on a platform without an accelerator |
-| `megatron_local`, `local_layers` | Megatron's local layer spec with packed sequences, for CPU and plain CUDA |
+| `megatron_local`, `local_layers`, `local_rotary` | Megatron's local layer spec with packed sequences, without CUDA too |
 | `megatron_cpu` | Megatron's hard-wired CUDA calls; its optimizer checkpoints without Transformer Engine |
 | `vllm_cpu` | vLLM's CPU engine under repeated weight updates |
 """
