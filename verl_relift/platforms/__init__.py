@@ -14,7 +14,7 @@ Nothing in this package is imported by the rest of verl_relift: the entry points
 | `verl_rows` | what verl does for each row of a batch, as one operation a column |
 | `verl_weights` | the transfer of weights to vLLM over what the first one set up |
 | `verl_cpu` | two gaps in verl on a platform without an accelerator |
-| `megatron_local`, `local_layers`, `local_rotary` | Megatron's local layer spec with packed sequences, without CUDA too |
+| `megatron_local`, `local_layers`, `local_rotary` | Megatron's local layer spec with packed sequences |
 | `megatron_cpu` | Megatron's hard-wired CUDA calls; its optimizer checkpoints without Transformer Engine |
 | `vllm_cpu` | vLLM's CPU engine under repeated weight updates |
 """
