@@ -55,7 +55,7 @@ def _bind_once(bind):
     def init(self) -> None:
         self.socket = _sockets.pop(self.zmq_handle, None)
         if self.socket is not None and not self.socket.poll(0, zmq.POLLOUT):
-            self.socket.close()  # the receiver has ended
+            _close(self.socket)  # the receiver has ended
             self.socket = None
         if self.socket is None:
             _segments.pop(self.zmq_handle, None)
