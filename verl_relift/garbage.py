@@ -1,8 +1,8 @@
-"""Python's cyclic garbage collector and a million objects that never become garbage.
+"""Python's cyclic garbage collector and the objects that never become garbage.
 
-Importing verl, Megatron and vLLM leaves that many, and a full collection, which looks at each of them, stops a process
-for half a second. There is one whenever they have grown by a quarter while they are imported, and later, in the
-trainer, one every few steps.
+Importing verl, Megatron and vLLM leaves nearly a million, and a full collection, which looks at each of them, stops a
+process for half a second (docs/performance.md). There is one whenever they have grown by a quarter while they are
+imported, and later, in the trainer, one every few steps.
 """
 
 import atexit

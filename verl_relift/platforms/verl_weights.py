@@ -22,8 +22,8 @@ from types import ModuleType
 import torch
 import zmq
 
-# By verl's name of the socket: each pair of processes has its own. Not there during an update.
-_sockets: dict[str, zmq.Socket] = {}
+# By verl's name of the socket: each pair of processes has its own.
+_sockets: dict[str, zmq.Socket] = {}  # but for the one of an update that is under way
 _segments: dict[str, shared_memory.SharedMemory] = {}
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import fields
 from typing import Any
 
 from verl_relift.rewards.grader import grade_async, shared_grader
 from verl_relift.rewards.outcome import Grade
-from verl_relift.rewards.settings import Convention, GradingRules, RewardValues, Thinking
+from verl_relift.rewards.settings import GradingRules, RewardValues
 
 PATH = f"pkg://{__name__}"
 
@@ -25,11 +26,8 @@ async def compute_score(
     ground_truth: Any,
     extra_info: dict[str, Any] | None = None,
     *,
-    thinking: str = Thinking.OPTIONAL,
-    conventions: tuple[str, ...] = (Convention.BOXED, Convention.HASHES),
-    allow_unevaluated: bool = False,
     rewards: dict[str, float] | None = None,
-    **_: Any,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Grade one response for verl.
 
@@ -38,26 +36,17 @@ async def compute_score(
 
     Returns `score_of`'s columns.
     """
-    rules = _rules(thinking, conventions, allow_unevaluated)
-    grade = await grade_async(solution_str, ground_truth, rules=rules)
+    grade = await grade_async(solution_str, ground_truth, rules=_rules(settings))
     return score_of(grade, RewardValues(**rewards) if rewards else RewardValues())
 
 
-def start_judge(
-    *,
-    thinking: str = Thinking.OPTIONAL,
-    conventions: tuple[str, ...] = (Convention.BOXED, Convention.HASHES),
-    allow_unevaluated: bool = False,
-    **_: Any,
-) -> threading.Thread:
+def start_judge(**settings: Any) -> threading.Thread:
     """Load the judge in the background, which takes seconds: else the first answer that needs it waits for that.
 
     Takes `compute_score`'s keyword arguments. Returns the thread that does it. What keeps the judge from starting is
     logged, and raised by the first answer that needs it.
     """
-    thread = threading.Thread(
-        target=_start_judge, args=(_rules(thinking, conventions, allow_unevaluated),), name="judge start", daemon=True
-    )
+    thread = threading.Thread(target=_start_judge, args=(_rules(settings),), name="judge start", daemon=True)
     thread.start()
     return thread
 
@@ -69,8 +58,10 @@ def _start_judge(rules: GradingRules) -> None:
         logger.warning("%s", error)
 
 
-def _rules(thinking: str, conventions: tuple[str, ...], allow_unevaluated: bool) -> GradingRules:
-    return GradingRules(Thinking(thinking), tuple(Convention(name) for name in conventions), allow_unevaluated)
+def _rules(settings: dict[str, Any]) -> GradingRules:
+    """Of the settings those that are rules: verl passes others too."""
+    names = {field.name for field in fields(GradingRules)}
+    return GradingRules(**{name: value for name, value in settings.items() if name in names})
 
 
 def score_of(grade: Grade, values: RewardValues) -> dict[str, Any]:
