@@ -65,7 +65,7 @@ bench: install
 	$(PY) -m benchmarks.engine --output outputs/bench/engine.md
 	$(PY) -m benchmarks.step --output outputs/bench/step --record outputs/bench/step.md
 	$(if $(DATA),$(PY) -m benchmarks.grading --data "$(DATA)" --only speed --output outputs/bench/grading.md)
-	$(PY) -m benchmarks.transfer --output outputs/bench/transfer.md
+	$(PY) -m benchmarks.engine.transfer --output outputs/bench/transfer.md
 	$(PY) -m benchmarks.loop --output outputs/bench/loop
 
 reproduce: install

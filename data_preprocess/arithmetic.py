@@ -29,8 +29,9 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
-from data_preprocess.output import write_rows
-from data_preprocess.schema import Row
+from verl_relift.data.schema import Row
+
+from .output import write_rows
 
 MAX_VALUE = 99
 # Each level is a set of shapes; a shape says for each term whether it is a product `a*2` (True) or a digit (False).

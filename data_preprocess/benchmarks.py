@@ -22,14 +22,15 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from data_preprocess.answers import last_boxed
-from data_preprocess.cli import DataSet, Flags, add_common_flags, check_flags, options_of, report, run_reporting
-from data_preprocess.errors import DataError, Reason
-from data_preprocess.fields import QUESTION_COLUMNS, optional_text, scalar, text
-from data_preprocess.pipeline import Job, MapRow, run
-from data_preprocess.schema import Row
-from data_preprocess.sources import SUFFIXES, Source, find
-from data_preprocess.template import Template, chat
+from verl_relift.data.errors import DataError, Reason
+from verl_relift.data.fields import QUESTION_COLUMNS, optional_text, scalar, text
+from verl_relift.data.schema import Row
+from verl_relift.data.sources import SUFFIXES, Source, find
+
+from .answers import last_boxed
+from .cli import DataSet, Flags, add_common_flags, check_flags, options_of, report, run_reporting
+from .pipeline import Job, MapRow, run
+from .template import Template, chat
 
 Read = Callable[[dict[str, Any], int], "Item"]  # (record, seed of the choices' order)
 SPLITS = ("test", "train", "validation")

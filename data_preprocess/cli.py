@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_preprocess.errors import DataError
-from data_preprocess.fields import QUESTION_COLUMNS, question_of
-from data_preprocess.filters import Verify
-from data_preprocess.overlap import DEFAULT_N, NGramIndex
-from data_preprocess.pipeline import Job, MapRow, Options, run
-from data_preprocess.sources import MAX_FIELD_BYTES, find, read_file
-from data_preprocess.template import Template
+from verl_relift.data.errors import DataError
+from verl_relift.data.fields import QUESTION_COLUMNS, question_of
+from verl_relift.data.filters import Verify
+from verl_relift.data.overlap import DEFAULT_N, NGramIndex
+from verl_relift.data.sources import MAX_FIELD_BYTES, find, read_file
+
+from .pipeline import Job, MapRow, Options, run
+from .template import Template
 
 Flags = argparse.Namespace
 

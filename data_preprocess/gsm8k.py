@@ -13,13 +13,14 @@ import re
 import sys
 from typing import Any
 
-from data_preprocess.answers import demonstration
-from data_preprocess.cli import DataSet, Flags, main
-from data_preprocess.errors import DataError, Reason
-from data_preprocess.fields import text
-from data_preprocess.pipeline import MapRow
-from data_preprocess.schema import Row
-from data_preprocess.template import Template, chat
+from verl_relift.data.errors import DataError, Reason
+from verl_relift.data.fields import text
+from verl_relift.data.schema import Row
+
+from .answers import demonstration
+from .cli import DataSet, Flags, main
+from .pipeline import MapRow
+from .template import Template, chat
 
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _NUMBER = re.compile(r"-?(\d+(\.\d+)?|\.\d+)")

@@ -12,14 +12,15 @@ import argparse
 import sys
 from typing import Any
 
-from data_preprocess.answers import demonstration
-from data_preprocess.cli import DataSet, Flags, main
-from data_preprocess.errors import DataError, Reason
-from data_preprocess.fields import chat as messages_of
-from data_preprocess.fields import scalar, target_text
-from data_preprocess.pipeline import MapRow
-from data_preprocess.schema import Row
-from data_preprocess.template import Template, dress
+from verl_relift.data.errors import DataError, Reason
+from verl_relift.data.fields import chat as messages_of
+from verl_relift.data.fields import scalar, target_text
+from verl_relift.data.schema import Row
+
+from .answers import demonstration
+from .cli import DataSet, Flags, main
+from .pipeline import MapRow
+from .template import Template, dress
 
 
 def pick(record: dict[str, Any], column: str, required: bool = True) -> Any:

@@ -12,13 +12,14 @@ import re
 import sys
 from typing import Any
 
-from data_preprocess.answers import demonstration, last_boxed
-from data_preprocess.cli import DataSet, Flags, main
-from data_preprocess.errors import DataError, Reason
-from data_preprocess.fields import optional_text, scalar, text
-from data_preprocess.pipeline import MapRow
-from data_preprocess.schema import Row
-from data_preprocess.template import Template, chat
+from verl_relift.data.errors import DataError, Reason
+from verl_relift.data.fields import optional_text, scalar, text
+from verl_relift.data.schema import Row
+
+from .answers import demonstration, last_boxed
+from .cli import DataSet, Flags, main
+from .pipeline import MapRow
+from .template import Template, chat
 
 LEVELS = ("1", "2", "3", "4", "5")
 

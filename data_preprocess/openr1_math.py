@@ -20,13 +20,14 @@ import sys
 from enum import StrEnum
 from typing import Any
 
-from data_preprocess.cli import DataSet, Flags, main
-from data_preprocess.errors import DataError, Reason
-from data_preprocess.fields import chat as messages_of
-from data_preprocess.fields import optional_text, target_text, text
-from data_preprocess.pipeline import MapRow
-from data_preprocess.schema import Row
-from data_preprocess.template import Template, chat, dress
+from verl_relift.data.errors import DataError, Reason
+from verl_relift.data.fields import chat as messages_of
+from verl_relift.data.fields import optional_text, target_text, text
+from verl_relift.data.schema import Row
+
+from .cli import DataSet, Flags, main
+from .pipeline import MapRow
+from .template import Template, chat, dress
 
 COLUMNS = (
     *("data_source", "prompt", "target", "ability", "reward_model", "extra_info"),

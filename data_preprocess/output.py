@@ -15,7 +15,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_preprocess.schema import SCHEMA, Row, to_batch
+from verl_relift.data.schema import SCHEMA, Row, to_batch
 
 ROWS_PER_GROUP = 10_000  # rows of a parquet row group: small enough to stream, large enough to compress
 BYTES_PER_GROUP = 64 << 20  # ... or this many bytes of text, whichever comes first

@@ -14,16 +14,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_preprocess import filters
-from data_preprocess.background import read_ahead
-from data_preprocess.errors import DataError, Reason
-from data_preprocess.filters import Filter, Verify
-from data_preprocess.output import OutputFolder, ParquetFile
-from data_preprocess.overlap import NGramIndex
-from data_preprocess.schema import Row, to_batch, validate
-from data_preprocess.sources import MAX_FIELD_BYTES, Source
-from data_preprocess.stats import Ledger, versions
-from data_preprocess.tokens import TokenCounter
+from verl_relift.data import filters
+from verl_relift.data.background import read_ahead
+from verl_relift.data.errors import DataError, Reason
+from verl_relift.data.filters import Filter, Verify
+from verl_relift.data.overlap import NGramIndex
+from verl_relift.data.schema import Row, to_batch, validate
+from verl_relift.data.sources import MAX_FIELD_BYTES, Source
+from verl_relift.data.stats import Ledger, versions
+from verl_relift.data.tokens import TokenCounter
+
+from .output import OutputFolder, ParquetFile
 
 MapRow = Callable[[dict[str, Any], int, str], Row]  # (record, index, split) -> row; raises DataError
 BATCH_ROWS = 1000

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_preprocess.findings import FileSummary
-from data_preprocess.output import OutputFolder
+from verl_relift.data.findings import FileSummary
+
+from .output import OutputFolder
 
 _BINS = 40
 

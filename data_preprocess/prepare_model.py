@@ -21,10 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_preprocess.cli import positive
-from data_preprocess.errors import DataError
-from data_preprocess.template import Template, system_prompt
-from data_preprocess.vocabulary import ModelError, check_vocabulary, read_json
+from verl_relift.data.errors import DataError
+
+from .cli import positive
+from .template import Template, system_prompt
+from .vocabulary import ModelError, check_vocabulary, read_json
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
@@ -129,7 +130,7 @@ def _verify(folder: Path, config: dict[str, Any], template: str | None) -> None:
     """Load what was written as training will, and render a chat."""
     from transformers import AutoConfig
 
-    from data_preprocess.tokens import load_tokenizer
+    from verl_relift.data.tokens import load_tokenizer
 
     loaded = AutoConfig.from_pretrained(folder)
     if loaded.max_position_embeddings != config.get("max_position_embeddings", loaded.max_position_embeddings):

@@ -47,7 +47,7 @@ def check_vocabulary(model: str | Path, tokenizer: PreTrainedTokenizerBase | Non
             f"{folder}/config.json: vocab_size is {rows!r}, not a number; take the file from the model's source"
         )
     if tokenizer is None:
-        from data_preprocess.tokens import load_tokenizer
+        from verl_relift.data.tokens import load_tokenizer
 
         tokenizer = load_tokenizer(str(folder))
     largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])

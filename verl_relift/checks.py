@@ -3,43 +3,18 @@
 Each check yields one line per problem: what is wrong, where, and what to do about it.
 """
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from . import checkpoints
+from .run import checkpoints
 from .settings import ReLIFTSettings, Schedule, SettingsError, SFTMode, SFTOptimizer, Source
-
-# Rows of each parquet file whose answers are graded before training, evenly spaced; `data_preprocess.check` does all.
-GRADED_ROWS = 5000
-
-# A model's vocabulary may be padded (Qwen2.5-7B: 399 unused rows); more than this is another model's tokenizer.
-MAX_VOCABULARY_PADDING = 1024
 
 
 class ConfigurationError(ValueError):
     """The run cannot work as configured. One line per problem."""
-
-
-def check(config: DictConfig) -> None:
-    """Raise :class:`ConfigurationError` with what can be found wrong without Ray and without a model in memory."""
-    for find_problems in (_packages, settings_problems, batch_problems, _model, _memory, _data):
-        problems = list(find_problems(config))
-        if problems:
-            raise ConfigurationError("\n".join(problems))
-
-
-def _packages(config: DictConfig) -> Iterator[str]:
-    for module, what in (("vllm", "the rollout engine"), ("megatron.core", "the training engine"), ("mbridge", "it")):
-        try:
-            found = importlib.util.find_spec(module) is not None
-        except ModuleNotFoundError:
-            found = False
-        if not found:
-            yield f"the package {module} is not installed ({what} needs it): run `make install`, see docs/install.md"
 
 
 def settings_problems(config: DictConfig) -> Iterator[str]:
@@ -183,31 +158,6 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
         )
 
 
-def _model(config: DictConfig) -> Iterator[str]:
-    from transformers import AutoConfig, AutoTokenizer
-
-    model = config.actor_rollout_ref.model
-    try:
-        hf = AutoConfig.from_pretrained(model.path, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(model.tokenizer_path or model.path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        yield (
-            f"actor_rollout_ref.model.path={model.path}: no model can be read there "
-            f"({str(error).splitlines()[0]}); give a Hugging Face folder or hub id"
-        )
-        return
-    if len(tokenizer) > hf.vocab_size or hf.vocab_size - len(tokenizer) > MAX_VOCABULARY_PADDING:
-        yield (
-            f"{model.path}: the tokenizer has {len(tokenizer)} tokens, the model's vocabulary {hf.vocab_size}; use the "
-            "model's own tokenizer, or run data_preprocess.prepare_model"
-        )
-    if tokenizer.eos_token_id is None:
-        yield f"{model.path}: the tokenizer has no end-of-sequence token; demonstrations must end with one"
-    if tokenizer.chat_template is None:
-        yield f"{model.path}: the tokenizer has no chat template; add one with data_preprocess.prepare_model"
-    yield from divisibility_problems(config, hf)
-
-
 def divisibility_problems(config: DictConfig, hf) -> Iterator[str]:
     megatron, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
     groups = getattr(hf, "num_key_value_heads", None) or hf.num_attention_heads
@@ -231,51 +181,3 @@ def divisibility_problems(config: DictConfig, hf) -> Iterator[str]:
             f"actor_rollout_ref.rollout.tensor_model_parallel_size={rollout.tensor_model_parallel_size} must divide "
             f"the model's {hf.num_attention_heads} attention heads; choose another"
         )
-
-
-def _memory(config: DictConfig) -> Iterator[str]:
-    """What `verl_relift.plan` refuses on this machine."""
-    from .planning import refusals
-
-    yield from refusals(config)
-
-
-def _data(config: DictConfig) -> Iterator[str]:
-    from data_preprocess.check import check_files
-    from data_preprocess.errors import DataError
-    from data_preprocess.findings import TRAINING_COPES, Kind
-
-    data = config.data
-    train, validation = _files(data.train_files), _files(data.val_files)
-    for file in (*train, *validation):
-        if not Path(file).expanduser().exists():
-            yield (f"{file}: no such file (data.train_files / data.val_files); make it with data_preprocess.<name>")
-            return
-    allowed = set(TRAINING_COPES)
-    if not data.filter_overlong_prompts:
-        allowed.discard(Kind.PROMPT_TOO_LONG)
-    try:
-        report = check_files(
-            train,
-            validation,
-            tokenizer=config.actor_rollout_ref.model.tokenizer_path or config.actor_rollout_ref.model.path,
-            max_prompt_tokens=data.max_prompt_length,
-            max_target_tokens=config.relift.demonstrations.max_tokens if config.relift.enable else None,
-            demonstrations=config.relift.enable and config.relift.demonstrations.source == Source.DATASET,
-            sample=GRADED_ROWS,
-            allowed=allowed,
-        )
-    except DataError as error:
-        yield str(error)
-        return
-    yield from (str(finding) for finding in report.errors)
-    rows = sum(summary.rows for summary in report.files if summary.file in train)
-    if not report.errors and rows < data.train_batch_size:
-        yield (
-            f"data.train_files hold {rows} questions, fewer than data.train_batch_size={data.train_batch_size}; "
-            "lower it"
-        )
-
-
-def _files(value: str | ListConfig) -> list[str]:
-    return [str(file) for file in value] if isinstance(value, list | ListConfig) else [str(value)]

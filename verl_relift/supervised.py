@@ -4,7 +4,7 @@ import transfer_queue as tq
 from transfer_queue import KVBatchMeta
 from verl.utils.debug import marked_timer
 
-from .prompts import prompt_token_ids
+from .rollout.prompts import prompt_token_ids
 from .settings import SFTMode
 from .trainer import ReLIFTTrainer, question_key
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from . import restarts, runfolder, stopping
-from .checks import ConfigurationError, check
-from .composition import compose_config
-from .environment import detect_platform, prepare_environment
-
-OmegaConf.register_new_resolver("sum", lambda *terms: sum(terms), replace=True)
+from .checks import ConfigurationError
+from .preflight import check
+from .run import folder as runfolder
+from .run import restarts, stopping
+from .run.composition import compose_config
+from .run.environment import detect_platform, prepare_environment
 
 
 def run(config: DictConfig) -> None:
@@ -38,7 +38,7 @@ def run(config: DictConfig) -> None:
     os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
     os.environ.setdefault("WANDB_DIR", str(folder))
 
-    from .cluster import started
+    from .run.cluster import started
 
     with started(config):
         # After Ray, which sets a handler that ends with status 15. This one unwinds like Ctrl-C.
@@ -49,9 +49,9 @@ def run(config: DictConfig) -> None:
 def _train(config: DictConfig) -> None:
     import transfer_queue as tq
 
-    from .failure import RunFailed, explain, workers_end_with
     from .rollout import server
     from .rollout.manager import shut_down
+    from .run.failure import RunFailed, explain, workers_end_with
     from .supervised import SupervisedTrainer
     from .trainer import ReLIFTTrainer
 

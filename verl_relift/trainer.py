@@ -36,12 +36,13 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
-from . import checkpoints, garbage, runfolder, stopping
 from .actor.worker import ReLIFTWorker
-from .buffer import Demonstration, DemonstrationBuffer
+from .demonstrations.buffer import Demonstration, DemonstrationBuffer
 from .demonstrations.verify import Question, Rejected, make_demonstration
-from .hardest import group_accuracy, is_hardest
-from .schedule import sft_learning_rate, updates_due
+from .methods.gate import group_accuracy, is_hardest
+from .methods.schedule import sft_learning_rate, updates_due
+from .run import checkpoints, garbage, stopping
+from .run import folder as runfolder
 from .settings import Overlong, ReLIFTSettings, Select, SFTMode, SFTOptimizer, Source, reuses_log_probs
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.reproduce.records import AVERAGE, Record, measure, of_method
 from benchmarks.reproduce.study import Kind, Study
-from verl_relift.reporting.charts import COLOURS
+from verl_relift.report.charts import COLOURS
 
 DPI = 100
 _MARKERS = ("o", "s", "^")

@@ -9,7 +9,7 @@ from typing import Any
 
 from data_preprocess.arithmetic import EXTRA_SHAPES, SHAPES
 from verl_relift.quickstart.summary import LEVELS
-from verl_relift.runfolder import write_atomically
+from verl_relift.run.folder import write_atomically
 
 AVERAGE, OOD_AVERAGE = "average", "ood average"
 

@@ -14,7 +14,7 @@ from benchmarks.reproduce import records, task
 from benchmarks.reproduce.cell import Folders
 from benchmarks.reproduce.records import Record
 from benchmarks.reproduce.study import Cell, Study, StudyError, predecessor, ready
-from tests.integration.launch import kill
+from verl_relift.testing.launch import kill
 
 POLL_S = 0.5
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from benchmarks.reproduce.study import Base, Pool, Task
 from data_preprocess.arithmetic import Question, make_split, to_row
 from data_preprocess.output import write_rows
-from data_preprocess.schema import Row
+from verl_relift.data.schema import Row
 
 TRAIN, TEST, PRETRAIN = "train.parquet", "test.parquet", "pretrain.parquet"
 HARDEST = "hardest"

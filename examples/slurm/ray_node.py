@@ -40,7 +40,7 @@ def choose_address(peer: str, job: int) -> str:
 
 def run(address: str, gpus: int) -> int:
     """Ray on this node, its head on the first, until it ends or SIGTERM comes. Leaves nothing behind."""
-    from verl_relift.environment import prepare_environment
+    from verl_relift.run.environment import prepare_environment
 
     prepare_environment()
     # Slurm sets it beside CUDA_VISIBLE_DEVICES, and verl's workers refuse to choose.
@@ -72,7 +72,7 @@ def run(address: str, gpus: int) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     # verl comes with it: not before Ray, which starts meanwhile
-    from verl_relift.cluster import remove_orphaned_segments
+    from verl_relift.run.cluster import remove_orphaned_segments
 
     status = process.wait()
     remove_orphaned_segments(since=start)

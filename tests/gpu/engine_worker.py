@@ -21,9 +21,9 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import HFModelConfig, McoreEngineConfig, McoreOptimizerConfig
 from verl.workers.engine import EngineRegistry
 
-from tests.parity.batch import ENTROPY_COEFF, SPLITS
-from tests.parity.engine_worker import export, policy, policy_inputs, supervised, to_tensordict
 from verl_relift.actor.worker import _engine_loss
+from verl_relift.testing.parity.batch import ENTROPY_COEFF, SPLITS
+from verl_relift.testing.parity.engine_worker import export, policy, policy_inputs, supervised, to_tensordict
 
 SEQUENCE = 4096
 WARM_UP, TIMED = 2, 5

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from tests.gpu.conftest import specs
-from tests.parity.launch import save_model
 from tests.parity.test_megatron import LOSSES, reference
-from verl_relift.planning import flops, hardware, memory
-from verl_relift.planning.job import Batches, Job, Rollout, Training
-from verl_relift.planning.shapes import from_config
+from verl_relift.plan import flops, hardware, memory
+from verl_relift.plan.job import Batches, Job, Rollout, Training
+from verl_relift.plan.shapes import from_config
+from verl_relift.testing.parity.launch import save_model
 
 KINDS = ("qwen2", "tied", "qwen3", "llama")
 

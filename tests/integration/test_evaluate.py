@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from verl_relift.evaluate import main
+from verl_relift.evaluate.__main__ import main
 from verl_relift.quickstart.base_model import build_model, build_tokenizer
 
 pytest.importorskip("vllm", reason="vLLM is not installed")

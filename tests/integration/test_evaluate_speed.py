@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from verl_relift.evaluation.engine import EngineSettings, Request, Sampler, generate, prepare_environment, start_engine
+from verl_relift.evaluate.engine import EngineSettings, Request, Sampler, generate, prepare_environment, start_engine
 
 RESPONSES, TOKENS, ROUNDS = 512, 64, 4
 
@@ -30,8 +30,8 @@ def test_evaluation_generates_at_nine_tenths_of_the_bare_engine(tmp_path):
 def measure(folder, width=384, layers=6):
     """Tokens a second of both, in rounds that alternate, and the ratio of the best of each: other load slows both."""
     prepare_environment(tensor_parallel=1, verbose=False)
-    from verl_relift.evaluation.protocol import Sampling
-    from verl_relift.evaluation.questions import Question
+    from verl_relift.evaluate.protocol import Sampling
+    from verl_relift.evaluate.questions import Question
     from verl_relift.quickstart.base_model import build_tokenizer
     from verl_relift.rewards import Grader
 
@@ -92,8 +92,8 @@ def _bare(engine, prompts):
 
 
 def _evaluation(engine, settings, questions, ids, sampling, grader, output):
-    from verl_relift.evaluation.run import grade_and_store
-    from verl_relift.evaluation.store import Store
+    from verl_relift.evaluate.run import grade_and_store
+    from verl_relift.evaluate.store import Store
 
     requests = [Request(q.key, 0, ids[q.key], sampling.seed_of(q.key, 0)) for q in questions]
     store = Store(output, {})

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.launch import finish, records, start
 from tests.integration.test_training import prepared  # noqa: F401  a fixture
+from verl_relift.testing.launch import finish, records, start
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from verl_relift.report import main
+from verl_relift.report.__main__ import main
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")

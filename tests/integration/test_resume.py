@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from tests.integration.launch import differences, family, finish, kill, kill_when, records, start, wait_until, weights
+from verl_relift.testing.launch import differences, family, finish, kill, kill_when, records, start, wait_until, weights
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu covers machines with a GPU")
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import torch
 
-from tests.integration.launch import family, finish, kill, records, start, wait_until
+from verl_relift.testing.launch import family, finish, kill, records, start, wait_until
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from data_preprocess.arithmetic import SHAPES, enumerate_shape, make_split
-from tests.integration.launch import finish, kill, records, wait_until
-from tests.integration.launch import start as start_training
 from verl_relift.demonstrations.teacher import Failure, Teacher, TeacherQuestion
 from verl_relift.quickstart.base_model import build_model, build_tokenizer, pretrain
 from verl_relift.rewards import grade
 from verl_relift.settings import TeacherSettings
+from verl_relift.testing.launch import finish, kill, records, wait_until
+from verl_relift.testing.launch import start as start_training
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
 

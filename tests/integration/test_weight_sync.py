@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from verl_relift.rollout.weight_sync import with_unique_job_id
+from verl_relift.upstream.fixes.weight_socket import with_unique_job_id
 
 NAMES = """
 import sys, ray
-from verl_relift.rollout.weight_sync import unique_job_id, with_unique_job_id
+from verl_relift.upstream.fixes.weight_socket import unique_job_id, with_unique_job_id
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
 job = ray.get_runtime_context().get_job_id()
 task = ray.remote(num_cpus=1)(unique_job_id)

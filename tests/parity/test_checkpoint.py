@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.parity.launch import LAYOUTS, run_ranks, save_model
+from verl_relift.testing.parity.launch import LAYOUTS, run_ranks, save_model
 
 
 @pytest.fixture(scope="module")

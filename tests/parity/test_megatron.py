@@ -5,8 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from tests.parity.batch import ENTROPY_COEFF, SPLICE_WEIGHT, SPLITS, make_batch, make_policy_inputs
-from tests.parity.launch import LAYOUTS, run_ranks, save_model
+from verl_relift.testing.parity.batch import ENTROPY_COEFF, SPLICE_WEIGHT, SPLITS, make_batch, make_policy_inputs
+from verl_relift.testing.parity.launch import LAYOUTS, run_ranks, save_model
 
 
 def reference(model: torch.nn.Module):

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .cluster import VirtualCluster, missing
+from tests.slurm.cluster import VirtualCluster, missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
 

@@ -10,9 +10,10 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from data_preprocess.schema import SCHEMA
 from verl_relift import train  # noqa: F401  registers the configuration's resolver
-from verl_relift.checks import ConfigurationError, check
+from verl_relift.checks import ConfigurationError
+from verl_relift.data.schema import SCHEMA
+from verl_relift.preflight import check
 from verl_relift.quickstart.base_model import build_model, build_tokenizer
 from verl_relift.settings import reuses_log_probs
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from verl_relift.platforms import upstream
+from verl_relift.upstream import versions as upstream
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,8 +17,8 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.utils.padding import response_from_nested
 
-from .. import garbage
-from ..rollout.weight_sync import with_unique_job_id
+from ..run import garbage
+from ..upstream.fixes.weight_socket import with_unique_job_id
 from .losses import supervised_loss
 
 

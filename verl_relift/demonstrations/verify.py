@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from data_preprocess.fields import target_text
-
-from ..buffer import Demonstration
+from ..data.fields import target_text
 from ..rewards import GradeOutcome, grade
 from ..settings import DemonstrationSettings, Overlong
+from .buffer import Demonstration
 
 
 class Rejected(StrEnum):

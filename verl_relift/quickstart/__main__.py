@@ -12,7 +12,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from ..runfolder import METRICS, write_atomically
+from ..run.folder import METRICS, write_atomically
 from . import base_model
 from .progress import TrainingProgress
 from .stages import MemoryWatch, StageFailed, run

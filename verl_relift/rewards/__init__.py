@@ -6,9 +6,9 @@ always, and without running anything that a model wrote.
 Importing this package loads neither sympy nor math-verify; only the judge's processes do.
 """
 
-from verl_relift.rewards.grader import Grader, grade, grade_async, grade_many, shared_grader, unparsable_ground_truths
-from verl_relift.rewards.outcome import Grade, GradeOutcome
-from verl_relift.rewards.settings import Convention, GradingRules, PoolSettings, RewardValues, Thinking
+from .grader import Grader, grade, grade_async, grade_many, shared_grader, unparsable_ground_truths
+from .outcome import Grade, GradeOutcome
+from .settings import Convention, GradingRules, PoolSettings, RewardValues, Thinking
 
 __all__ = [
     "Convention",

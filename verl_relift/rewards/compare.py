@@ -6,11 +6,11 @@ import re
 from fractions import Fraction
 from itertools import pairwise
 
-from verl_relift.rewards.exact import equal_numbers, plain_number
-from verl_relift.rewards.numeric import surely_different, value
-from verl_relift.rewards.options import decide_option, is_option
-from verl_relift.rewards.text import remarks, same_words, tidy, without_unit
-from verl_relift.rewards.unevaluated import is_unevaluated
+from .exact import equal_numbers, plain_number
+from .numeric import surely_different, value
+from .options import decide_option, is_option
+from .text import remarks, same_words, tidy, without_unit
+from .unevaluated import is_unevaluated
 
 Pair = tuple[str, str]
 """An answer and a ground truth, as LaTeX, equal if math-verify says so."""

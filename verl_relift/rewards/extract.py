@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from verl_relift.rewards.outcome import GradeOutcome
-from verl_relift.rewards.settings import Convention, GradingRules, Thinking
+from .outcome import GradeOutcome
+from .settings import Convention, GradingRules, Thinking
 
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"

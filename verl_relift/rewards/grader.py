@@ -15,13 +15,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from verl_relift.rewards.compare import Pair, compare
-from verl_relift.rewards.exact import plain_number
-from verl_relift.rewards.extract import extract_answer
-from verl_relift.rewards.ground_truth import alternatives
-from verl_relift.rewards.outcome import Grade, GradeOutcome
-from verl_relift.rewards.pool import JudgePool
-from verl_relift.rewards.settings import GradingRules, PoolSettings
+from .compare import Pair, compare
+from .exact import plain_number
+from .extract import extract_answer
+from .ground_truth import alternatives
+from .judge.worker_pool import JudgePool
+from .outcome import Grade, GradeOutcome
+from .settings import GradingRules, PoolSettings
 
 _Verdict = tuple[GradeOutcome, str]  # an outcome and its detail
 _Pairs = tuple[Pair, ...]

@@ -9,8 +9,8 @@ from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any
 
-from verl_relift.rewards.extract import boxed_answer, hashes_answer
-from verl_relift.rewards.text import tidy
+from .extract import boxed_answer, hashes_answer
+from .text import tidy
 
 # All rollouts of a group share a ground truth.
 _CACHED_STRINGS = 8_192

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from verl_relift.rewards.text import unwrap_text
+from .text import unwrap_text
 
 _OPTION = re.compile(r"[A-J]")
 _LEADING = re.compile(r"\(?\s*(?P<letter>[A-Ja-j])\s*(?:\)|\.|:|$)\s*(?P<rest>.*)", re.DOTALL)

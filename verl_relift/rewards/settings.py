@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
-from verl_relift.rewards.outcome import GradeOutcome
+from .outcome import GradeOutcome
 
 MIB = 1024 * 1024
 

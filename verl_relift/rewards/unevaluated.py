@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from verl_relift.rewards.exact import is_fraction, is_integer, plain_number
-from verl_relift.rewards.text import without_unit
+from .exact import is_fraction, is_integer, plain_number
+from .text import without_unit
 
 _CALCULATION = re.compile(
     r"\\(?:operatorname\*?\{)?(sum|prod|i*int|lim|gcd|lcm|max|min|bmod|mod|pmod|det|lfloor|lceil)(?![a-zA-Z])"

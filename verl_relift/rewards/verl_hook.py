@@ -11,9 +11,9 @@ import threading
 from dataclasses import fields
 from typing import Any
 
-from verl_relift.rewards.grader import grade_async, shared_grader
-from verl_relift.rewards.outcome import Grade
-from verl_relift.rewards.settings import GradingRules, RewardValues
+from .grader import grade_async, shared_grader
+from .outcome import Grade
+from .settings import GradingRules, RewardValues
 
 PATH = f"pkg://{__name__}"
 

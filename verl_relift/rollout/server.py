@@ -15,8 +15,8 @@ from vllm import SamplingParams
 from vllm.inputs import TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 
-from .. import garbage
-from .weight_sync import unique_job_id
+from ..run import garbage
+from ..upstream.fixes.weight_socket import unique_job_id
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from tensordict import NonTensorStack, TensorDict
 from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.utils.reward_score import default_compute_score
 
-from ..prompts import prompt_token_ids
 from ..rewards import verl_hook
+from .prompts import prompt_token_ids
 from .server import Group, Rollout
 
 # Rollouts of one write, unless fewer are left: TransferQueue's work for a write and its columns is that of hundreds of

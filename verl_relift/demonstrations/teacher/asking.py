@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from ...rewards import GradeOutcome, grade_async
 from ...settings import TeacherSettings
-from .breaker import Breaker, backoff
 from .budget import Amount, Budget, BudgetSpent
 from .cache import Cache, request_of
+from .circuit_breaker import Breaker, backoff
 from .client import Client, Reply, RequestFailed
 from .question import Failure, TeacherAnswer, TeacherQuestion
 

@@ -1,0 +1,414 @@
+"""Measured memory of Megatron workers on CPU against `verl_relift.plan`: `python -m benchmarks.engine.plan_memory`.
+
+Each case starts one process per rank with verl's Megatron engine, built from the configuration that `plan` gets from
+the same arguments, and makes RL updates on random tokens in full micro-batches. Three things are read per part:
+
+* sizes of the engine's buffers and optimizer state;
+* torch's allocations during one update, as the profiler records them, at their peak and when the output layer begins;
+* the process's largest resident memory (VmHWM, reset before an update), less its resident memory before the engine.
+
+`--processes` runs a few training steps with a small model instead and prints the largest proportional set size of
+every kind of process: where the constants of `verl_relift/plan/memory.py` come from.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from verl_relift.plan import memory
+from verl_relift.plan.job import read
+from verl_relift.run.composition import compose_config
+from verl_relift.run.environment import prepare_environment
+
+MIB = 1 << 20
+MMAP_THRESHOLD = {"MALLOC_MMAP_THRESHOLD_": str(MIB)}
+SEQUENCE = 256  # tokens of every sequence
+FULL_RECOMPUTE = tuple(
+    f"actor_rollout_ref.actor.megatron.override_transformer_config.recompute_{name}"
+    for name in ("granularity=full", "method=uniform", "num_layers=1")
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement. ``shape``: hidden, feed-forward, layers, heads, key-value heads, vocabulary."""
+
+    shape: tuple[int, int, int, int, int, int]
+    tokens: int
+    ranks: int = 1
+    tensor: int = 1
+    recompute: bool = False
+    give_back: bool = False  # with MALLOC_MMAP_THRESHOLD_
+
+    @property
+    def overrides(self) -> list[str]:
+        sequences = 2 * self.tokens // SEQUENCE * (self.ranks // self.tensor)  # two micro-batches a rank
+        return [
+            f"trainer.n_gpus_per_node={self.ranks}",
+            f"actor_rollout_ref.actor.megatron.tensor_model_parallel_size={self.tensor}",
+            f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={self.tokens}",
+            "actor_rollout_ref.actor.optim.total_training_steps=100",
+            "actor_rollout_ref.rollout.n=1",
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={sequences}",
+            f"data.train_batch_size={sequences}",
+            f"data.max_prompt_length={SEQUENCE // 2}",
+            f"data.max_response_length={SEQUENCE // 2}",
+            *(FULL_RECOMPUTE if self.recompute else ()),
+        ]
+
+    @property
+    def name(self) -> str:
+        layout = f"TP{self.tensor}" + (f" DP{self.ranks // self.tensor}" if self.ranks > self.tensor else "")
+        return f"{layout}, {self.tokens} tokens" + (", recompute" if self.recompute else "")
+
+
+SMALL = (384, 1024, 6, 6, 2, 16000)  # 22M parameters
+MEDIUM = (640, 1792, 10, 10, 2, 16000)  # 65M
+LARGE = (896, 2432, 12, 14, 2, 32000)  # 158M
+CASES = [
+    Case(SMALL, 1024),
+    Case(SMALL, 2048),
+    Case(SMALL, 1024, ranks=2, tensor=2),
+    Case(SMALL, 1024, ranks=2),
+    Case(SMALL, 1024, recompute=True),
+    Case(MEDIUM, 1024),
+    Case(MEDIUM, 1024, ranks=2, tensor=2),
+    Case(LARGE, 512),
+    Case(LARGE, 512, ranks=2, tensor=2),
+]
+
+
+# ---- one rank --------------------------------------------------------------------------------------------------------
+
+
+def _status(name: str) -> int:
+    """Bytes of a field of /proc/self/status."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(name)
+
+
+@dataclass
+class _Rank:
+    """The engine of one rank and an update on random tokens."""
+
+    config: object
+    engine: object = field(init=False)
+    before: int = field(init=False)  # resident bytes before the engine
+
+    def __post_init__(self):
+        from verl.utils.config import omega_conf_to_dataclass
+        from verl.workers.config import HFModelConfig
+        from verl.workers.engine import EngineRegistry
+
+        self.actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+        self.model = HFModelConfig(path=self.config.actor_rollout_ref.model.path)
+        self.engine = EngineRegistry.new(
+            model_type="language_model",
+            backend="megatron",
+            model_config=self.model,
+            engine_config=self.actor.engine,
+            optimizer_config=self.actor.optim,
+            checkpoint_config=self.actor.checkpoint,
+        )
+        self.before = _status("VmRSS")
+        self.engine.initialize()
+
+    def update(self) -> None:
+        from functools import partial
+
+        from verl.workers.utils.losses import ppo_loss
+
+        self.engine.train_batch(self._batch(), partial(ppo_loss, config=self.actor))
+
+    def _batch(self):
+        from functools import partial
+
+        import torch
+        from verl.utils import tensordict_utils as tu
+
+        count = self.actor.ppo_mini_batch_size // self.engine.get_data_parallel_size()
+        half = SEQUENCE // 2
+        jagged = partial(torch.nested.as_nested_tensor, layout=torch.jagged)
+        ids = [torch.randint(2, self.model.hf_config.vocab_size, (SEQUENCE,)) for _ in range(count)]
+        mask = jagged([torch.ones(half, dtype=torch.int64) for _ in ids])
+        return tu.get_tensordict(
+            {
+                "input_ids": jagged(ids),
+                "position_ids": jagged([torch.arange(SEQUENCE) for _ in ids]),
+                "prompts": jagged([row[:half] for row in ids]),
+                "responses": jagged([row[half:] for row in ids]),
+                "response_mask": mask,
+                "loss_mask": mask,
+                "old_log_probs": jagged([torch.randn(half) for _ in ids]),
+                "advantages": jagged([torch.randn(half) for _ in ids]),
+                "temperature": torch.ones(count),
+            },
+            {
+                "use_dynamic_bsz": True,
+                "max_token_len_per_gpu": self.actor.ppo_max_token_len_per_gpu,
+                "calculate_entropy": True,
+                "global_batch_size": self.actor.ppo_mini_batch_size,
+                "use_remove_padding": True,
+            },
+        )
+
+    def state(self) -> dict[str, int]:
+        """Bytes that the engine keeps between updates."""
+        import torch
+
+        buffers = [buffer for chunk in self.engine.module for buffer in chunk.buffers]
+        optimizers = getattr(self.engine.optimizer, "chained_optimizers", [self.engine.optimizer])
+        tensors = [
+            value
+            for part in optimizers
+            for state in part.optimizer.state.values()
+            for value in state.values()
+            if torch.is_tensor(value)
+        ]
+        return {
+            "weights": sum(b.param_data.nbytes for b in buffers),
+            "gradients": sum(b.grad_data.nbytes for b in buffers),
+            "optimizer": sum(t.nbytes for t in tensors),
+        }
+
+    def allocations(self) -> dict[str, int]:
+        """Bytes that torch allocates during an update: when the output layer begins, and on top of it at the peak."""
+        from torch.profiler import ProfilerActivity, profile, record_function
+
+        module = self.engine.module[0]
+        while hasattr(module, "module"):
+            module = module.module
+
+        def mark(*_):
+            with record_function("output layer begins"):
+                pass
+
+        hook = module.output_layer.register_forward_pre_hook(mark)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            self.update()
+        hook.remove()
+        events = [
+            (event.start_ns(), event.nbytes() if event.name() == "[memory]" else None)
+            for event in profiler.profiler.kineto_results.events()
+            if event.name() in ("[memory]", "output layer begins")
+        ]
+        allocated = peak = begins = 0
+        for _, size in sorted(events, key=lambda event: event[0]):
+            if size is None:
+                begins = max(begins, allocated)
+            else:
+                allocated += size
+                peak = max(peak, allocated)
+        return {"activations": begins, "logits": peak - begins}
+
+
+def run_rank(output: Path, model: str, overrides: list[str]) -> None:
+    """Measure in this process and write what was found to ``output``."""
+    import torch.distributed as dist
+    import verl  # noqa: F401  loads the platform plugin
+    from omegaconf import OmegaConf
+
+    config = compose_config("relift", None, [f"actor_rollout_ref.model.path={model}", *overrides], "cpu")
+    OmegaConf.resolve(config)
+    dist.init_process_group("cpu:gloo")
+    rank = _Rank(config)
+    with rank.engine.train_mode():
+        for _ in range(2):
+            rank.update()
+        idle = _status("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        rank.update()
+        peak = _status("VmHWM")
+        tensors = rank.state() | rank.allocations()
+    if dist.get_rank() == 0:
+        resident = {"before": rank.before, "idle": idle, "peak": peak}
+        output.write_text(json.dumps({"tensors": tensors, "resident": resident}))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+# ---- cases -----------------------------------------------------------------------------------------------------------
+
+
+def make_model(folder: Path, shape: tuple[int, ...]) -> int:
+    """Write a random Qwen2 of ``shape`` with a tokenizer; returns its number of parameters."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from verl_relift.quickstart.base_model import build_tokenizer
+
+    names = "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads vocab_size"
+    sizes = dict(zip(names.split(), shape, strict=True))
+    special = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
+    model = Qwen2ForCausalLM(Qwen2Config(**sizes, **special, tie_word_embeddings=False))
+    model.save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def measure(case: Case, model: Path) -> dict:
+    """Start the case's ranks and return what rank 0 measured."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "result.json"
+        environment = {
+            **os.environ,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "WORLD_SIZE": str(case.ranks),
+            **(MMAP_THRESHOLD if case.give_back else {}),
+        }
+        command = [sys.executable, "-m", "benchmarks.engine.plan_memory", "--rank", str(output), "--model", str(model)]
+        logs = [(Path(folder) / f"{rank}.log").open("w+") for rank in range(case.ranks)]
+        processes = [
+            subprocess.Popen(
+                [*command, *case.overrides],
+                env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            for rank, log in enumerate(logs)
+        ]
+        try:
+            codes = [process.wait(timeout=900) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        if any(codes):
+            logs[0].seek(0)
+            raise RuntimeError(f"{case.name}: a rank failed\n{logs[0].read()[-3000:]}")
+        return json.loads(output.read_text())
+
+
+def predict(case: Case, model: Path) -> tuple[dict[str, int], int]:
+    """Plan's bytes by part, and its resident bytes over the process's."""
+    config = compose_config("relift", None, [f"actor_rollout_ref.model.path={model}", *case.overrides], "cpu")
+    parts = memory.rank_parts(read(config))
+    factor = memory.HEAP_FACTOR_MMAP if case.give_back else memory.HEAP_FACTOR
+    return parts, int(sum(parts.values()) * factor) + memory.WORKER_FIRST_STEP
+
+
+def compare(cases: list[Case]) -> list[str]:
+    """Measure every case; rows of a table."""
+    parts = ("weights", "gradients", "optimizer", "activations", "logits")
+    rows = [
+        f"| parameters | case | {' | '.join(parts)} | tensors | resident | resident, heap given back |",
+        "|---" * (len(parts) + 5) + "|",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        models: dict[tuple, tuple[Path, int]] = {}
+        for case in cases:
+            if case.shape not in models:
+                path = Path(folder) / str(len(models))
+                models[case.shape] = (path, make_model(path, case.shape))
+            model, parameters = models[case.shape]
+            measured = [measure(replace(case, give_back=give_back), model) for give_back in (False, True)]
+            predicted, _ = predict(case, model)
+            cells = [_cell(predicted[part], measured[0]["tensors"][part]) for part in parts]
+            cells.append(_cell(sum(predicted[part] for part in parts), sum(measured[0]["tensors"][p] for p in parts)))
+            for give_back, result in zip((False, True), measured, strict=True):
+                _, resident = predict(replace(case, give_back=give_back), model)
+                cells.append(_cell(resident, result["resident"]["peak"] - result["resident"]["before"]))
+            rows.append(f"| {parameters / 1e6:.0f}M | {case.name} | {' | '.join(cells)} |")
+            print(rows[-1], flush=True)
+    return rows
+
+
+def _cell(predicted: int, measured: int) -> str:
+    return f"{predicted / MIB:.0f} / {measured / MIB:.0f} ({predicted / measured - 1:+.0%})"
+
+
+# ---- processes of a run ----------------------------------------------------------------------------------------------
+
+
+def _proportional_set_size(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def watch_processes(command: list[str]) -> tuple[dict[str, int], int]:
+    """Run ``command``; largest proportional set size by kind of process (a sum over those of a kind), and of all."""
+    import psutil
+
+    largest: dict[str, int] = defaultdict(int)
+    together = 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    root = psutil.Process(process.pid)
+    while process.poll() is None:
+        now: dict[str, int] = defaultdict(int)
+        try:
+            family = [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            break
+        for member in family:
+            try:
+                now[_kind(member)] += _proportional_set_size(member.pid)
+            except (OSError, psutil.Error):
+                continue
+        for kind, size in now.items():
+            largest[kind] = max(largest[kind], size)
+        together = max(together, sum(now.values()))
+        time.sleep(0.5)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+    return dict(largest), together
+
+
+def _kind(process) -> str:
+    """Ray's actors and vLLM's processes by the titles they give themselves, the rest of Ray as one."""
+    line = " ".join(process.cmdline()) or process.name()
+    if line.startswith(("ray::", "VLLM::")):
+        return line.split(".")[0].split("_")[0].strip()
+    return "Ray" if "/ray/" in line or line.startswith("ray") else "driver"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, help="write the tables there as well")
+    parser.add_argument("--cases", type=int, nargs="*", help="numbers of the cases to measure (default: all)")
+    parser.add_argument("--processes", nargs=argparse.REMAINDER, help="overrides of `verl_relift.train`")
+    parser.add_argument("--rank", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--model", help=argparse.SUPPRESS)
+    arguments, overrides = parser.parse_known_args()
+    prepare_environment()
+    os.environ["VERL_PLATFORM"] = "cpu"
+    if arguments.rank:
+        run_rank(arguments.rank, arguments.model, overrides)
+        return
+    if arguments.processes is not None:
+        command = [sys.executable, "-m", "verl_relift.train", *arguments.processes]
+        largest, together = watch_processes(command)
+        rows = ["| process | largest proportional set size, MiB |", "|---|---|"]
+        rows += [f"| {kind} | {size / MIB:.0f} |" for kind, size in sorted(largest.items(), key=lambda kv: -kv[1])]
+        rows.append(f"| all at once | {together / MIB:.0f} |")
+    else:
+        rows = compare([CASES[i] for i in arguments.cases] if arguments.cases else CASES)
+    text = "\n".join(
+        [
+            f"{datetime.now(UTC):%Y-%m-%d}: `{' '.join(['python -m benchmarks.engine.plan_memory', *sys.argv[1:]])}`",
+            "",
+            *rows,
+        ]
+    )
+    print(text)
+    if arguments.output:
+        arguments.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

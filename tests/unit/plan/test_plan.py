@@ -1,0 +1,360 @@
+"""Planning's arithmetic against cases computed by hand and against transformers."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from verl_relift.plan import flops, hardware, memory, refusals, shapes
+from verl_relift.plan.advice import Budget, changes, fits, largest_token_budget, problems, with_token_budget
+from verl_relift.plan.job import Batches, Job, Recompute, Rollout, Training, read
+from verl_relift.plan.planner import make_plan
+from verl_relift.plan.shapes import BUILT_IN, UnknownModel
+from verl_relift.run.composition import compose_config
+
+GIB = 1 << 30
+QWEN_7B = BUILT_IN["Qwen/Qwen2.5-Math-7B"]
+TINY = shapes.ModelShape(16000, 384, 1024, 6, 6, 2, 64, False, True, False)
+
+
+def job(shape=QWEN_7B, cuda=True, **training) -> Job:
+    return Job(shape, "test", 1, 8, cuda, Training(**training), Rollout(tensor=2), Batches())
+
+
+# ---- shapes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("Qwen/Qwen2.5-7B", 7_615_616_512),
+        ("Qwen/Qwen2.5-Math-7B", 7_615_616_512),
+        ("Qwen/Qwen2.5-Math-1.5B", 1_543_714_304),
+        ("meta-llama/Llama-3.1-8B", 8_030_261_248),
+    ],
+)
+def test_parameters_of_published_models(name, parameters):
+    assert BUILT_IN[name].parameters == parameters
+
+
+SHAPES = {
+    "qwen2": dict(vocab_size=320, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4),
+    "llama": dict(vocab_size=64, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=6),
+    "mistral": dict(vocab_size=64, hidden_size=64, intermediate_size=80, num_hidden_layers=2, num_attention_heads=8),
+    "qwen3": dict(vocab_size=64, hidden_size=64, intermediate_size=80, num_hidden_layers=2, num_attention_heads=4),
+}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", SHAPES)
+def test_parameters_equal_those_of_transformers(family, tied):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    extra = {"head_dim": 32} if family == "qwen3" else {}
+    config = AutoConfig.for_model(family, **SHAPES[family], num_key_value_heads=2, tie_word_embeddings=tied, **extra)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert shapes.from_config(config.to_dict()).parameters == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen2.5-Math-1.5B", "meta-llama/Llama-3.1-8B"])
+def test_parameters_of_large_models_equal_those_of_transformers(name):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = BUILT_IN[name]
+    config = AutoConfig.for_model(
+        "llama" if "Llama" in name else "qwen2",
+        **{key: getattr(shape, key) for key in (*SHAPES["qwen2"], "num_key_value_heads", "tie_word_embeddings")},
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_ranks_hold_the_model_and_their_own_norms():
+    two = 2 * QWEN_7B.on_rank(tensor=2)
+    norms = QWEN_7B.num_hidden_layers * QWEN_7B.layer_replicated + QWEN_7B.hidden_size
+    assert two == QWEN_7B.parameters + norms
+    stages = sum(QWEN_7B.on_rank(pipeline=4, stage=stage) for stage in range(4))
+    assert stages == QWEN_7B.parameters
+    tied = BUILT_IN["Qwen/Qwen2.5-Math-1.5B"]
+    assert tied.on_rank() == tied.parameters
+    assert tied.on_rank(pipeline=2, stage=0) + tied.on_rank(pipeline=2, stage=1) == tied.parameters + tied.embedding
+
+
+def test_a_model_that_is_not_modelled(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    with pytest.raises(UnknownModel, match=r"config\.json: model_type 'mamba' is not modelled"):
+        shapes.load(str(tmp_path))
+    with pytest.raises(UnknownModel, match=r"the folder has no config\.json"):
+        shapes.load(str(tmp_path.parent))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UnknownModel, match="not modelled"):
+        shapes.load(str(tmp_path))
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_weights_gradients_and_optimizer_by_hand():
+    """Qwen2.5-7B, TP2, DP4, bf16: 3,807,910,400 parameters a rank."""
+    training = Training(tensor=2, data=4, separate_optimizer=True)
+    count = 3_807_910_400
+    assert memory.weights(QWEN_7B, training, 0) == 2 * count
+    assert memory.gradients(QWEN_7B, training, 0) == 4 * count
+    assert memory.optimizer(QWEN_7B, training, 0) == 3 * count  # 12 bytes over 4 ranks
+    assert memory.second_optimizer(QWEN_7B, training, 0) == 2 * count
+    assert memory.optimizer(QWEN_7B, replace(training, element_bytes=4), 0) == 2 * count
+
+
+def test_activations_of_one_layer_by_hand():
+    # Transformer Engine: 4 x 3584 / 2 + (4608 + 3584 + 512 + 3584 + 5 x 18944) / 2 + 4 x 128
+    assert memory.activation_elements(QWEN_7B, Training(tensor=2)) == 7168 + 53504 + 512
+    # Without sequence parallelism every rank holds what the norms keep.
+    whole = Training(tensor=2, sequence_parallel=False)
+    assert memory.activation_elements(QWEN_7B, whole) == 14336 + 53504 + 512
+
+
+def test_full_recomputation_keeps_one_hidden_state_a_layer():
+    training = Training(tensor=2, recompute=Recompute("full", (), "uniform", 1))
+    kept = (28 + 3) * 3584 // 2 + 3584  # layers' inputs and the final norm, divided; the buffer for a whole input
+    assert memory.activations(QWEN_7B, training, 1000, 0) == kept * 1000 * 2
+
+
+def test_the_first_pipeline_stage_keeps_every_micro_batch_in_flight():
+    training = Training(pipeline=4, sequence_parallel=False)
+    first, last = (memory.activations(QWEN_7B, training, 1000, stage) for stage in (0, 3))
+    final_norm = 3 * QWEN_7B.hidden_size * 1000 * 2
+    assert first == 4 * (last - final_norm)
+
+
+def test_kv_cache_by_hand():
+    """2 (keys and values) x 28 layers x 2 heads x 128 x 2 bytes on each of two ranks."""
+    planned = job()
+    assert memory.kv_bytes_per_token(planned) == 28_672
+    share = memory.kv_cache(planned, 80 * GIB)
+    assert share == 40 * GIB - memory.vllm_weights(planned) - memory.vllm_working(planned)
+
+
+def test_offloading_empties_the_rollout_phase_and_nothing_else():
+    plain = {phase.name: phase for phase in memory.phases(job(tensor=2, data=4), 80 * GIB)}
+    offloaded = {
+        phase.name: phase
+        for phase in memory.phases(job(tensor=2, data=4, param_offload=True, optimizer_offload=True), 80 * GIB)
+    }
+    assert offloaded["rollout"].parts["weights"] == offloaded["rollout"].parts["optimizer"] == 0
+    assert offloaded["RL update"].total == plain["RL update"].total
+    assert plain["rollout"].total - offloaded["rollout"].total == 9 * 3_807_910_400
+
+
+def test_a_micro_batch_is_no_larger_than_what_there_is():
+    small = replace(job(), batches=Batches(mini_batch=4, rollouts=2, prompt_tokens=10, response_tokens=20))
+    assert small.tokens(16384, "update") == 8 * 30
+    assert job().tokens(16384, "update") == 16384
+
+
+# ---- work ------------------------------------------------------------------------------------------------------------
+
+
+def test_flops_by_hand():
+    """Two a weight and token; attention: 4 x layers x query size x context."""
+    shape = shapes.ModelShape(100, 8, 16, 2, 2, 1, 4, False, False, False)
+    matrices = 2 * (8 * 8 * 2 + 8 * 4 * 2 + 3 * 8 * 16) + 100 * 8
+    assert flops.forward_flops(shape, 10, 5) == 10 * (2 * matrices + 4 * 2 * 8 * 5)
+
+
+def test_an_update_is_three_forward_passes_and_four_with_recomputation():
+    gpu = hardware.KNOWN["h100"]
+    plain = {work.name: work for work in flops.step(job(), gpu, 1000)}
+    again = {work.name: work for work in flops.step(job(recompute=Recompute("full")), gpu, 1000)}
+    assert plain["RL update"].flops == 3 * plain["old log-probs"].flops
+    assert again["RL update"].flops == 4 * plain["old log-probs"].flops
+    assert plain["RL update"].seconds == pytest.approx(plain["RL update"].flops / (8 * 989e12 * flops.MFU_UPDATE))
+    unknown = hardware.Accelerator("some GPU", 80 * GIB)
+    assert all(work.seconds is None for work in flops.step(job(), unknown, 1000))
+
+
+# ---- verdict and advice ----------------------------------------------------------------------------------------------
+
+
+def test_the_largest_token_budget_fits_and_the_next_does_not():
+    planned, budget = job(tensor=2, data=4), Budget.of_gpu(80 * GIB)
+    best = largest_token_budget(planned, budget)
+    assert fits(with_token_budget(planned, best), budget)
+    assert not fits(with_token_budget(planned, best + 512), budget)
+
+
+def test_changes_make_it_fit():
+    planned, budget = job(tensor=2, data=4), Budget.of_gpu(40 * GIB)
+    assert not fits(planned, budget)
+    steps = changes(planned, budget)
+    assert steps
+    assert fits(steps[-1].job, budget), problems(steps[-1].job, budget)
+
+
+def test_what_cannot_fit_is_said_to():
+    budget = Budget.of_gpu(8 * GIB)
+    planned = replace(job(tensor=2, data=4), gpus_per_node=2)
+    steps = changes(planned, budget)
+    assert not steps or not fits(steps[-1].job, budget)
+
+
+def test_a_micro_batch_must_hold_the_longest_sequence():
+    short = job(token_budget=4096, sft_token_budget=4096, log_prob_token_budget=16384)
+    found = problems(short, Budget.of_gpu(1000 * GIB))
+    assert found
+    assert "ppo_max_token_len_per_gpu=4096 x context_parallel_size=1 is less than the longest" in found[0]
+    assert not problems(replace(short, training=replace(short.training, context=4)), Budget.of_gpu(1000 * GIB))
+
+
+# ---- with configurations ---------------------------------------------------------------------------------------------
+
+
+def test_the_same_configuration_as_training():
+    """The command line of `train` and `plan` give one configuration."""
+    overrides = ["data.train_batch_size=96", "actor_rollout_ref.actor.ppo_mini_batch_size=48", "trainer.nnodes=3"]
+    shown = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "verl_relift.train",
+            "--config-name",
+            "quickstart",
+            "--cfg",
+            "job",
+            "platform=cpu",
+            *overrides,
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    ).stdout
+    from omegaconf import OmegaConf
+
+    composed = compose_config("quickstart", None, overrides, "cpu")
+    assert OmegaConf.to_container(composed) == OmegaConf.to_container(OmegaConf.create(shown))
+
+
+def test_values_come_from_the_configuration():
+    config = compose_config(
+        "relift",
+        None,
+        [
+            "actor_rollout_ref.model.path=Qwen/Qwen2.5-Math-7B",
+            "trainer.n_gpus_per_node=8",
+            "trainer.nnodes=2",
+            "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=2",
+            "actor_rollout_ref.actor.megatron.optimizer_offload=true",
+            "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=10240",
+            "relift.sft.optimizer=separate",
+            "relift.sft.max_token_len_per_gpu=12288",
+        ],
+        "cuda",
+    )
+    planned = read(config, transformer_engine=True)
+    training = planned.training
+    assert (training.tensor, training.pipeline, training.data) == (2, 2, 4)
+    assert (training.token_budget, training.log_prob_token_budget, training.sft_token_budget) == (10240, 10240, 12288)
+    assert training.optimizer_offload
+    assert training.separate_optimizer
+    assert training.transformer_engine
+    assert planned.rollout.max_model_len == 9216
+    assert planned.batches.longest == 9216
+
+
+def test_refusals_against_this_machine(tmp_path):
+    """On CPU against the memory that is available; an unknown model is not refused."""
+    config = {"model_type": "llama", "vocab_size": 320000, "hidden_size": 8192, "intermediate_size": 28672}
+    config |= {"num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    overrides = [f"actor_rollout_ref.model.path={tmp_path}"]
+    found = refusals(compose_config("relift", None, overrides, "cpu"))
+    assert any("needs" in line and "GiB" in line for line in found)
+    assert any("update_weights_bucket_megabytes=64" in line for line in found)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    assert refusals(compose_config("relift", None, overrides, "cpu")) == []
+
+
+def test_without_a_gpu_here_a_cuda_run_is_not_refused(monkeypatch):
+    monkeypatch.setattr(hardware, "visible_gpu", lambda: None)
+    config = compose_config("relift", None, ["actor_rollout_ref.model.path=Qwen/Qwen2.5-7B"], "cuda")
+    assert refusals(config) == []
+
+
+def test_a_gpu_is_read_from_nvidia_smi(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H100 80GB HBM3, 81559'\necho 'NVIDIA A10, 23028'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert hardware.visible_gpu() == hardware.Accelerator("NVIDIA A10", 23028 << 20)
+
+
+def test_parallelism_that_training_refuses_is_refused():
+    config = compose_config(
+        "relift",
+        None,
+        [
+            "actor_rollout_ref.model.path=Qwen/Qwen2.5-7B",
+            "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=8",
+        ],
+        "cuda",
+    )
+    plan = make_plan(config, hardware.KNOWN["b200"], None, transformer_engine=True)
+    assert any("must divide the model's 4 key-value heads" in problem for problem in plan.problems)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "verl_relift.plan", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+SEVEN_B = ("--gpu", "h100", "actor_rollout_ref.model.path=Qwen/Qwen2.5-Math-7B", "trainer.n_gpus_per_node=8")
+
+
+def test_the_command_line_refuses_and_accepts():
+    too_large = run(*SEVEN_B, "--json")
+    assert too_large.returncode == 1, too_large.stderr
+    answer = json.loads(too_large.stdout)
+    assert not answer["fits"]
+    assert answer["changes_suffice"]
+    overrides = [override for change in answer["changes"] for override in change["overrides"]]
+    accepted = run(*SEVEN_B, *overrides)
+    assert accepted.returncode == 0, accepted.stdout
+    assert "fits" in accepted.stdout
+    assert "built-in shape of Qwen/Qwen2.5-Math-7B" in accepted.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--gpu", "h100", "actor_rollout_ref.model.path=nowhere/at/all"), "nowhere/at/all: neither a folder nor"),
+        (("--gpu", "h100", "no.such.key=1"), "no.such"),
+        (("--gpu", "h100", "nonsense"), "'nonsense' is not of the form key=value"),
+        (("--config-name", "missing"), "missing"),
+    ],
+)
+def test_a_wrong_question_ends_with_2(arguments, message):
+    answer = run(*arguments)
+    assert answer.returncode == 2
+    assert message in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_the_answer_takes_no_heavy_import_and_ten_seconds_of_processor_time():
+    code = (
+        "import sys, time\n"
+        f"sys.argv = ['plan', *{SEVEN_B!r}]\n"
+        "from verl_relift.plan.__main__ import main\n"
+        "main()\n"
+        "modules = {module.split('.')[0] for module in sys.modules}\n"
+        "heavy = {'torch', 'verl', 'ray', 'vllm', 'megatron', 'transformers'} & modules\n"
+        "print('HEAVY', sorted(heavy), 'SECONDS', time.process_time())\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "HEAVY []" in answer.stdout, answer.stdout[-500:] + answer.stderr[-2000:]
+    assert float(answer.stdout.split("SECONDS")[1]) < 10

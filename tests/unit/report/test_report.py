@@ -1,0 +1,246 @@
+"""The page from runs on disk: what is read, what is drawn, what is escaped, what is refused."""
+
+import json
+import math
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from verl_relift.report.__main__ import main
+from verl_relift.report.charts import PANELS, stage_seconds, validation_average
+from verl_relift.report.runs import Series, read_run
+from verl_relift.report.samples import from_validation
+from verl_relift.report.tables import flatten
+from verl_relift.report.thin import thin
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}</pre>\u202e"
+
+
+def write_run(folder, lines, config="relift: {sft: {batch_size: 16}}\n"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if config is not None:
+        (folder / "config.yaml").write_text(config)
+    return folder
+
+
+def write_validation(run, step, rows):
+    (run / "validation").mkdir(exist_ok=True)
+    text = "".join(json.dumps({"step": step, **row}) + "\n" for row in rows)
+    (run / "validation" / f"{step}.jsonl").write_text(text)
+
+
+def steps(count, **metrics):
+    return [{"step": i, "time": 10.0 * i, **{k: f(i) for k, f in metrics.items()}} for i in range(1, count + 1)]
+
+
+def rewards(count=5):
+    return steps(count, **{"critic/score/mean": lambda i: i / count})
+
+
+def report(*arguments):
+    main([str(argument) for argument in arguments])
+
+
+def test_lines_of_a_step_are_merged_and_gaps_stay_gaps(tmp_path):
+    lines = [
+        {"step": 0, "time": 1, "val": 0.1},
+        {"step": 2, "time": 2, "a": 1},
+        {"step": 2, "time": 3, "val": 0.3, "a": 2},
+    ]
+    run = read_run(write_run(tmp_path, [*lines, {"step": 3, "time": 9, "a": None, "text": "x", "flag": True}]))
+    assert run.series["val"].steps.tolist() == [0, 2]
+    assert run.series["a"].values[0] == 2 and math.isnan(run.series["a"].values[1])
+    assert run.series.keys() == {"val", "a"} and (run.first_time, run.last_time) == (1, 9)
+    assert run.problems == ["a: 1 value is not finite, first at step 3; the curve has a gap there."]
+
+
+def test_bare_nan_and_torn_lines_are_reported_and_not_counted(tmp_path):
+    write_run(tmp_path, rewards(2))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "time": 1, "critic/score/mean": NaN, "x": Infinity}\n{"step": 4, "cri')
+    run = read_run(tmp_path)
+    assert np.isfinite(run.series["critic/score/mean"].values).tolist() == [True, True, False]
+    assert any("1 unreadable lines" in problem for problem in run.problems)
+    assert any(problem.startswith("x: 1 value is not finite") for problem in run.problems)
+    report(tmp_path, "--output", tmp_path / "report.html")
+    assert "not finite, first at step 3" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda folder: None, "no metrics.jsonl"),
+        (lambda folder: write_run(folder, []), "no readable metrics"),
+        (lambda folder: write_run(folder, [{"step": 1, "time": 1}]), "no readable metrics"),
+    ],
+)
+def test_a_folder_without_metrics_ends_with_one_line(tmp_path, capsys, prepare, message):
+    prepare(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        report(tmp_path, "--output", tmp_path / "report.html")
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_two_runs_need_two_names(tmp_path, capsys):
+    one, two = write_run(tmp_path / "a" / "run", rewards()), write_run(tmp_path / "b" / "run", rewards())
+    with pytest.raises(SystemExit):
+        report(one, two, "--output", tmp_path / "report.html")
+    assert "two runs are called run" in capsys.readouterr().err
+    report(f"RL={one}", f"ReLIFT={two}", "--output", tmp_path / "report.html")
+    assert "RL and ReLIFT" in (tmp_path / "report.html").read_text()
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_hostile_text_from_everywhere_stays_text(tmp_path):
+    run = write_run(
+        tmp_path / "run", [*rewards(), {"step": 5, "time": 1, HOSTILE: 1.0}], f"relift: {{x: '{HOSTILE}'}}\n"
+    )
+    for step, right in ((0, 0.0), (5, 1.0)):
+        row = {"input": HOSTILE, "output": HOSTILE, "gts": HOSTILE, "score": right, "outcome": HOSTILE}
+        write_validation(run, step, [row])
+    evaluation = tmp_path / "evaluation"
+    evaluation.mkdir()
+    number = {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6]}
+    settings = {"temperature": 0.6, "max_tokens": 9, "seed": HOSTILE}
+    summary = {"sources": {HOSTILE: number}, "average": number, "settings": settings}
+    (evaluation / "summary.json").write_text(json.dumps(summary))
+    output = tmp_path / "report.html"
+    report(f"{HOSTILE.replace('=', '')}={run}", "--output", output, "--evaluation", evaluation, "--title", HOSTILE)
+    page = Page(output.read_text())
+    assert not {tag for tag, _ in page.tags} & {"script", "iframe", "object", "embed", "link2", "form"}
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert page.text.count("<script>alert(1)</script>") >= 6, "shown as text"
+    assert "{{ 7*7 }}" in page.text
+    addresses = [value for _, a in page.tags for name, value in a.items() if name in ("src", "href")]
+    assert addresses and all(value.startswith("data:") for value in addresses)
+
+
+def test_the_page_shows_no_secret(tmp_path):
+    config = "teacher: {api_key: sk-123, base_url: x}\nhub: {hf_token: hf-9}\ndata: {max_tokens: 77}\n"
+    run = write_run(tmp_path, rewards(), config)
+    report(run, "--output", tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "sk-123" not in text and "hf-9" not in text and "teacher.api_key" in text
+    assert flatten({"data": {"max_tokens": 77}}) == {"data.max_tokens": "77"}
+
+
+def test_supervised_updates_are_where_the_count_grew(tmp_path):
+    counts = [0, 0, 1, 1, None, 2, 2]
+    lines = [{"step": i, "time": i, "relift/sft_updates": count} for i, count in enumerate(counts, 1)]
+    assert read_run(write_run(tmp_path, lines)).sft_update_steps().tolist() == [3, 6]
+
+
+def test_the_validation_average_needs_every_source(tmp_path):
+    lines = [
+        {"step": 0, "time": 0, "val-core/a/acc/mean@1": 0.2, "val-core/b/c/acc/mean@1": 0.4},
+        {"step": 1, "time": 0, "val-core/a/acc/mean@1": 0.9},
+        {"step": 2, "time": 0, "val-core/a/acc/mean@1": 0.6, "val-core/b/c/acc/mean@1": 0.8, "val-aux/a/x/mean@1": 5},
+    ]
+    average = validation_average(read_run(write_run(tmp_path, lines)))
+    assert average.steps.tolist() == [0, 2] and average.values.tolist() == pytest.approx([0.3, 0.7])
+
+
+def test_stage_times_and_what_is_left_over(tmp_path):
+    lines = steps(
+        4, **{"timing_s/gen": lambda i: 2.0, "timing_s/update_actor": lambda i: 1.0, "timing_s/step": lambda i: 4.0}
+    )
+    assert stage_seconds(read_run(write_run(tmp_path, lines))) == {"generation": 8.0, "RL update": 4.0, "other": 4.0}
+
+
+def test_thinning_keeps_means_ranges_and_gaps():
+    values = np.arange(1000, dtype=np.float64)
+    values[10:20] = np.nan
+    values[3] = np.nan
+    curve = thin(Series(np.arange(1000), values), 100)
+    assert len(curve.x) == 100 and curve.steps_a_point == 10
+    assert curve.y[0] == pytest.approx(np.nanmean(values[:10])) and math.isnan(curve.y[1]) and math.isnan(curve.low[1])
+    assert (curve.low[2], curve.high[2], curve.x[2]) == (20, 29, 24.5)
+    short = thin(Series(np.arange(7), np.ones(7)), 100)
+    assert short.steps_a_point == 1 and len(short.x) == 7
+
+
+def test_answers_are_paired_by_question_and_repetition(tmp_path):
+    run = write_run(tmp_path, rewards())
+    row = {"gts": "2", "outcome": "wrong"}
+    before = [
+        {"input": "q", "output": "first", "score": 0.0} | row,
+        {"input": "q", "output": "second", "score": 1.0} | row,
+    ]
+    after = [
+        {"input": "q", "output": "x" * 5000, "score": 1.0} | row,
+        {"input": "q", "output": "new", "score": 1.0} | row,
+    ]
+    write_validation(run, 0, before)
+    assert from_validation(run) is None, "one validation has no before and after"
+    write_validation(run, 10, after)
+    write_validation(run, 9, before)
+    comparison = from_validation(run)
+    assert (comparison.before, comparison.after) == ("step 0", "step 10")
+    assert comparison.counts == {"now right": 1, "no longer right": 0, "still wrong": 0, "still right": 1}
+    first = comparison.pairs[0]
+    assert first.before.text == "first" and len(first.after.text) + first.after.left_out == 5000
+
+
+def test_a_long_run_is_thinned_and_the_page_says_so(tmp_path):
+    run = write_run(
+        tmp_path, steps(2000, **{"critic/score/mean": lambda i: i % 7, "relift/sft_updates": lambda i: i // 2})
+    )
+    report(run, "--output", tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "each is the mean of 5 steps" in text and "one tick for 3 of them" in text
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_run_gives_the_same_page(tmp_path):
+    run = write_run(tmp_path, rewards())
+    report(run, "--output", tmp_path / "one.html")
+    report(run, "--output", tmp_path / "two.html")
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+
+
+def test_a_label_that_looks_like_mathematics_is_drawn(tmp_path):
+    one, two = write_run(tmp_path / "a", rewards()), write_run(tmp_path / "b", rewards())
+    report(f"$\\frac{{1$={one}", f"_b_{{={two}", "--output", tmp_path / "report.html")
+
+
+@pytest.mark.slow
+def test_ten_thousand_steps_take_five_seconds_and_five_megabytes(tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    rng = np.random.default_rng(0)
+    drawn = [panel.metric for panel in PANELS] + ["timing_s/gen", "timing_s/update_actor", "timing_s/step"]
+    names = drawn + [f"extra/metric_{i}" for i in range(50)]
+    values = rng.random((10_000, len(names)))
+    lines = [
+        {"step": i, "time": float(i), "relift/sft_updates": i // 4, **dict(zip(names, row, strict=True))}
+        for i, row in enumerate(values.tolist(), 1)
+    ]
+    run = write_run(tmp_path, lines)
+    output = tmp_path / "report.html"
+    command = [sys.executable, "-m", "verl_relift.report", str(run), "--output", str(output)]
+    before = os.times()
+    subprocess.run(command, check=True)
+    after = os.times()
+    # CPU seconds of the one-threaded process: what it takes when nobody else wants its core.
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    print(f"report of 10,000 steps: {spent:.1f} CPU s, {output.stat().st_size / 1e6:.2f} MB")
+    assert spent <= 5 and output.stat().st_size <= 5_000_000

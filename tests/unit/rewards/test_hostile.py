@@ -1,0 +1,69 @@
+"""What a model may write to hang, crash, flood or run code in its grader: none of it does."""
+
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from verl_relift.rewards import Convention, GradeOutcome, Grader, GradingRules, PoolSettings
+from verl_relift.testing.corpora import hostile
+
+LIMIT_S = 0.4
+GRACE_S = 0.2
+MEMORY_MIB = 700
+ATTEMPTS = 5  # the best counts: other work on the machine may delay any of them
+EVERY = 12  # of the corpus in the fast lane
+# Hostile texts that are right all the same: 13 in an odd but unambiguous spelling.
+RIGHT = ("13", "\\boxed{13", "--13", "+13", "13.0", "\\in\\{13\\}", "\\boxed\\boxed", "0" * 100)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return hostile(tmp_path_factory.mktemp("hostile") / "canary")
+
+
+def check_alone(canary, every):
+    """Run :func:`check` in a process of its own: the peak memory of children is kept for all of a process's life."""
+    code = f"from tests.unit.rewards.test_hostile import check; check({str(canary)!r}, {every})"
+    root = Path(__file__).parents[3]
+    result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def check(canary: str, every: int) -> None:
+    """Grade every ``every``-th case of the corpus within the limits of time and memory, and run no code of it."""
+    cases = hostile(Path(canary))
+    with Grader(
+        GradingRules(conventions=tuple(Convention)),
+        PoolSettings(workers=1, time_limit_s=LIMIT_S, memory_limit_mib=MEMORY_MIB),
+    ) as grader:
+        grader.pool.start()
+        forge = grader.pool._forge.pid
+        for name, response, truth in cases[::every]:
+            took = []
+            while not took or (took[-1] >= LIMIT_S + GRACE_S and len(took) < ATTEMPTS):
+                started = time.perf_counter()
+                grade = grader.grade(response, truth)
+                took.append(time.perf_counter() - started)
+            assert min(took) < LIMIT_S + GRACE_S, (name, took)
+            if grade.outcome is GradeOutcome.CORRECT:
+                assert truth == "13" and any(form in grade.extracted for form in RIGHT), (name, grade)
+        assert grader.pool._forge.pid == forge, "the forge did not survive"
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < MEMORY_MIB * 1024
+    assert not Path(canary).exists()
+
+
+def test_corpus_is_large(corpus):
+    assert len({response for _, response, _ in corpus}) >= 500
+
+
+def test_part_of_the_hostile_corpus(tmp_path):
+    check_alone(tmp_path / "canary", EVERY)
+
+
+@pytest.mark.slow
+def test_whole_hostile_corpus(tmp_path):
+    check_alone(tmp_path / "canary", 1)

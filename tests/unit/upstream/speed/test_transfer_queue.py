@@ -1,0 +1,105 @@
+"""TransferQueue gives back what was put, with columns packed on their way."""
+
+import pytest
+import ray
+import torch
+import transfer_queue as tq
+import verl  # noqa: F401  loads the plugin
+from omegaconf import OmegaConf
+from tensordict import NonTensorStack, TensorDict
+from transfer_queue.utils import serial_utils
+
+from verl_relift.upstream.speed.transfer_queue import pack, unpack
+
+LENGTHS = [3, 1, 7, 2]
+
+
+def jagged(rows: list[torch.Tensor]) -> torch.Tensor:
+    return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+
+
+def rows_of(dtype: torch.dtype) -> list[torch.Tensor]:
+    return [(torch.arange(n) + 10 * n).to(dtype) for n in LENGTHS]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool, torch.bfloat16])
+@pytest.mark.parametrize("make", [jagged, list])
+def test_a_column_of_rows_travels_as_one_buffer(make, dtype):
+    column = make(rows_of(dtype))
+    frames = serial_utils.encode({"column": pack(column)})
+    assert len(frames) == 3  # message, values, lengths
+    back = unpack(serial_utils.decode(frames)["column"])
+    assert [r.tolist() for r in back] == [r.tolist() for r in rows_of(dtype)]
+    assert {r.dtype for r in back} == {dtype}
+
+
+def test_a_jagged_tensor_with_gaps_between_its_rows():
+    whole = torch.arange(12.0)
+    column = torch.nested.nested_tensor_from_jagged(whole, torch.tensor([0, 4, 8, 12]), torch.tensor([2, 4, 1]))
+    assert [row.tolist() for row in unpack(pack(column))] == [[0, 1], [4, 5, 6, 7], [8]]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        torch.ones(4, 2),  # dense
+        jagged([torch.ones(2, 3), torch.ones(4, 3)]),  # rows of two dimensions
+        [torch.ones(2), torch.ones(2, dtype=torch.int64)],  # rows of two types
+        [torch.ones(2), None],
+        ["a", "b"],
+        [],
+        NonTensorStack("a", "b"),
+        {"packed_values": 1},
+    ],
+)
+def test_anything_else_is_left_alone(column):
+    assert pack(column) is column
+    assert unpack(column) is column
+
+
+def test_transfer_queue_still_sends_a_frame_a_row():
+    """The day this fails, `platforms/transfer_queue.py` can go."""
+    assert len(serial_utils.encode({"column": jagged(rows_of(torch.int64))})) == 1 + len(LENGTHS)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def queue(request):
+    """A real TransferQueue with that many storage processes."""
+    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+    storage = {"storage_backend": "SimpleStorage", "SimpleStorage": {"num_data_storage_units": request.param}}
+    tq.init(OmegaConf.create({"backend": storage}))
+    yield tq
+    tq.close()
+    ray.shutdown()
+
+
+def test_what_is_put_is_got(queue):
+    fields = TensorDict(
+        {
+            "ids": jagged(rows_of(torch.int64)),
+            "log_probs": jagged(rows_of(torch.float32)),
+            "turns": torch.full((4,), 2),
+            "uid": NonTensorStack(*"abcd"),
+            "info": NonTensorStack(*[{"outcome": "correct", "pair": (1, n)} for n in LENGTHS]),
+        },
+        batch_size=[4],
+    )
+    keys = ["k0", "k1", "k2", "k3"]
+    queue.kv_batch_put(keys=keys, partition_id="train", fields=fields, tags=[{"n": n} for n in LENGTHS])
+    order = [2, 0, 3]
+    got = queue.kv_batch_get(keys=[keys[i] for i in order], partition_id="train")
+    for name in ("ids", "log_probs"):
+        expected = [fields[name].unbind()[i] for i in order]
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(got[name].unbind(), expected, strict=True))
+        assert got[name].dtype == fields[name].dtype
+    assert got["turns"].flatten().tolist() == [2, 2, 2]
+    assert list(got["uid"]) == ["c", "a", "d"]
+    assert [info["outcome"] for info in got["info"]] == ["correct"] * 3
+
+    more = TensorDict({"advantages": jagged([torch.full((n,), 0.5) for n in LENGTHS])}, batch_size=[4])
+    queue.kv_batch_put(keys=keys, partition_id="train", fields=more)
+    got = queue.kv_batch_get(keys=keys, partition_id="train", select_fields=["advantages", "ids"])
+    assert [len(row) for row in got["advantages"].unbind()] == LENGTHS
+    with pytest.raises(ValueError, match="not found"):
+        queue.kv_batch_get(keys=["unknown"], partition_id="train")
+    queue.kv_clear(keys=keys, partition_id="train")

@@ -1,0 +1,108 @@
+"""Reading typed values out of a record, with the fault named when they are not there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import DataError, Reason
+
+Record = Mapping[str, Any]
+QUESTION_COLUMNS = ("question", "problem", "Question", "Problem")
+
+
+def text(record: Record, column: str) -> str:
+    """The text in `column`.
+
+    Raises:
+        DataError: no such column, null, or not text.
+    """
+    if column not in record:
+        there = ", ".join(record) or "none"
+        raise DataError(
+            Reason.MISSING_COLUMN,
+            f"no such column (there are: {there})",
+            column=column,
+            remedy="is this the right file?",
+        )
+    value = record[column]
+    if not isinstance(value, str):
+        kind = "null" if value is None else f"a {type(value).__name__}"
+        reason = Reason.EMPTY_PROMPT if value is None and column in QUESTION_COLUMNS else Reason.WRONG_TYPE
+        raise DataError(reason, f"{kind}, not text", column=column, remedy="drop the row or fill it in")
+    return value
+
+
+def optional_text(record: Record, column: str | None) -> str | None:
+    """The text in `column`; None where the column is absent or null."""
+    return None if column is None or record.get(column) is None else text(record, column)
+
+
+def scalar(record: Record, column: str) -> str:
+    """Text, or a number as text: the shape that answers and identifiers come in. 70 and 70.0 are both "70".
+
+    Raises:
+        DataError: as `text`.
+    """
+    value = record.get(column)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return text(record, column)
+    if not math.isfinite(value):
+        raise DataError(Reason.WRONG_TYPE, f"{value}, not a number", column=column, remedy="drop the row or fill it in")
+    return str(int(value)) if float(value).is_integer() else repr(value)
+
+
+def chat(value: Any, column: str) -> list[tuple[str, str]]:
+    """A chat list as (role, content) messages; text is one user message.
+
+    Raises:
+        DataError: neither text nor a list of {"role": text, "content": text}.
+    """
+    if isinstance(value, str):
+        return [("user", value)]
+    if value is None or (isinstance(value, list) and not value):
+        raise DataError(Reason.EMPTY_PROMPT, "empty", column=column, remedy="drop the row or fill it in")
+    if not isinstance(value, list) or not all(is_message(message) for message in value):
+        remedy = 'write [{"role": "user", "content": "..."}]'
+        raise DataError(Reason.WRONG_TYPE, "not a list of messages", column=column, remedy=remedy)
+    return [(message["role"], message["content"]) for message in value]
+
+
+def is_message(value: Any) -> bool:
+    """Whether `value` is {"role": text, "content": text}."""
+    return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
+
+
+def target_text(value: Any) -> str | None:
+    """A demonstration as text. ReLIFT's and LUFFY's files have a chat list, text, or null; no or blank text is no
+    demonstration.
+
+    Raises:
+        DataError: another type.
+    """
+    if value is None or isinstance(value, str):
+        found = value
+    elif isinstance(value, list) and all(is_message(message) for message in value):
+        found = next((message["content"] for message in reversed(value) if message["role"] == "assistant"), None)
+    else:
+        raise DataError(
+            Reason.WRONG_TYPE, "neither a chat list, text nor null", column="target", remedy="use a chat list"
+        )
+    return found if found and not found.isspace() else None
+
+
+def question_of(record: Record) -> str:
+    """The question of a record of any known layout: this project's schema, or a question column.
+
+    Raises:
+        DataError: none is found.
+    """
+    if record.get("prompt") is not None:
+        messages = chat(record["prompt"], "prompt")
+        return next((content for role, content in reversed(messages) if role == "user"), "")
+    for column in QUESTION_COLUMNS:
+        if column in record:
+            return text(record, column)
+    remedy = f"expected prompt or one of {', '.join(QUESTION_COLUMNS)}"
+    raise DataError(Reason.MISSING_COLUMN, "no column with a question", remedy=remedy)

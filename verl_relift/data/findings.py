@@ -1,0 +1,235 @@
+"""What a check finds: `Kind` of fault, `Finding` (one fault and its place), `FileSummary` and `Report` (everything
+about the files).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from .stats import length_summary
+
+SHOWN = 5  # findings of one kind that the table shows for a file
+LISTED = 1000  # findings of one kind that are listed with their place for a file; all are counted
+
+
+class Kind(StrEnum):
+    """What can be wrong with a parquet file. `remedy` says what to do."""
+
+    UNREADABLE = "unreadable"
+    NO_ROWS = "no_rows"
+    MISSING_COLUMN = "missing_column"
+    WRONG_TYPE = "wrong_type"
+    EMPTY_PROMPT = "empty_prompt"
+    NO_GROUND_TRUTH = "no_ground_truth"
+    UNPARSABLE_GROUND_TRUTH = "unparsable_ground_truth"
+    UNPARSABLE_VALIDATION_ANSWER = "unparsable_validation_answer"
+    NO_DEMONSTRATIONS = "no_demonstrations"
+    DUPLICATE_PROMPT = "duplicate_prompt"
+    DUPLICATE_ID = "duplicate_id"
+    FAILED_DEMONSTRATION = "failed_demonstration"
+    PROMPT_TOO_LONG = "prompt_too_long"
+    TARGET_TOO_LONG = "target_too_long"
+    OVERLAP = "overlap"
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return _REMEDIES[self]
+
+
+_REMEDIES = {
+    Kind.UNREADABLE: "give a parquet file; copy or make it again",
+    Kind.NO_ROWS: "make the file again with fewer filters",
+    Kind.MISSING_COLUMN: "make the file with data_preprocess.<name>, or data_preprocess.jsonl for own data",
+    Kind.WRONG_TYPE: "make the file with data_preprocess.jsonl, which maps columns",
+    Kind.EMPTY_PROMPT: "drop the row or fill it in",
+    Kind.NO_GROUND_TRUTH: "drop the row or fill it in",
+    Kind.UNPARSABLE_GROUND_TRUTH: "drop the row, or write the answer as a number, LaTeX or an option letter",
+    Kind.UNPARSABLE_VALIDATION_ANSWER: "drop the row, or live with it: only an answer of the same text counts as right",
+    Kind.NO_DEMONSTRATIONS: "ReLIFT needs a target for some rows: use a set with solutions, or a teacher",
+    Kind.DUPLICATE_PROMPT: "make the file again with --dedup",
+    Kind.DUPLICATE_ID: "make identifiers unique",
+    Kind.FAILED_DEMONSTRATION: "make the file again with --verify",
+    Kind.PROMPT_TOO_LONG: "make the file again with --max-prompt-tokens, or raise the limit",
+    Kind.TARGET_TOO_LONG: "make the file again with --max-target-tokens, or raise the limit",
+    Kind.OVERLAP: "make the training file again with --decontaminate and the validation file",
+}
+
+# Faults that training lives with: verl leaves out long prompts, ReLIFT leaves out duplicate, failed and long
+# demonstrations.
+TRAINING_COPES = frozenset(
+    {
+        Kind.UNPARSABLE_VALIDATION_ANSWER,
+        Kind.DUPLICATE_PROMPT,
+        Kind.DUPLICATE_ID,
+        Kind.FAILED_DEMONSTRATION,
+        Kind.PROMPT_TOO_LONG,
+        Kind.TARGET_TOO_LONG,
+        Kind.OVERLAP,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault. `row` counts from 0; it and `column` are None where the fault is the file's."""
+
+    kind: Kind
+    problem: str
+    file: str
+    row: int | None = None
+    column: str | None = None
+
+    def __str__(self) -> str:
+        place = [
+            self.file,
+            f"row {self.row}" if self.row is not None else "",
+            f"column {self.column}" if self.column else "",
+        ]
+        return f"{', '.join(part for part in place if part)}: {self.problem}; {self.kind.remedy}"
+
+
+@dataclass(slots=True)
+class FileSummary:
+    """One file. `validation` files need no demonstrations. Lengths are in `unit`s, of the rows that were measured."""
+
+    file: str
+    validation: bool = False
+    rows: int = 0
+    demonstrations: int = 0
+    graded: int = 0
+    verified: int = 0
+    unit: str = "characters"
+    counts: Counter[Kind] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    levels: Counter[str] = field(default_factory=Counter)
+    prompts: array = field(default_factory=lambda: array("q"))
+    targets: array = field(default_factory=lambda: array("q"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "file": self.file,
+            "validation": self.validation,
+            "rows": self.rows,
+            "demonstrations": self.demonstrations,
+            "graded": self.graded,
+            "verified": self.verified,
+            "measured": len(self.prompts),
+            "faults": {kind.value: count for kind, count in sorted(self.counts.items())},
+            "data_sources": dict(sorted(self.sources.items())),
+            "levels": dict(sorted(self.levels.items())),
+            "length_unit": self.unit,
+            "prompt_length": length_summary(self.prompts),
+            "target_length": length_summary(self.targets),
+        }
+
+
+@dataclass(slots=True)
+class Report:
+    """The result of a check. `allowed` kinds are warnings, the others errors."""
+
+    allowed: frozenset[Kind]
+    files: list[FileSummary] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def errors(self) -> list[Finding]:
+        """The findings that make the files unfit."""
+        return [finding for finding in self.findings if finding.kind not in self.allowed]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """The other findings."""
+        return [finding for finding in self.findings if finding.kind in self.allowed]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the files are fit to train on."""
+        return not self.errors
+
+    def add(self, summary: FileSummary, finding: Finding) -> None:
+        """Count a fault and list it, unless very many of its kind are listed."""
+        summary.counts[finding.kind] += 1
+        if summary.counts[finding.kind] <= LISTED:
+            self.findings.append(finding)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "ok": self.ok,
+            "files": [summary.as_dict() for summary in self.files],
+            "errors": [_as_dict(finding) for finding in self.errors],
+            "warnings": [_as_dict(finding) for finding in self.warnings],
+            "seconds": round(self.seconds, 2),
+        }
+
+    def table(self, details: bool = False) -> str:
+        """For people: one line a file, then the faults by kind; `details` adds counts by source and level."""
+        lines = [f"{'rows':>9} {'target':>9} {'verified':>9}  {'prompt':>21} {'target length':>21}  file"]
+        for summary in self.files:
+            prompt, target = _lengths(summary.prompts), _lengths(summary.targets)
+            numbers = f"{summary.rows:>9,} {summary.demonstrations:>9,} {summary.verified:>9,}"
+            role = "validation" if summary.validation else "train"
+            lines.append(f"{numbers}  {prompt:>21} {target:>21}  {summary.file} ({role})")
+        units = {summary.unit for summary in self.files}
+        lines.append(f"lengths in {' and '.join(sorted(units)) or 'characters'}: median/95%/maximum")
+        for summary in self.files:
+            if details:
+                lines += _counts(summary)
+            lines += [*self._partial(summary), *self._faults(summary)]
+        errors, warnings = (
+            sum(s.counts[k] for s in self.files for k in Kind if (k in self.allowed) == w) for w in (False, True)
+        )
+        verdict = "fit to train on" if self.ok else "NOT fit to train on"
+        lines.append(f"{verdict}: {errors:,} errors, {warnings:,} warnings, {self.seconds:.1f} s")
+        return "\n".join(lines)
+
+    def _partial(self, summary: FileSummary) -> Iterable[str]:
+        """What was looked at in some rows only."""
+        if 0 < len(summary.prompts) < summary.rows:
+            yield f"{summary.file}: lengths are those of {len(summary.prompts):,} rows, evenly spaced"
+        if 0 < summary.graded < summary.demonstrations:
+            yield f"{summary.file}: {summary.graded:,} of the demonstrations were graded, evenly spaced"
+
+    def _faults(self, summary: FileSummary) -> Iterable[str]:
+        for kind, count in sorted(summary.counts.items()):
+            yield f"{'warning' if kind in self.allowed else 'error'}: {count:,} {kind} in {summary.file}: {kind.remedy}"
+            shown = [finding for finding in self.findings if finding.kind == kind and finding.file == summary.file][
+                :SHOWN
+            ]
+            for finding in shown:
+                row = "" if finding.row is None else f"row {finding.row}, "
+                column = "" if finding.column is None else f"column {finding.column}: "
+                yield f"    {row}{column}{finding.problem}"
+            if count > len(shown):
+                yield f"    ... {count - len(shown):,} more"
+
+
+def _as_dict(finding: Finding) -> dict[str, Any]:
+    return {
+        "kind": finding.kind.value,
+        "file": finding.file,
+        "row": finding.row,
+        "column": finding.column,
+        "problem": finding.problem,
+        "remedy": finding.kind.remedy,
+    }
+
+
+def _lengths(lengths: array) -> str:
+    found = length_summary(lengths)
+    return "-" if found is None else f"{found['median']:,}/{found['p95']:,}/{found['max']:,}"
+
+
+def _counts(summary: FileSummary) -> Iterable[str]:
+    for name, counter in (("data_source", summary.sources), ("level", summary.levels)):
+        if counter:
+            rows = ", ".join(f"{key} {count:,}" for key, count in sorted(counter.items()))
+            yield f"{summary.file}: by {name}: {rows}"

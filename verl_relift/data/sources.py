@@ -1,0 +1,312 @@
+"""Where rows come from: `Source` (the files, or the hub data set, of one split) yields `Record`s, each with its place
+or its fault.
+
+Text is read line by line and parquet batch by batch, so memory doesn't grow with the input.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .background import read_ahead
+from .errors import DataError, Reason
+
+SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+MAX_FIELD_BYTES = 10 << 20
+_BATCH_ROWS, _BATCH_BYTES = 1000, 8 << 20  # of parquet, held at a time
+_CHUNK = 1 << 20  # bytes read at a time from a JSON array
+_LARGEST = 16  # times --max-field-bytes: what is read of a JSON or CSV row before the file is given up
+
+
+@dataclass(slots=True)
+class Record:
+    """One row of the input, or why it cannot be read. `row` is a line number from 1 in text, a row number from 0 in
+    parquet.
+    """
+
+    file: str
+    row: int
+    value: dict[str, Any] | None
+    error: DataError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The input of one split: local files, read in order, or a hub data set."""
+
+    split: str
+    files: tuple[Path, ...] = ()
+    hub: str | None = None
+    hub_config: str | None = None
+    hub_split: str | None = None
+
+    def records(self, columns: Sequence[str] | None = None, max_field_bytes: int = MAX_FIELD_BYTES) -> Iterator[Record]:
+        """Every record, in order. Of parquet files only `columns` are read, those of them that exist."""
+        if self.hub is not None:
+            yield from _hub(self.hub, self.hub_config, self.hub_split or self.split, max_field_bytes)
+        for path in self.files:
+            yield from read_file(path, columns, max_field_bytes)
+
+    def count(self) -> int | None:
+        """Rows, where that is known without reading them."""
+        if self.hub is None and all(path.suffix == ".parquet" for path in self.files):
+            return sum(_parquet_rows(path) for path in self.files)
+        return None
+
+    def describe(self) -> list[str]:
+        """Names for stats.json."""
+        return [f"hub:{self.hub}"] if self.hub else [str(path) for path in self.files]
+
+
+def _parquet_rows(path: Path) -> int:
+    try:
+        return pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    problem = f"cannot be read as {path.suffix[1:]} ({str(error).splitlines()[0]})"
+    return DataError(Reason.UNREADABLE, problem, file=str(path), remedy="copy or download it again")
+
+
+def find(inputs: Sequence[str], splits: Sequence[str], hub_config: str | None = None) -> list[Source]:
+    """The sources that `--input` names.
+
+    A folder gives every split whose name starts a file's or a sub-folder's name (`train.jsonl`,
+    `test-00000-of-00001.parquet`, `train/algebra/1.json`); a file the split its name contains, else the first of
+    `splits`; anything else is a hub id.
+
+    Raises:
+        DataError: nothing there, or a folder without a file of any split.
+    """
+    files: dict[str, list[Path]] = {split: [] for split in splits}
+    hubs = []
+    for name in inputs:
+        path = Path(name)
+        if not name:
+            raise DataError(Reason.UNREADABLE, "--input is empty", remedy="give a folder, files or a hub id")
+        if path.is_dir():
+            for split, found in _in_folder(path, splits).items():
+                files[split] += found
+        elif path.is_file():
+            stem = path.stem.lower()
+            files[next((split for split in splits if re.search(rf"(?<![a-z]){split}", stem)), splits[0])].append(path)
+        elif path.suffix in SUFFIXES or name.count("/") != 1 or name.startswith((".", "/")):
+            raise DataError(Reason.UNREADABLE, "no such file or folder", file=name, remedy="check --input")
+        else:
+            hubs += [Source(split, hub=name, hub_config=hub_config) for split in splits]
+    return [Source(split, tuple(paths)) for split, paths in files.items() if paths] + hubs
+
+
+def _in_folder(folder: Path, splits: Sequence[str]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if not path.is_file() or path.suffix not in SUFFIXES or any(part.startswith(".") for part in parts):
+            continue
+        split = next((split for part in parts for split in splits if part.lower().startswith(split)), None)
+        if split is not None:
+            found.setdefault(split, []).append(path)
+    if not found:
+        names = " or ".join(f"{split}{suffix}" for split in splits for suffix in SUFFIXES[:2])
+        raise DataError(Reason.UNREADABLE, "no data file in this folder", file=str(folder), remedy=f"expected {names}")
+    return found
+
+
+def read_file(
+    path: Path, columns: Sequence[str] | None = None, max_field_bytes: int = MAX_FIELD_BYTES
+) -> Iterator[Record]:
+    """Every record of one local file.
+
+    Raises:
+        DataError: the file as a whole cannot be read.
+    """
+    readers = {".parquet": _parquet, ".jsonl": _json_lines, ".json": _json, ".csv": _csv}
+    reader = readers.get(path.suffix)
+    if reader is None:
+        raise DataError(
+            Reason.UNREADABLE, f"unknown kind of file {path.suffix!r}", file=str(path), remedy=f"known: {SUFFIXES}"
+        )
+    try:
+        yield from reader(path, columns, max_field_bytes)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _checked(file: str, row: int, value: dict[str, Any] | DataError, size: int, limit: int) -> Record:
+    """A record; `size` is a bound on the bytes of its largest field, so that most need no closer look."""
+    if isinstance(value, DataError):
+        return Record(file, row, None, value)
+    return Record(file, row, value, _oversized(value, limit) if size > limit else None)
+
+
+def _oversized(value: dict[str, Any], limit: int) -> DataError | None:
+    for column, field in value.items():
+        parts = field if isinstance(field, list) else (field,)
+        for part in parts:
+            text = part.get("content") if isinstance(part, dict) else part
+            if isinstance(text, str) and len(text) > limit:
+                return DataError(
+                    Reason.FIELD_TOO_LARGE,
+                    f"{len(text):,} characters, more than the {limit:,} of --max-field-bytes",
+                    column=column,
+                    remedy="drop the row or raise the limit",
+                )
+    return None
+
+
+def _parquet(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:
+    with pq.ParquetFile(path, buffer_size=_CHUNK, pre_buffer=False) as file:
+        chosen = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+        row = 0
+        # Arrow decodes without Python's lock: the next batch is ready when this one is used up.
+        for batch in read_ahead(batches(file, chosen)):
+            try:
+                values = batch.to_pylist()
+            except UnicodeDecodeError:
+                values = [one_row(batch, i) for i in range(batch.num_rows)]
+            name, size = str(path), batch.nbytes
+            for value in values:
+                yield _checked(name, row, value, size, limit)
+                row += 1
+
+
+def batches(file: pq.ParquetFile, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    """A parquet file in batches of bounded size, in rows and, by the row group's average, in bytes."""
+    for group in range(file.num_row_groups):
+        metadata = file.metadata.row_group(group)
+        size = max(1, min(_BATCH_ROWS, _BATCH_BYTES * metadata.num_rows // max(metadata.total_byte_size, 1)))
+        yield from file.iter_batches(batch_size=size, row_groups=[group], columns=columns)
+
+
+def one_row(batch: pa.RecordBatch, i: int) -> dict[str, Any] | DataError:
+    """One row of a batch, or which of its columns is not UTF-8."""
+    value = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            value[name] = column[i].as_py()
+        except UnicodeDecodeError as error:
+            return DataError(Reason.INVALID_UTF8, f"not UTF-8: {error.reason} at byte {error.start}", column=name)
+    return value
+
+
+def _json_lines(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:
+    with open(path, "rb") as file:
+        number, line_limit = 0, 2 * limit
+        while line := file.readline(line_limit):
+            number += 1
+            if len(line) == line_limit and not line.endswith(b"\n"):
+                length = len(line)
+                while (rest := file.readline(_CHUNK)) and not rest.endswith(b"\n"):
+                    length += len(rest)
+                problem = f"the line has {length + len(rest):,} bytes, more than twice --max-field-bytes"
+                yield Record(
+                    str(path),
+                    number,
+                    None,
+                    DataError(Reason.FIELD_TOO_LARGE, problem, remedy="drop it or raise the limit"),
+                )
+                continue
+            if line.isspace():
+                continue
+            value = parse_json(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+            yield _checked(str(path), number, value, len(line), limit)
+
+
+def parse_json(line: bytes) -> dict[str, Any] | DataError:
+    """One JSON object from one line, or what is wrong with it."""
+    try:
+        value = json.loads(line.decode("utf-8"))
+        if b"\\ud" in line or b"\\uD" in line:  # JSON can spell half a surrogate pair, which no UTF-8 file can hold
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError as error:
+        return DataError(
+            Reason.INVALID_UTF8, f"not UTF-8: {error.reason} at byte {error.start}", remedy="re-encode the file"
+        )
+    except UnicodeEncodeError:
+        return DataError(Reason.INVALID_UTF8, "half a surrogate pair (\\ud800..\\udfff)", remedy="re-encode the file")
+    except (ValueError, RecursionError) as error:
+        return DataError(Reason.MALFORMED_JSON, f"not JSON: {error}", remedy="one JSON object a line")
+    if not isinstance(value, dict):
+        return DataError(Reason.WRONG_TYPE, f"a {type(value).__name__}, not an object", remedy="one JSON object a line")
+    return value
+
+
+def _json(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:
+    """One object (row 1) or an array of objects (rows from 1). An array is decoded object by object."""
+    decoder, number, buffer, done = json.JSONDecoder(), 0, "", False
+    # Bytes that are not UTF-8 come through as surrogates, so that the row they are in can be named.
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+        try:
+            buffer = file.read(_CHUNK).lstrip()
+            array = buffer.startswith("[")
+            buffer = buffer[1:] if array else buffer
+            while not done:
+                buffer = buffer.lstrip(" \t\r\n,")
+                if array and buffer.startswith("]"):
+                    return
+                try:
+                    _, end = decoder.raw_decode(buffer)
+                except ValueError:
+                    more = file.read(max(_CHUNK, len(buffer)))
+                    if not more or len(buffer) > _LARGEST * limit:
+                        raise
+                    buffer += more
+                    continue
+                value = parse_json(buffer[:end].encode("utf-8", "surrogateescape"))
+                number, buffer, done = number + 1, buffer[end:], not array
+                yield _checked(str(path), number, value, end, limit)
+        except (ValueError, RecursionError) as error:
+            raise DataError(Reason.MALFORMED_JSON, f"not JSON: {error}", file=str(path), row=number + 1) from error
+
+
+def _csv(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:
+    csv.field_size_limit(_LARGEST * limit)
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for value in reader:
+                yield _checked(str(path), reader.line_num, _decoded(value), limit + 1, limit)
+        except csv.Error as error:
+            raise DataError(Reason.UNREADABLE, f"not CSV: {error}", file=str(path), row=reader.line_num) from error
+
+
+def _decoded(value: dict[str, Any]) -> dict[str, Any] | DataError:
+    """A CSV row, or which of its columns is not UTF-8."""
+    for column, field in value.items():
+        try:
+            str(field).encode()
+        except UnicodeEncodeError as error:
+            problem = f"not UTF-8: byte 0x{ord(error.object[error.start]) - 0xDC00:02x}"
+            return DataError(Reason.INVALID_UTF8, problem, column=column, remedy="re-encode the file")
+    return value
+
+
+def _hub(name: str, config: str | None, split: str, limit: int) -> Iterator[Record]:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    row = -1
+    try:
+        rows = datasets.load_dataset(name, config, split=split, streaming=True)
+        for row, value in enumerate(rows):
+            yield _checked(f"hub:{name}", row, value, limit + 1, limit)
+    except (OSError, ValueError, pa.ArrowException, DatasetsError) as error:
+        place = "" if row < 0 else f" after row {row}"
+        problem = f"no such local path, and datasets cannot load split {split!r} of it{place} ({_one_line(error)})"
+        remedy = "check --input, --hub-config and, where there is one, --split"
+        raise DataError(Reason.UNREADABLE, problem, file=f"hub:{name}", remedy=remedy) from error
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error) or repr(error.__cause__)).splitlines()[0]}"

@@ -1,0 +1,99 @@
+"""What one run did, for `stats.json`: rows in, kept, dropped by reason, lengths, counts by source and level."""
+
+from __future__ import annotations
+
+import json
+import platform
+from array import array
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from typing import IO, Any
+
+from .errors import DataError, Reason
+from .schema import Row
+
+# Left edges of the length histogram's bins; the last bin is open.
+EDGES = (0, 16, 32, 64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768)
+_EXCERPT = 200  # characters of a rejected row that rejected.jsonl shows
+
+
+class Ledger:
+    """Keeps count of one output file: what came in, what stayed, and, in `rejected.jsonl`, each row that didn't and
+    why.
+    """
+
+    def __init__(self, file: str, rejected: IO[str], unit: str):
+        self.file, self.unit = file, unit
+        self.rows_in = self.kept = self.demonstrations = self.demonstrations_removed = 0
+        self.left_out: Counter[Reason] = Counter()
+        self.sources: Counter[str] = Counter()
+        self.levels: Counter[str] = Counter()
+        self.prompts, self.targets = array("q"), array("q")
+        self._rejected = rejected
+
+    def leave_out(self, error: DataError, excerpt: str = "") -> None:
+        """Count and list a row that isn't kept."""
+        self.left_out[error.reason] += 1
+        entry = {
+            "output": self.file,
+            "file": error.file,
+            "row": error.row,
+            "column": error.column,
+            "reason": error.reason,
+            "problem": error.problem,
+            "excerpt": excerpt[:_EXCERPT],
+        }
+        self._rejected.write(json.dumps(entry, ensure_ascii=True) + "\n")
+
+    def keep(self, rows: Sequence[Row]) -> None:
+        """Count rows that are kept. Lengths are tokens where rows carry them, else characters."""
+        self.kept += len(rows)
+        self.sources.update(row.data_source for row in rows)
+        self.levels.update(row.level for row in rows if row.level is not None)
+        for row in rows:
+            prompt, target = row.tokens or row.characters
+            self.prompts.append(prompt)
+            if row.target is not None:
+                self.targets.append(target)
+        self.demonstrations = len(self.targets)
+
+    def summary(self) -> dict[str, Any]:
+        """As stats.json has it."""
+        return {
+            "rows_in": self.rows_in,
+            "kept": self.kept,
+            "left_out": {reason.value: count for reason, count in sorted(self.left_out.items())},
+            "demonstrations": self.demonstrations,
+            "demonstrations_removed": self.demonstrations_removed,
+            "data_sources": dict(sorted(self.sources.items())),
+            "levels": dict(sorted(self.levels.items())),
+            "length_unit": self.unit,
+            "prompt_length": length_summary(self.prompts),
+            "target_length": length_summary(self.targets),
+        }
+
+
+def length_summary(lengths: Sequence[int]) -> dict[str, Any] | None:
+    """Minimum, median, 95th percentile, maximum, total and histogram of lengths; None if there are none."""
+    if not lengths:
+        return None
+    ordered = sorted(lengths)
+    counts = [0] * len(EDGES)
+    for length in ordered:
+        counts[bisect_right(EDGES, length) - 1] += 1
+    last = len(ordered) - 1
+    return {
+        "min": ordered[0],
+        "median": ordered[last // 2],
+        "p95": ordered[int(last * 0.95)],
+        "max": ordered[-1],
+        "total": sum(ordered),
+        "histogram": {"from": list(EDGES), "rows": counts},
+    }
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of Python and of the packages that shaped the output."""
+    return {"python": platform.python_version()} | {name: version(name) for name in sorted(packages)}

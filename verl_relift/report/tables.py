@@ -1,0 +1,202 @@
+"""What the page says in words and tables: totals of a run, its settings, evaluations, the range of every metric."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .charts import stage_seconds, validation_average
+from .errors import ReportError
+from .runs import Run
+
+_REJECTED = "relift/demonstrations_rejected/"
+# Values that must not leave the machine with a page that is made to be shown.
+_SECRET = re.compile(
+    r"(^|_)(api_?key|secret|password|passwd|credential|access_token|auth_token|hf_token)s?$", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table: a heading for each column, and rows of as many cells."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+
+def totals(runs: Sequence[Run]) -> Table:
+    """One row for each fact, one column for each run."""
+    facts = {
+        "steps": lambda run: str(run.last_step),
+        "wall-clock time": _duration,
+        "reward, first to last step": lambda run: _first_to_last(run, "critic/score/mean"),
+        "validation accuracy, first to last": _validation_change,
+        "supervised updates": lambda run: _number(run.last("relift/sft_updates")),
+        "demonstrations used": lambda run: _number(run.last("relift/demonstrations_used")),
+        "distinct demonstrations used, of those available": lambda run: _percent(
+            run.last("relift/demonstration_fraction")
+        ),
+        "demonstrations rejected": _rejected,
+        "peak memory of a device": lambda run: _largest(run, "actor/perf/max_memory_allocated_gb", " GB"),
+        "base model": lambda run: str(_at(run.config, "actor_rollout_ref.model.path") or ""),
+        "training data": lambda run: _joined(_at(run.config, "data.train_files")),
+    }
+    rows = [[name, *(of(run) for run in runs)] for name, of in facts.items()]
+    return Table(["", *(run.label for run in runs)], [row for row in rows if any(row[1:])])
+
+
+def time_table(runs: Sequence[Run]) -> Table | None:
+    """Seconds by stage and their share of the run; None when no run has step times."""
+    seconds = [stage_seconds(run) for run in runs]
+    stages = list(dict.fromkeys(stage for run in seconds for stage in run))
+    if not stages:
+        return None
+    rows = []
+    for stage in stages:
+        cells = [f"{s[stage]:,.0f} s ({s[stage] / sum(s.values()):.0%})" if stage in s else "" for s in seconds]
+        rows.append([stage, *cells])
+    return Table(["stage", *(run.label for run in runs)], rows)
+
+
+def metrics_table(run: Run) -> Table:
+    """First, last, smallest and largest value of every metric."""
+    rows = []
+    for name, series in sorted(run.series.items()):
+        values = series.finite
+        if len(values):
+            numbers = [values[0], values[-1], values.min(), values.max()]
+            rows.append([name, *(f"{number:.4g}" for number in numbers), str(len(series.values) - len(values))])
+        else:
+            rows.append([name, "", "", "", "", str(len(series.values))])
+    return Table(["metric", "first", "last", "smallest", "largest", "not finite"], rows)
+
+
+def settings_table(runs: Sequence[Run]) -> Table | None:
+    """Settings of the groups `relift`, `data`, `algorithm`, `trainer`, and the actor's: those that differ, when several
+    runs are shown. None when there is nothing to show.
+    """
+    flat = [flatten(run.config) for run in runs]
+    keys = list(dict.fromkeys(key for settings in flat for key in settings))
+    if len(runs) > 1:
+        keys = [key for key in keys if len({settings.get(key, "") for settings in flat}) > 1]
+    else:
+        keys = [key for key in keys if key.startswith("relift.")] + [
+            key
+            for key in keys
+            if key
+            in (
+                "data.train_batch_size",
+                "data.max_prompt_length",
+                "data.max_response_length",
+                "algorithm.adv_estimator",
+            )
+            or re.fullmatch(
+                r"actor_rollout_ref\.(actor\.(optim\.lr|ppo_mini_batch_size|loss_agg_mode)|rollout\.(n|temperature))",
+                key,
+            )
+        ]
+    if not keys:
+        return None
+    return Table(["setting", *(run.label for run in runs)], [[key, *(s.get(key, "") for s in flat)] for key in keys])
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, str]:
+    """Nested settings as dotted names and texts. Values of keys that hold secrets are replaced."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{name}.")
+        elif _SECRET.search(str(key)) and value:
+            flat[name] = "(hidden)"
+        else:
+            flat[name] = value if isinstance(value, str) else json.dumps(value, default=str)
+    return flat
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An output of `verl_relift.evaluate` to show: label, folder, summary."""
+
+    label: str
+    folder: Path
+    summary: dict[str, Any]
+
+
+def read_evaluation(argument: str) -> Evaluation:
+    """Read `LABEL=DIR`, or `DIR`. Raises ReportError when there is no summary.json of `verl_relift.evaluate`."""
+    label, found, path = argument.partition("=")
+    folder = Path(path if found else argument)
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary["sources"], summary["average"]["accuracy"], summary["settings"]["max_tokens"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReportError(f"{folder}: no summary.json of verl_relift.evaluate ({error})") from error
+    return Evaluation(label if found else folder.resolve().name, folder, summary)
+
+
+def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
+    """Accuracy with its interval by source, one column for each evaluation."""
+    sources = list(dict.fromkeys(source for e in evaluations for source in e.summary["sources"]))
+    rows = [[source, *(_accuracy(e.summary["sources"].get(source)) for e in evaluations)] for source in sources]
+    rows.append(["average", *(_accuracy(e.summary["average"]) for e in evaluations)])
+    return Table(["source", *(e.label for e in evaluations)], rows)
+
+
+def _accuracy(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "not run"
+    low, high = row["accuracy_interval"]
+    return f"{100 * row['accuracy']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _at(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return config
+
+
+def _joined(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+
+
+def _duration(run: Run) -> str:
+    if run.first_time is None or run.last_time is None:
+        return ""
+    minutes, seconds = divmod(round(run.last_time - run.first_time), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def _first_to_last(run: Run, name: str) -> str:
+    values = run.series[name].finite if name in run.series else ()
+    return f"{values[0]:.3f} to {values[-1]:.3f}" if len(values) else ""
+
+
+def _validation_change(run: Run) -> str:
+    average = validation_average(run)
+    values = average.finite if average is not None else ()
+    return f"{values[0]:.3f} to {values[-1]:.3f}" if len(values) else ""
+
+
+def _rejected(run: Run) -> str:
+    names = [name for name in run.series if name.startswith(_REJECTED)]
+    counts = {name.removeprefix(_REJECTED): float(run.series[name].finite.sum()) for name in names}
+    return ", ".join(f"{count:.0f} {reason}" for reason, count in counts.items() if count)
+
+
+def _largest(run: Run, name: str, unit: str) -> str:
+    values = run.series[name].finite if name in run.series else ()
+    return f"{values.max():.1f}{unit}" if len(values) else ""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"

@@ -1,0 +1,168 @@
+"""The judge of mathematical equality: math-verify, given one answer at a time. Runs only in the judge's processes.
+
+Of math-verify only the LaTeX half is used. Its other half hands plain expressions to sympy's `parse_expr`, which is
+Python's `eval`; and both halves search the text for something that parses, so a box with several candidates, or with a
+candidate among words, has an answer for them. Here the whole answer parses or none of it does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pkgutil
+import re
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+from math_verify import LatexExtractionConfig, verify
+from math_verify.parser import extract_match
+
+from ...upstream.fixes import math_verify as upstream
+from .separate import surely_unequal
+
+_WHOLE_BOX = re.compile(r"(?P<first_latexBoxed>.+)", re.DOTALL)
+_LATEX = LatexExtractionConfig()
+_CACHED_TRUTHS = 8_192
+
+_SYMPY_PACKAGES = tuple(
+    f"sympy.{name}"
+    for name in (
+        *("assumptions", "calculus", "combinatorics", "concrete", "core", "discrete", "functions", "geometry"),
+        *("integrals", "logic", "matrices", "ntheory", "physics.units", "polys", "series", "sets", "simplify"),
+        *("solvers", "stats", "tensor", "utilities"),
+    )
+)
+_UNUSED_MODULE = re.compile(
+    r"\.(?:tests|benchmarks|sampling|mathml|_compilation|testutil|runtests|compatibility|trace|pytest|randtest|tmpfiles)\b"
+)
+# The parser learns its decisions as it meets them, which costs the first answer of each kind tens of milliseconds. One
+# pair for each kind of notation; none of them is an answer of a data set that this project measures.
+_WARM_UP = (
+    (r"\sin^2 x+\cos^2 x", "1"),
+    (r"[0,1)\cup(2,3)", r"(2,3)\cup[0,1)"),
+    (r"y=2x+1", r"2x-y=-1"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&2\\3&5\end{pmatrix}"),
+    (r"\sqrt{3+2\sqrt{2}}", r"1+\sqrt{2}"),
+    (r"\frac{2}{7}m(m+3)", r"\frac{2m^2+6m}{7}"),
+    (r"\frac{5-q^{2}}{8}", r"m^{2}+3m-1"),
+    (r"(7,\log_{3}5)", r"(7,-\log_{3}4)"),
+    (r"(3-\sqrt{5},2+\sqrt{7}),(-6,\frac{2}{9})", r"(6,0),(-\frac{3}{7},-2),(\frac{1}{30},4)"),
+    (r"(1,2,3),(-2,\frac{1}{\sqrt{5}},0)", r"(8,-9)"),
+    (r"g(t)=t,g(t)=6-t", r"g(t)=6-t,g(t)=t"),
+    (r"\left\lfloor\frac{3m}{4}\right\rfloor-2", r"P(m)=\lfloor\frac{3m}{4}\rfloor-2"),
+    (r"3^{a+b}", r"\frac{3^{a}}{3^{-b}}"),
+    (r"m(6m^{2}-m+4)/7", r"(m-5)3^{m}+2"),
+    (r"\{2,-2,\pm\sqrt[4]{5}\}", r"2,-2,\sqrt[4]{5},-\sqrt[4]{5}"),
+    (r"x\in(-\infty,0]", r"x\le 0"),
+    (r"3\le x<5\text{ or }x>7", r"[3,5)\cup(7,\infty)"),
+    (r"\binom{n}{2}+n!-e^{i\pi}", r"\frac{n(n-1)}{2}+n!+1"),
+    (r"\frac{5\pi}{8}\text{ cm}^2", r"0.625\cdot\pi"),
+    (r"b_{k}=5\cdot4^{k-1}-\ln|x|", r"5\cdot 4^{k-1}-\ln|x|"),
+    (r"\angle P=45^{\circ},\angle Q R S_{2}=30", r"45"),
+    (r"(30^{\circ}, 45^{\circ})", r"\frac{\pi}{7}+2\pi k,-\frac{\pi}{5}+2\pi k"),
+    (r"0.125,\frac{a}{b},\tan\theta", r"\overrightarrow{CD}\cdot\vec{w}"),
+    (r"1\cdot(\frac{b+1}{6})+0", r"(10^{5},10^{-3})"),
+)
+
+
+class Verdict(StrEnum):
+    """What the judge says of one answer."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNPARSABLE = "unparsable"  # no ground truth is mathematics
+    EXHAUSTED = "exhausted"  # out of memory
+
+
+def judge(pairs: Sequence[Sequence[str]]) -> Verdict:
+    """Compare (answer, ground truth) pairs; correct if any is equal."""
+    try:
+        readable = [(parse(answer), gold) for answer, gold in _with_golds(pairs)]
+        if not readable:
+            return Verdict.UNPARSABLE
+        return Verdict.CORRECT if any(equal(gold, target) for target, gold in readable) else Verdict.WRONG
+    except MemoryError:
+        return Verdict.EXHAUSTED
+
+
+def equal(gold: Any, target: Any) -> bool:
+    """math-verify's verdict on two parsed answers; False where either is None."""
+    if gold is None or target is None:
+        return False
+    if _is_told_apart(gold, target):
+        return False
+    try:
+        # math-verify's own time limit is a signal, which only a main thread may use; the pool's limit is a kill.
+        return verify(gold, target, timeout_seconds=None, raise_on_error=True)
+    except MemoryError:
+        raise
+    except Exception:
+        # math-verify's rule: what cannot be compared is not equal.
+        return False
+
+
+def _is_told_apart(gold: Any, target: Any) -> bool:
+    try:
+        return surely_unequal(gold, target)
+    except MemoryError:
+        raise
+    except Exception:
+        # What sympy raises on odd input: then math-verify has the word.
+        return False
+
+
+def parse(latex: str) -> Any:
+    """Parse a whole answer to a sympy object; None if it is no mathematics."""
+    if not _is_balanced(latex):
+        return None
+    match = _WHOLE_BOX.fullmatch("\\boxed{" + latex + "}")
+    try:
+        return extract_match(match, _LATEX)[0]
+    except MemoryError:
+        raise
+    except Exception:
+        # Whatever the normaliser raises on hostile text means the same: this is no answer.
+        return None
+
+
+def _with_golds(pairs: Sequence[Sequence[str]]) -> Iterator[tuple[str, Any]]:
+    for answer, truth in pairs:
+        gold = _parse_truth(truth)
+        if gold is not None:
+            yield answer, gold
+
+
+@lru_cache(maxsize=_CACHED_TRUTHS)
+def _parse_truth(latex: str) -> Any:
+    return parse(latex)
+
+
+def _is_balanced(latex: str) -> bool:
+    depth = 0
+    for brace in re.findall(r"[{}]", latex):
+        depth += 1 if brace == "{" else -1
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def prepare() -> None:
+    """Load all that judging needs, then close `eval`. Processes forked from this one find every import done."""
+    logging.disable(logging.CRITICAL)
+    for name in _modules_of_sympy():
+        importlib.import_module(name)
+    upstream.parse_in_two_stages()  # before the warm-up, which is to teach it
+    for answer, truth in _WARM_UP:
+        judge([(answer, truth)])
+    upstream.apply()
+
+
+def _modules_of_sympy() -> Iterator[str]:
+    """sympy imports inside functions, and some of its modules evaluate text of their own when they are loaded."""
+    for package in _SYMPY_PACKAGES:
+        yield package
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+            if not _UNUSED_MODULE.search(module.name):
+                yield module.name

@@ -1,0 +1,61 @@
+"""One rank of a Megatron engine that saves or resumes: ``checkpoint_worker.py MODEL OUTPUT TP PP ACTION FOLDER``.
+
+ACTION ``save`` makes two updates with each set of AdamW moments, saves to FOLDER, and makes two more of each; ``load``
+resumes from FOLDER and makes the last two of each. Both write the weights that result.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import torch.distributed as dist
+import verl  # noqa: F401  loads the platform plugin
+
+from ...actor.moments import Moments
+from ...actor.worker import ReLIFTWorker, _engine_loss
+from .batch import ENTROPY_COEFF
+from .engine_worker import build_engine, export, policy_inputs, to_tensordict
+
+TOKENS = 130
+
+
+def update(engine, moments: Moments) -> None:
+    """One RL update, then one supervised update with the other moments."""
+    with engine.train_mode():
+        engine.train_batch(*policy_inputs(engine, TOKENS))
+        with moments.lent():
+            engine.train_batch(to_tensordict(engine, TOKENS), partial(_engine_loss, entropy_coeff=ENTROPY_COEFF))
+    engine.lr_scheduler_step()
+
+
+def main() -> None:
+    model, output, tp, pp, action, folder = sys.argv[1:]
+    dist.init_process_group("cpu:gloo")
+    engine = build_engine(model, int(tp), int(pp), distributed_optimizer=True)
+    moments = Moments(engine.optimizer, offload=False)
+    worker = SimpleNamespace(actor=SimpleNamespace(engine=engine))
+    if action == "save":
+        engine.lr_scheduler_step()  # the first learning rate is 0
+        for _ in range(2):
+            update(engine, moments)
+        engine.save_checkpoint(f"{folder}/rl")
+        with moments.lent(), ReLIFTWorker._optimizer_only(worker):
+            engine.save_checkpoint(f"{folder}/sft")
+    else:
+        with moments.lent(), ReLIFTWorker._optimizer_only(worker):
+            engine.load_checkpoint(f"{folder}/sft", del_local_after_load=False)
+        engine.checkpoint_mananager.checkpoint_load_contents = ["model", "optimizer"]
+        engine.load_checkpoint(f"{folder}/rl", del_local_after_load=False)
+    for _ in range(2):
+        update(engine, moments)
+    weights = export(engine)
+    if engine.is_mp_src_rank_with_outputs():
+        torch.save(weights, Path(output) / f"{engine.get_data_parallel_rank()}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

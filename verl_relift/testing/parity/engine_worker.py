@@ -1,0 +1,179 @@
+"""One rank of a Megatron engine, started by test_megatron.py: ``engine_worker.py MODEL OUTPUT TP PP``.
+
+Writes to OUTPUT, from the rank that has the outputs of each data-parallel replica, what the tests compare.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import verl  # noqa: F401  loads the platform plugin
+from verl.trainer.config import CheckpointConfig
+from verl.utils import tensordict_utils as tu
+from verl.workers.config import HFModelConfig, McoreActorConfig, McoreEngineConfig, McoreOptimizerConfig
+from verl.workers.engine import EngineRegistry
+from verl.workers.utils.losses import ppo_loss
+
+from ...actor.splice import accumulate_both
+from ...actor.worker import _engine_loss, _relative_to_own
+from .batch import ENTROPY_COEFF, SPLICE_WEIGHT, SPLITS, make_batch, make_policy_inputs
+
+
+def build_engine(model: str, tp: int, pp: int, distributed_optimizer: bool = False, sequence_parallel: bool = True):
+    """verl's Megatron engine in fp32; without the distributed optimizer whole gradients are on every rank."""
+    engine = EngineRegistry.new(
+        model_type="language_model",
+        backend="megatron",
+        model_config=HFModelConfig(path=model),
+        engine_config=McoreEngineConfig(
+            tensor_model_parallel_size=tp,
+            pipeline_model_parallel_size=pp,
+            sequence_parallel=sequence_parallel,
+            vanilla_mbridge=True,
+            dtype="float32",
+            use_distributed_optimizer=distributed_optimizer,
+            dist_ckpt_optim_fully_reshardable=True,
+            distrib_optim_fully_reshardable_mem_efficient=True,
+            use_dynamic_bsz=True,
+            override_transformer_config={"attention_backend": "auto"},
+        ),
+        optimizer_config=McoreOptimizerConfig(
+            lr=1e-3,
+            total_training_steps=10,
+            lr_warmup_steps=0,
+            lr_decay_steps=10,
+            use_checkpoint_opt_param_scheduler=True,
+        ),
+        checkpoint_config=CheckpointConfig(),
+    )
+    engine.initialize()
+    return engine
+
+
+def to_tensordict(engine, max_tokens: int):
+    """This data-parallel rank's share of the batch, in verl's unpadded form."""
+    rank, size = engine.get_data_parallel_rank(), engine.get_data_parallel_size()
+    prompts, responses = make_batch()
+    pairs = list(zip(prompts, responses, strict=True))[rank::size]
+    jagged = partial(torch.nested.as_nested_tensor, layout=torch.jagged)
+    return tu.get_tensordict(
+        {
+            "input_ids": jagged([torch.cat(pair) for pair in pairs]),
+            "position_ids": jagged([torch.arange(len(p) + len(r)) for p, r in pairs]),
+            "loss_mask": jagged([torch.cat([torch.zeros_like(p), torch.ones_like(r)]) for p, r in pairs]),
+            "temperature": torch.ones(len(pairs)),
+        },
+        {
+            "use_dynamic_bsz": True,
+            "max_token_len_per_gpu": max_tokens,
+            "calculate_entropy": True,
+            "global_batch_size": len(prompts),
+            "use_remove_padding": True,
+        },
+    )
+
+
+def export(engine) -> dict[str, torch.Tensor]:
+    """Parameters under their Hugging Face names; a collective call."""
+    # Not through the engine: verl's export expects the distributed optimizer's buffers.
+    return {name: tensor.detach().clone() for name, tensor in engine.bridge.export_weights(engine.module)}
+
+
+def supervised(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
+    """Supervised loss and its gradient."""
+    return gradients(engine, to_tensordict(engine, max_tokens), partial(_engine_loss, entropy_coeff=ENTROPY_COEFF))
+
+
+def policy(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
+    """verl's GRPO loss, token mean, on the same batch as rollouts, and its gradient."""
+    return gradients(engine, *policy_inputs(engine, max_tokens))
+
+
+def policy_inputs(engine, max_tokens: int):
+    """This rank's share of the rollouts, and the loss."""
+    rank, size = engine.get_data_parallel_rank(), engine.get_data_parallel_size()
+    prompts, responses = (part[rank::size] for part in make_batch())
+    log_probs, advantages = (part[rank::size] for part in make_policy_inputs())
+    jagged = partial(torch.nested.as_nested_tensor, layout=torch.jagged)
+    masks = jagged([torch.ones_like(r) for r in responses])
+    data = to_tensordict(engine, max_tokens)
+    tu.assign_non_tensor(data, calculate_entropy=False)
+    data.update(
+        {
+            "prompts": jagged(prompts),
+            "responses": jagged(responses),
+            "response_mask": masks,
+            "loss_mask": masks,
+            "old_log_probs": jagged(log_probs),
+            "advantages": jagged(advantages),
+        }
+    )
+    config = McoreActorConfig(
+        strategy="megatron",
+        rollout_n=1,
+        ppo_mini_batch_size=8,
+        use_dynamic_bsz=True,
+        ppo_max_token_len_per_gpu=max_tokens,
+        optim=McoreOptimizerConfig(lr=1e-3, total_training_steps=10),
+    )
+    return data, partial(ppo_loss, config=config)
+
+
+def policy_reusing(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
+    """The RL loss whose old log-probs are those of its own pass."""
+    data, loss = policy_inputs(engine, max_tokens)
+    del data["old_log_probs"]
+    return gradients(engine, data, partial(_relative_to_own, loss))
+
+
+def spliced(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
+    """The gradient of both losses, accumulated for one optimizer step; the demonstrations with SPLICE_WEIGHT."""
+    sft = partial(_engine_loss, entropy_coeff=ENTROPY_COEFF, weight=SPLICE_WEIGHT)
+    outputs = accumulate_both(engine, *policy_inputs(engine, max_tokens), to_tensordict(engine, max_tokens), sft)
+    return loss_and_gradients(engine, outputs)
+
+
+def gradients(engine, data, loss_function) -> tuple[float, dict[str, torch.Tensor]]:
+    """A loss and its gradient under Hugging Face names."""
+    engine.optimizer_zero_grad()
+    return loss_and_gradients(engine, [engine.forward_backward_batch(data, loss_function)])
+
+
+def loss_and_gradients(engine, outputs: list[dict]) -> tuple[float, dict[str, torch.Tensor]]:
+    """The sum of what the passes returned, and what they left in the gradient buffers."""
+    loss = torch.tensor(sum((float(sum(output["loss"])) for output in outputs if output), start=0.0))
+    dist.all_reduce(loss, op=dist.ReduceOp.AVG, group=engine.get_data_parallel_group())
+    parameters = [p for chunk in engine.module for p in chunk.parameters()]
+    weights = [p.detach().clone() for p in parameters]
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.copy_(parameter.main_grad)
+        result = export(engine)
+        for parameter, weight in zip(parameters, weights, strict=True):
+            parameter.copy_(weight)
+    return loss.item(), result
+
+
+def main() -> None:
+    model, output, tp, pp = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    dist.init_process_group("cpu:gloo")
+    engine = build_engine(model, tp, pp)
+    weights = export(engine)
+    with engine.eval_mode():
+        inferred = engine.infer_batch(to_tensordict(engine, max(SPLITS)))
+    with engine.train_mode():
+        losses = {
+            loss.__name__: {max_tokens: loss(engine, max_tokens) for max_tokens in SPLITS}
+            for loss in (supervised, policy, policy_reusing, spliced)
+        }
+    if engine.is_mp_src_rank_with_outputs():
+        outputs = {name: list(value.unbind()) for name, value in inferred["model_output"].items()}
+        torch.save({"outputs": outputs, "weights": weights, **losses}, output / f"{engine.get_data_parallel_rank()}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

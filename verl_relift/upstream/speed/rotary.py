@@ -1,0 +1,65 @@
+"""Megatron's rotary embedding of packed input, without its copies.
+
+Where no kernel of Transformer Engine does it, Megatron cuts out the angles of every sequence and computes their cosines
+anew for the queries and the keys of every layer, and makes a copy of its input for every operation of the formula.
+"""
+
+import functools
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from .rows import places
+
+
+def rotate_at_once(rope_utils: ModuleType) -> None:
+    """``megatron.core.models.common.embeddings.rope_utils``: what is asked for beyond the plain case is left to it."""
+    original = rope_utils._apply_rotary_pos_emb_thd
+
+    @functools.wraps(original)
+    def _apply_rotary_pos_emb_thd(
+        t: Tensor, cu_seqlens: Tensor, freqs: Tensor, *args, mscale: float = 1.0, cp_group=None, **settings
+    ) -> Tensor:
+        plain = not args and not any(settings.values()) and mscale == 1 and cp_group is not None
+        if not plain or cp_group.size() > 1 or freqs.shape[1:] != (1, 1, t.shape[-1]):
+            return original(t, cu_seqlens, freqs, *args, mscale=mscale, cp_group=cp_group, **settings)
+        return _Rotate.apply(t, *_turns(freqs, cu_seqlens, t.dtype))
+
+    rope_utils._apply_rotary_pos_emb_thd = _apply_rotary_pos_emb_thd
+
+
+def _turns(freqs: Tensor, starts: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every packed token, [tokens, 1, d/2]; kept on ``freqs``, which every layer gets."""
+    kept = getattr(freqs, "_relift_turns", None)
+    if kept is None or kept[0] is not starts or kept[1].dtype != dtype:
+        lengths = starts.diff()
+        # As in Megatron, as many angles as tokens are one for each token, otherwise one for each place in a sequence.
+        firsts = starts[:-1] if len(freqs) == int(starts[-1]) else torch.zeros_like(lengths)
+        angles = freqs[places(firsts, lengths), 0, :, : freqs.shape[-1] // 2]
+        freqs._relift_turns = kept = (starts, angles.cos().to(dtype), angles.sin().to(dtype))
+    return kept[1:]
+
+
+class _Rotate(torch.autograd.Function):
+    """Rotate pairs of elements (i, i + d/2) by angles; the gradient is rotated back."""
+
+    @staticmethod
+    def forward(ctx, t: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """``t`` [tokens, heads, d], ``cos`` and ``sin`` [tokens, 1, d/2]."""
+        ctx.save_for_backward(cos, sin)
+        return _rotate(t, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        """With respect to ``t``."""
+        return _rotate(gradient, *ctx.saved_tensors, -1), None, None
+
+
+def _rotate(t: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
+    first, second = t.chunk(2, dim=-1)
+    out = torch.empty_like(t)
+    a, b = out.chunk(2, dim=-1)
+    torch.mul(first, cos, out=a).addcmul_(second, sin, value=-direction)
+    torch.mul(second, cos, out=b).addcmul_(first, sin, value=direction)
+    return out
