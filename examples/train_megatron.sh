@@ -1,22 +1,48 @@
 #!/usr/bin/env bash
-# The command behind run_*_megatron.sh: their variables and the paper's values (arXiv 2506.07527), as overrides of
-# verl_relift/config/relift.yaml. Arguments come last, so that any key can still be overridden.
+# Trains one model with the paper's batch sizes (arXiv 2506.07527). recipe/METHOD/run.sh calls it with the keys of its
+# method:
+#
+#   MODEL=qwen2.5-math-7b EXPERIMENT=relift-qwen2.5-math-7b examples/train_megatron.sh method=relift [key=value ...]
+#
+# Every variable can be set from outside. Arguments come last, so they override what stands here.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+model_file=examples/models/${MODEL:-}.sh
+if [[ ! -f $model_file ]]; then
+    models=(examples/models/*.sh)
+    models=("${models[@]##*/}")
+    echo "MODEL=${MODEL:-}: no such model; set it to one of: ${models[*]%.sh}; or add examples/models/NAME.sh" >&2
+    exit 2
+fi
+# shellcheck source=examples/models/qwen2.5-math-7b.sh
+source "$model_file"
 
 # ---- adjust ----------------------------------------------------------------------------------------------------------
-# questions in a step, rollouts of each, questions in an RL update, demonstrations in a supervised update
+# parquet files, separated by commas (docs/data.md)
+TRAIN_FILES=${TRAIN_FILES:-data/openr1/train.parquet}
+VAL_FILES=${VAL_FILES:-data/benchmarks/math500.parquet}
+# the run's name, and its folder: checkpoints, metrics, configuration. A run resumes from what it finds in its folder
+: "${EXPERIMENT:?the name of the run, METHOD-MODEL}"
+OUTPUT=${OUTPUT:-outputs/relift/$EXPERIMENT}
+NODES=${NODES:-1}
+GPUS_PER_NODE=${GPUS_PER_NODE:-8}
+# questions per step, rollouts per question, questions per RL update
 TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-128}
 ROLLOUTS=${ROLLOUTS:-8}
 MINI_BATCH_SIZE=${MINI_BATCH_SIZE:-64}
-SFT_BATCH_SIZE=${SFT_BATCH_SIZE:-64}
+# learning rate of the RL update
 LR=${LR:-1e-6}
-SFT_LR=${SFT_LR:-1e-6}
 MAX_PROMPT_LENGTH=${MAX_PROMPT_LENGTH:-1024}
 MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-8192}
 STEPS=${STEPS:-500}
 # tokens of a micro-batch on one GPU; at least prompt + response
 MAX_TOKENS_PER_GPU=${MAX_TOKENS_PER_GPU:-16384}
 # ----------------------------------------------------------------------------------------------------------------------
+
+if [[ $MODEL_PATH == models/* && ! -e $MODEL_PATH ]]; then
+    echo "$MODEL_PATH does not exist yet; make it with: $PREPARE_MODEL" >&2
+fi
 
 exec "${PYTHON:-python}" -m verl_relift.train \
     data.train_files="[$TRAIN_FILES]" \
@@ -32,11 +58,9 @@ exec "${PYTHON:-python}" -m verl_relift.train \
     actor_rollout_ref.rollout.n="$ROLLOUTS" \
     actor_rollout_ref.rollout.tensor_model_parallel_size="$ROLLOUT_TP" \
     actor_rollout_ref.rollout.gpu_memory_utilization="$ROLLOUT_MEMORY" \
-    relift.sft.batch_size="$SFT_BATCH_SIZE" \
-    relift.sft.lr="$SFT_LR" \
     trainer.nnodes="$NODES" \
     trainer.n_gpus_per_node="$GPUS_PER_NODE" \
     trainer.total_training_steps="$STEPS" \
-    trainer.experiment_name="$(basename "$OUTPUT")" \
+    trainer.experiment_name="$EXPERIMENT" \
     trainer.default_local_dir="$OUTPUT" \
     "$@"

@@ -1,9 +1,9 @@
-"""Ask an exported model: python examples/inference/chat.py --model DIR QUESTION ..."""
+"""Ask an exported model questions: ``python examples/inference/chat.py --model DIR QUESTION ...``"""
 
 import argparse
 import os
 
-# vLLM on a CPU: a small KV cache and one process. Without effect on a GPU.
+# A small KV cache for vLLM on a CPU (no effect on a GPU), and no log in the answers.
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
@@ -13,6 +13,7 @@ from vllm import LLM, SamplingParams
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="a Hugging Face folder, e.g. the output of verl_relift.export")
     parser.add_argument("--max-tokens", type=int, default=256)

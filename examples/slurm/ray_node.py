@@ -1,7 +1,7 @@
-"""Ray on the nodes of a Slurm job; the steps of train.sbatch.
+"""Ray on the nodes of a Slurm job: the commands that train.sbatch runs.
 
-ray_node.py address --peer HOST --job ID     choose and print the address of the job's Ray, IP:PORT
-ray_node.py run --address IP:PORT --gpus N   be this node's part of Ray, until SIGTERM
+ray_node.py address --peer HOST --job ID     print the address of the job's Ray, IP:PORT
+ray_node.py run --address IP:PORT --gpus N   run Ray on this node until SIGTERM
 ray_node.py wait --nodes N --gpus N          return when every node has joined Ray at $RAY_ADDRESS
 """
 
@@ -23,7 +23,15 @@ CLUSTER_SECONDS = 300.0
 
 
 def choose_address(peer: str, job: int) -> str:
-    """The address of this node that ``peer`` reaches, and a free port; where it looks first depends on the job."""
+    """Choose the address of the job's Ray.
+
+    Args:
+        peer: another node of the job; the address is the one by which this node reaches it.
+        job: the job's number, which decides the first port to try, so that jobs on one node get different ports.
+
+    Returns:
+        ``IP:PORT`` with a free port.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((peer, 9))  # sends nothing: asks the kernel for the route
         ip = probe.getsockname()[0]
@@ -39,17 +47,21 @@ def choose_address(peer: str, job: int) -> str:
 
 
 def run(address: str, gpus: int) -> int:
-    """Ray on this node, its head on the first, until it ends or SIGTERM comes. Leaves nothing behind."""
+    """Run Ray on this node until it ends or SIGTERM arrives; the job's first node runs the head.
+
+    Returns:
+        0 after SIGTERM, when the node's folder and shared memory are removed; otherwise Ray's own status, or 1.
+    """
     from verl_relift.run.environment import prepare_environment
 
     prepare_environment()
-    # Slurm sets it beside CUDA_VISIBLE_DEVICES, and verl's workers refuse to choose.
+    # Slurm sets it together with CUDA_VISIBLE_DEVICES, and verl's workers refuse to choose.
     os.environ.pop("ROCR_VISIBLE_DEVICES", None)
-    # Whoever stops this node stops the others too: nothing can be moved away.
+    # All nodes stop together, so there is no node that Ray could move anything to.
     os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
     start = time.time()
     ip, port = address.split(":")
-    # Of this job and node alone; short, because the path of a socket has at most 107 characters.
+    # One folder per job and node; its name is short because the path of a socket has at most 107 characters.
     folder = Path("/tmp") / f"ray-{os.environ['SLURM_JOB_ID']}-{os.environ['SLURM_NODEID']}"
     command = ["ray", "start", "--block", f"--num-gpus={gpus}", f"--temp-dir={folder}", "--disable-usage-stats"]
     if os.environ["SLURM_PROCID"] == "0":
@@ -71,7 +83,7 @@ def run(address: str, gpus: int) -> int:
         process.terminate()
 
     signal.signal(signal.SIGTERM, stop)
-    # verl comes with it: not before Ray, which starts meanwhile
+    # This import takes seconds (verl), in which Ray starts.
     from verl_relift.run.cluster import remove_orphaned_segments
 
     status = process.wait()
@@ -100,7 +112,11 @@ def _wait_for_port(ip: str, port: int) -> None:
 
 
 def wait(nodes: int, gpus: int) -> None:
-    """Return when ``nodes`` nodes with ``gpus`` GPUs each have joined the Ray at $RAY_ADDRESS."""
+    """Wait until ``nodes`` nodes with ``gpus`` GPUs each have joined the Ray at $RAY_ADDRESS.
+
+    Raises:
+        SystemExit: they have not after ``CLUSTER_SECONDS``; the message lists the nodes that joined.
+    """
     import ray
 
     ip, port = os.environ["RAY_ADDRESS"].split(":")
@@ -126,7 +142,7 @@ def wait(nodes: int, gpus: int) -> None:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     sub = commands.add_parser("address")

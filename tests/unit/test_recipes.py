@@ -1,83 +1,96 @@
-"""What each recipe's scripts ask of the trainer."""
+"""What ``recipe/<method>/run.sh`` asks of the trainer, for every method and every model."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
-
-from verl_relift import train  # noqa: F401  registers the configuration's resolver
-from verl_relift.checks import batch_problems, settings_problems
-from verl_relift.settings import ReLIFTSettings, Schedule, Select, SFTMode
 
 ROOT = Path(__file__).parents[2]
-RECIPES = ("relift", "grpo", "sft", "rl_with_sft_loss")
-MODELS = ("qwen2.5-math-1.5b", "qwen2.5-math-7b", "qwen2.5-7b", "llama-3.1-8b")
+METHODS = sorted(path.parent.name for path in ROOT.glob("recipe/*/run.sh"))
+MODELS = sorted(path.stem for path in ROOT.glob("examples/models/*.sh"))
+CASES = [(method, model) for method in METHODS for model in MODELS]
 
-# Stands in for python: writes down its arguments, and leaves the checkpoint that training would have made.
+# Stands in for python: writes down its arguments.
 PYTHON = """#!/usr/bin/env bash
-printf '%s\\0' "$@" >>"$(dirname "$0")/arguments"
-printf '\\n' >>"$(dirname "$0")/arguments"
-for argument in "$@"; do
-    if [[ $argument == trainer.default_local_dir=* ]]; then
-        mkdir -p "${argument#*=}/global_step_12"
-        echo 12 >"${argument#*=}/latest_checkpointed_iteration.txt"
-    fi
-done
+printf '%s\\0' "$@" >"$(dirname "$0")/arguments"
 """
 
 
-def calls(script: Path, folder: Path, *arguments: str, **variables: str) -> list[list[str]]:
-    """The arguments of every training command that ``script`` runs."""
+def run(script: Path, folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    """Run ``script`` from another folder, with a stand-in for python."""
     python = folder / "python"
     python.write_text(PYTHON)
     python.chmod(0o755)
-    environment = {**os.environ, "PYTHON": str(python), "OUTPUT": str(folder / "run"), **variables}
-    subprocess.run([script, *arguments], check=True, cwd=folder, env=environment)
-    lines = (folder / "arguments").read_text().splitlines()
-    return [line.split("\0")[2:-1] for line in lines]  # without -m and the module
+    environment = {**os.environ, "PYTHON": str(python), **variables}
+    return subprocess.run([script, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def configuration(arguments: list[str]):
-    with initialize_config_module("verl_relift.config", version_base=None):
-        config = compose(
-            "relift", overrides=["hydra.searchpath=[pkg://verl.trainer.config]", "platform=cuda", *arguments]
-        )
-    assert [*settings_problems(config), *batch_problems(config)] == []
-    return config, ReLIFTSettings.from_mapping(OmegaConf.to_container(config.relift, resolve=True))
+def arguments_of(script: Path, folder: Path, *arguments: str, **variables: str) -> list[str]:
+    """The arguments that ``script`` passes to ``verl_relift.train``."""
+    result = run(script, folder, *arguments, **variables)
+    assert result.returncode == 0, result.stderr
+    option, module, *passed = (folder / "arguments").read_text().split("\0")[:-1]
+    assert (option, module) == ("-m", "verl_relift.train")
+    return passed
+
+
+def values(arguments: list[str]) -> dict[str, str]:
+    """The last value of every key."""
+    return dict(argument.split("=", 1) for argument in arguments)
+
+
+def run_script(method: str) -> Path:
+    return ROOT / "recipe" / method / "run.sh"
+
+
+@pytest.mark.parametrize(("method", "model"), CASES)
+def test_a_run_is_named_after_its_method_and_model(method, model, tmp_path):
+    given = values(arguments_of(run_script(method), tmp_path, "trainer.save_freq=7", MODEL=model))
+    assert given["method"] == method
+    assert given["trainer.experiment_name"] == f"{method}-{model}"
+    assert given["trainer.default_local_dir"] == f"outputs/relift/{method}-{model}"
+    assert given["actor_rollout_ref.model.path"].startswith(f"models/{model}")
+    assert given["trainer.save_freq"] == "7"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_variables_and_keys_from_outside_win(method, tmp_path):
+    variables = {"MODEL": MODELS[0], "OUTPUT": "elsewhere", "NODES": "2", "ACTOR_TP": "1", "MODEL_PATH": "hub/model"}
+    given = values(arguments_of(run_script(method), tmp_path, "actor_rollout_ref.rollout.n=3", **variables))
+    assert given["trainer.default_local_dir"] == "elsewhere"
+    assert given["trainer.nnodes"] == "2"
+    assert given["actor_rollout_ref.actor.megatron.tensor_model_parallel_size"] == "1"
+    assert given["actor_rollout_ref.model.path"] == "hub/model"
+    assert given["actor_rollout_ref.rollout.n"] == "3"
+
+
+@pytest.mark.parametrize("variables", [{"MODEL": "gpt2"}, {"MODEL": ""}])
+@pytest.mark.parametrize("method", METHODS)
+def test_an_unknown_model_is_answered_with_the_known_ones(method, variables, tmp_path):
+    result = run(run_script(method), tmp_path, **variables)
+    assert result.returncode == 2
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"MODEL={variables['MODEL']}: no such model")
+    assert all(model in line for model in MODELS)
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_is_what_its_name_says(recipe, model, tmp_path):
-    (arguments,) = calls(ROOT / "recipe" / recipe / f"run_{model}_megatron.sh", tmp_path, "trainer.save_freq=7")
-    config, settings = configuration(arguments)
-    assert config.trainer.save_freq == 7
-    assert config.actor_rollout_ref.rollout.n == 8
-    assert settings.enable == (recipe != "grpo")
-    assert settings.supervised_only == (recipe == "sft")
-    assert settings.trigger.select is (Select.HARDEST if recipe in ("relift", "grpo") else Select.ALL)
-    if recipe == "rl_with_sft_loss":
-        assert settings.sft.mode is SFTMode.SPLICE and settings.schedule.kind is Schedule.ALWAYS
-        assert settings.sft.batch_size == config.data.train_batch_size == 128
-    else:
-        assert settings.sft.mode is SFTMode.INTERLEAVE
-    assert settings.sft.lr == (1e-5 if recipe == "sft" else 1e-6)
+def test_a_model_that_is_not_there_comes_with_the_command_that_makes_it(model, tmp_path):
+    stderr = run(run_script("relift"), tmp_path, MODEL=model, MODEL_PATH="models/not-made-yet").stderr
+    assert re.search(r"models/not-made-yet does not exist yet; make it with: python -m data_preprocess\.\S+ ", stderr)
+    assert stderr.rstrip().endswith("--output models/not-made-yet")
 
 
-@pytest.mark.parametrize("then", ["grpo", "relift"])
 @pytest.mark.parametrize("model", MODELS)
-def test_the_second_stage_begins_where_the_first_ended(model, then, tmp_path):
-    script = ROOT / "recipe" / "sft_then_rl" / f"run_{model}_megatron.sh"
-    first, second = calls(script, tmp_path, "data.seed=5", THEN=then, RL_OVERRIDES="trainer.save_freq=9")
-    (sft, sft_settings), (rl, rl_settings) = configuration(first), configuration(second)
-    assert sft_settings.supervised_only and not rl_settings.supervised_only
-    assert rl_settings.enable == (then == "relift")
-    assert sft.data.seed == rl.data.seed == 5
-    assert sft_settings.sft.lr == 1e-5 and rl.trainer.save_freq == 9 != sft.trainer.save_freq
-    assert (
-        sft.trainer.default_local_dir == f"{tmp_path}/run/sft" and rl.trainer.default_local_dir == f"{tmp_path}/run/rl"
+def test_the_script_with_verls_name_runs_relift(model, tmp_path):
+    convenience = arguments_of(ROOT / "examples" / f"run_{model}_megatron.sh", tmp_path, "trainer.save_freq=7")
+    assert convenience == arguments_of(run_script("relift"), tmp_path, "trainer.save_freq=7", MODEL=model)
+
+
+def test_only_the_recipes_scripts_know_the_methods():
+    common = "".join(
+        path.read_text() for path in [ROOT / "examples/train_megatron.sh", *ROOT.glob("examples/models/*")]
     )
-    assert rl.actor_rollout_ref.model.path == f"{tmp_path}/run/sft/global_step_12/actor/model/huggingface"
+    assert not re.search(r"method\.|SFT_|relift\.", common.replace("verl_relift.train", ""))

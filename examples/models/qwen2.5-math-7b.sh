@@ -1,0 +1,16 @@
+# shellcheck shell=bash
+# Qwen2.5-Math-7B: its part of a run on nodes with 8 GPUs of 80 GB. examples/train_megatron.sh reads this file.
+set -euo pipefail
+
+# The base model, downloaded from the Hugging Face hub, and the copy that is trained.
+export BASE_MODEL=${BASE_MODEL:-Qwen2.5-Math-7B}
+export MODEL_PATH=${MODEL_PATH:-models/qwen2.5-math-7b-16k}
+# The base model has 4096 positions; the paper's has 16384, rope_theta 40000 and a chat template.
+export PREPARE_MODEL="python -m data_preprocess.prepare_model --model $BASE_MODEL \
+--rope-theta 40000 --max-positions 16384 --chat-template think --link --output $MODEL_PATH"
+
+# Tensor-parallel sizes of the training engine and of vLLM.
+export ACTOR_TP=${ACTOR_TP:-4}
+export ROLLOUT_TP=${ROLLOUT_TP:-2}
+# Fraction of a GPU's memory that vLLM takes while it generates, beside the training engine's weights and optimizer.
+export ROLLOUT_MEMORY=${ROLLOUT_MEMORY:-0.5}

@@ -1,9 +1,0 @@
-#!/usr/bin/env bash
-# GRPO alone: Qwen2.5-Math-1.5B, one node with 8 GPUs of 80 GB.
-#
-#   recipe/grpo/run_qwen2.5-math-1.5b_megatron.sh [key=value ...]
-#
-# The variables are those of examples/run_qwen2.5-math-1.5b_megatron.sh.
-set -euo pipefail
-export OUTPUT=${OUTPUT:-outputs/grpo/qwen2.5-math-1.5b}
-exec bash "$(dirname "${BASH_SOURCE[0]}")/../../examples/run_qwen2.5-math-1.5b_megatron.sh" recipe=grpo "$@"
