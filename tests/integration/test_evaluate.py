@@ -1,4 +1,4 @@
-"""The evaluation command with vLLM: numbers, resumption after an interruption, replicas."""
+"""Tests the evaluation command with vLLM: numbers, resuming after an interruption, replicas."""
 
 import json
 import os
@@ -17,7 +17,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A randomly initialised model, which answers nonsense, with its tokenizer."""
+    """Return a randomly initialized model, whose answers are nonsense, with its tokenizer."""
     folder = tmp_path_factory.mktemp("model")
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(folder)
@@ -78,7 +78,7 @@ def test_an_interrupted_evaluation_continues_to_the_same_file(finished, model, d
     (tmp_path / "generations.jsonl").write_text("".join(kept) + lines[25][:40])
     ended = evaluate(model, data, tmp_path)
     assert ended.returncode == 0, ended.stderr
-    assert f"{len(kept)} responses are there already, {len(lines) - len(kept)} are missing" in ended.stderr
+    assert f"{len(kept)} responses found, {len(lines) - len(kept)} missing" in ended.stderr
     assert (tmp_path / "generations.jsonl").read_text() == "".join(lines)
     old, new = (json.loads((folder / "summary.json").read_text()) for folder in (whole, tmp_path))
     assert old.pop("timing")["generated_responses"] == 36 and new.pop("timing")["generated_responses"] == 19
@@ -87,9 +87,9 @@ def test_an_interrupted_evaluation_continues_to_the_same_file(finished, model, d
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [(["--seed", "1"], "seed: 0 there, 1 now"), (["--max-tokens", "4096"], "512 positions; --max-tokens")],
+    [(["--seed", "1"], "seed: 0 in the folder, 1 now"), (["--max-tokens", "4096"], "512 positions; use --max-tokens")],
 )
-def test_what_cannot_run_ends_before_vllm_starts(finished, model, data, more, message, capsys):
+def test_an_invalid_command_ends_before_vllm_starts(finished, model, data, more, message, capsys):
     command = ["--model", str(model), "--data", str(data), "--output", str(finished[0])]
     command += ["--n", "2", "arithmetic/hard=1", "--temperature", "1.0", "--max-tokens", "24", *more]
     with pytest.raises(SystemExit) as ended:

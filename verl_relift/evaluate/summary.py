@@ -1,6 +1,4 @@
-"""From graded responses to `summary.json` and its table."""
-
-from __future__ import annotations
+"""Turns graded responses into `summary.json` and its table."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +17,15 @@ FORMAT = 1
 
 @dataclass(slots=True)
 class SourceSamples:
-    """What the estimators need of one source: per question the verdicts and the answers, in order of sample."""
+    """What the estimators need of one source.
+
+    Attributes:
+        correct: verdicts by question, in order of sample.
+        answers: extracted answers by question, in order of sample.
+        outcomes: number of responses by outcome.
+        tokens: response tokens in total.
+        truncated: number of responses cut at the length limit.
+    """
 
     correct: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
     answers: dict[str, list[str | None]] = field(default_factory=lambda: defaultdict(list))
@@ -29,14 +35,21 @@ class SourceSamples:
 
     @property
     def n(self) -> int:
-        """Samples a question."""
+        """Samples per question."""
         return len(next(iter(self.correct.values())))
 
 
 def collect(generations: Iterable[Graded]) -> dict[str, SourceSamples]:
-    """Group responses by source, in the order of the file.
+    """Group responses by source.
 
-    Raises EvaluationError when the questions of a source do not all have the same number of samples.
+    Args:
+        generations: graded responses.
+
+    Returns:
+        The samples by source, in order of first appearance.
+
+    Raises:
+        EvaluationError: there are no responses, or questions of one source have different numbers of samples.
     """
     sources: dict[str, SourceSamples] = {}
     for graded in generations:
@@ -50,17 +63,22 @@ def collect(generations: Iterable[Graded]) -> dict[str, SourceSamples]:
         sizes = {len(verdicts) for verdicts in samples.correct.values()}
         if len(sizes) > 1:
             raise EvaluationError(
-                f"source {name}: questions have {min(sizes)} to {max(sizes)} samples; the evaluation is incomplete"
+                f"source {name}: questions have {min(sizes)} to {max(sizes)} samples; run the evaluation to its end"
             )
     if not sources:
-        raise EvaluationError("no responses")
+        raise EvaluationError("the evaluation has no responses; run it to its end")
     return sources
 
 
-def summarise(sources: Mapping[str, SourceSamples], seed: int = 0) -> dict[str, Any]:
-    """Numbers of every source and their unweighted mean over sources, each with a 95% bootstrap interval.
+def summarize(sources: Mapping[str, SourceSamples], seed: int = 0) -> dict[str, Any]:
+    """Return the numbers of every source and their unweighted mean, each with a 95% bootstrap interval.
 
-    The same responses and seed give the same numbers.
+    Args:
+        sources: a result of `collect`.
+        seed: seed of the bootstrap. Equal responses and seeds give equal numbers.
+
+    Returns:
+        `sources`, `average`, and `relift_average`, which is None unless all six of the paper's benchmarks are present.
     """
     rng = np.random.default_rng(seed)
     described, means = {}, {}
@@ -102,7 +120,7 @@ def _estimate(values: Sequence[float], rng: np.random.Generator) -> dict[str, An
 
 
 def _average(names: list[str], described: Mapping[str, Any], means: Mapping[str, Any]) -> dict[str, Any]:
-    """The unweighted mean of sources. Sources are resampled independently of each other, questions within them."""
+    """Return the unweighted mean over sources. The bootstrap resamples each source's questions independently."""
     return {
         "accuracy": float(np.mean([described[name]["accuracy"] for name in names])),
         "accuracy_interval": estimators.percentiles(np.mean([means[name] for name in names], axis=0)),
@@ -112,7 +130,7 @@ def _average(names: list[str], described: Mapping[str, Any], means: Mapping[str,
 
 
 def _relift_average(described: Mapping[str, Any], means: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The paper's overall average: over its six benchmarks. None unless each of them is there exactly once."""
+    """Return the paper's overall average over its six benchmarks; None unless each is present exactly once."""
     found = {name: relift_benchmark(name) for name in described}
     names = [name for name, benchmark in found.items() if benchmark]
     if sorted(found[name] for name in names) != sorted(RELIFT_BENCHMARKS):
@@ -121,7 +139,7 @@ def _relift_average(described: Mapping[str, Any], means: Mapping[str, Any]) -> d
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """The numbers as text. Accuracies are percentages; `+-` spans the 95% interval."""
+    """Return a summary as a text table. Accuracies and their 95% intervals are in percent."""
     header = [
         "source",
         "questions",
@@ -167,7 +185,7 @@ def _without_empty_columns(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of equal width; the first column to the left, the others to the right; a line under the header."""
+    """Return rows as text columns: the first aligned left, the others right, with a rule under the header."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -180,17 +198,17 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 
 def percent(value: float) -> str:
-    """0.123 -> 12.3"""
+    """Format a fraction in percent: 0.123 -> 12.3."""
     return f"{100 * value:.1f}"
 
 
 def interval(bounds: Sequence[float]) -> str:
-    """(0.1, 0.2) -> 10.0..20.0"""
+    """Format an interval in percent: (0.1, 0.2) -> 10.0..20.0."""
     return f"{percent(bounds[0])}..{percent(bounds[1])}"
 
 
 def _shown_ks(summary: Mapping[str, Any]) -> list[str]:
-    """Powers of two from 2 to the largest n."""
+    """Return pass@k for every power of two from 2 to the largest n."""
     most = max(source["n"] for source in summary["sources"].values())
     return [f"pass@{2**power}" for power in range(1, most.bit_length()) if 2**power <= most]
 

@@ -1,6 +1,4 @@
-"""The model's tokenizer, checked against the model, and chats as token ids."""
-
-from __future__ import annotations
+"""Loads a model's tokenizer, checks it against the model, and encodes chats as token ids."""
 
 import hashlib
 import json
@@ -11,12 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from .errors import EvaluationError
-from .questions import Question
+from .questions import EvaluationQuestion
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """What identifies a model: folder, architecture, sha256 over the weights, positions and vocabulary."""
+    """What identifies a model.
+
+    Attributes:
+        path: its Hugging Face folder.
+        architecture: class name in config.json.
+        weights_sha256: hash over all weight files, hex.
+        max_positions: longest sequence, in tokens.
+        vocab_size: number of embeddings.
+    """
 
     path: Path
     architecture: str
@@ -26,14 +32,18 @@ class ModelFolder:
 
 
 def inspect_model(path: Path) -> ModelFolder:
-    """Read a Hugging Face folder's config and hash its weights, at the speed of the disk.
+    """Read the config of a Hugging Face folder and hash its weights.
 
-    Raises EvaluationError when the folder is no model or lacks weights that its index names.
+    Args:
+        path: the folder.
+
+    Raises:
+        EvaluationError: the folder holds no model, or lacks weights that its index names.
     """
     config_path = path / "config.json"
     if not config_path.is_file():
         raise EvaluationError(
-            f"{path}: no config.json; --model takes a Hugging Face model folder (see verl_relift.export)"
+            f"{path}: no config.json; --model takes a Hugging Face model folder, see verl_relift.export"
         )
     config = json.loads(config_path.read_text())
     config = config | config.get("text_config", {})
@@ -47,26 +57,44 @@ def inspect_model(path: Path) -> ModelFolder:
 
 
 def load_tokenizer(model: ModelFolder) -> Any:
-    """The folder's tokenizer.
+    """Load the tokenizer of a model folder.
 
-    Raises EvaluationError when it can make ids that the model has no embedding for, or has no chat template.
+    Args:
+        model: the model.
+
+    Returns:
+        The transformers tokenizer.
+
+    Raises:
+        EvaluationError: the tokenizer has more tokens than the model has embeddings, or no chat template.
     """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model.path)
     if len(tokenizer) > model.vocab_size:
         raise EvaluationError(
-            f"{model.path}: the tokenizer has {len(tokenizer)} tokens, the model {model.vocab_size}: not a pair"
+            f"{model.path}: the tokenizer has {len(tokenizer)} tokens but the model only {model.vocab_size} "
+            "embeddings; use the tokenizer that belongs to the model"
         )
     if not tokenizer.chat_template:
-        raise EvaluationError(f"{model.path}: the tokenizer has no chat template; put a chat_template.jinja beside it")
+        raise EvaluationError(
+            f"{model.path}: the tokenizer has no chat template; add chat_template.jinja to the folder"
+        )
     return tokenizer
 
 
-def encode_prompts(tokenizer: Any, questions: Sequence[Question]) -> dict[str, list[int]]:
-    """Token ids of every question's chat, ending where the assistant's turn begins; by the question's key.
+def encode_prompts(tokenizer: Any, questions: Sequence[EvaluationQuestion]) -> dict[str, list[int]]:
+    """Encode the chat of every question, ending where the assistant's turn begins.
 
-    Raises EvaluationError when the template rejects a chat.
+    Args:
+        tokenizer: a transformers tokenizer with a chat template.
+        questions: the questions.
+
+    Returns:
+        Token ids by the question's key.
+
+    Raises:
+        EvaluationError: the template rejects a chat.
     """
     encoded = {}
     for question in questions:
@@ -74,21 +102,27 @@ def encode_prompts(tokenizer: Any, questions: Sequence[Question]) -> dict[str, l
             encoded[question.key] = tokenizer.apply_chat_template(
                 list(question.messages), add_generation_prompt=True, tokenize=True, return_dict=False
             )
-        except Exception as error:  # jinja and the template itself raise what they like
+        except Exception as error:  # jinja and the template may raise any type
             raise EvaluationError(f"question {question.key}: the chat template rejects it: {error}") from error
     return encoded
 
 
 def check_lengths(model: ModelFolder, prompts: dict[str, list[int]], max_tokens: int) -> int:
-    """The longest sequence that can come up, in tokens.
+    """Return the length of the longest possible sequence, in tokens.
 
-    Raises EvaluationError when a prompt and `max_tokens` together do not fit the model's positions.
+    Args:
+        model: the model.
+        prompts: token ids by question.
+        max_tokens: length limit of a response.
+
+    Raises:
+        EvaluationError: the longest prompt and `max_tokens` together exceed the model's positions.
     """
     longest = max(map(len, prompts.values()))
     if longest + max_tokens > model.max_positions:
         raise EvaluationError(
             f"the longest prompt ({longest} tokens) and --max-tokens {max_tokens} exceed the model's "
-            f"{model.max_positions} positions; --max-tokens {max(1, model.max_positions - longest)} or less fits"
+            f"{model.max_positions} positions; use --max-tokens {max(1, model.max_positions - longest)} or less"
         )
     return longest + max_tokens
 
@@ -99,10 +133,12 @@ def _shards(path: Path) -> list[Path]:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         missing = [name for name in names if not (path / name).is_file()]
         if missing:
-            raise EvaluationError(f"{path}: lacks {missing[0]}, which model.safetensors.index.json names")
+            raise EvaluationError(
+                f"{path}: lacks {missing[0]}, which model.safetensors.index.json names; complete the folder"
+            )
         return [path / name for name in names]
     if not (path / "model.safetensors").is_file():
-        raise EvaluationError(f"{path}: no safetensors weights")
+        raise EvaluationError(f"{path}: no safetensors weights; --model takes a Hugging Face model folder")
     return [path / "model.safetensors"]
 
 

@@ -1,4 +1,4 @@
-"""avg@n, pass@k, majority@n and their intervals, against enumeration and plain resampling."""
+"""Tests avg@n, pass@k, majority@n and their intervals against enumeration and plain resampling."""
 
 from itertools import combinations, permutations
 
@@ -57,7 +57,7 @@ def test_bootstrap_means_are_distributed_as_those_of_plain_resampling():
     assert np.quantile(ours, [0.025, 0.975]) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.01)
 
 
-def test_bootstrap_of_many_distinct_values_is_the_same_thing():
+def test_bootstrap_of_many_distinct_values_has_the_same_spread():
     values = np.random.default_rng(0).normal(size=300)
     ours = estimators.bootstrap_means(list(values), np.random.default_rng(2), 20_000)
     assert ours.std() == pytest.approx(values.std() / np.sqrt(300), rel=0.03)

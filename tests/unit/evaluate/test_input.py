@@ -1,4 +1,4 @@
-"""Questions from parquet, the protocol, and every bad input that ends before a model is loaded."""
+"""Tests questions from parquet, the protocol, and every invalid input that is rejected before a model is loaded."""
 
 import json
 
@@ -104,7 +104,7 @@ def test_n_by_source():
         {"n_of": {"a": 0}},
     ],
 )
-def test_sampling_that_makes_no_sense_is_an_error(settings):
+def test_invalid_sampling_is_an_error(settings):
     with pytest.raises(EvaluationError):
         Sampling(**settings)
 
@@ -120,7 +120,7 @@ def test_seeds_differ_by_sample_and_question_and_not_by_order():
 def test_the_command_line_ends_with_one_line(tmp_path, capsys):
     data = str(write(tmp_path / "a.parquet", [row()]))
     for arguments, message in (
-        (["--data", data, "--output", str(tmp_path / "o")], "--model is needed"),
+        (["--data", data, "--output", str(tmp_path / "o")], "--model is required"),
         (["--model", str(tmp_path), "--data", data, "--output", str(tmp_path / "o")], "no config.json"),
         (["--compare", str(tmp_path)], "takes two evaluations"),
         (["--compare", str(tmp_path), str(tmp_path)], "did not finish"),

@@ -1,4 +1,4 @@
-"""From graded responses on disk to numbers: the store across interruptions, the summary, the comparison."""
+"""Tests graded responses on disk and the numbers from them: the store, the summary, the comparison."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from verl_relift.evaluate.compare import compare, comparison_table
 from verl_relift.evaluate.errors import EvaluationError
 from verl_relift.evaluate.store import GENERATIONS, SETTINGS, Graded, Store, read_generations, write_summary
-from verl_relift.evaluate.summary import collect, summarise, table
+from verl_relift.evaluate.summary import collect, summarize, table
 
 SETTINGS_ONE = {"model": "m", "temperature": 0.6}
 
@@ -21,11 +21,11 @@ def fill(folder, rows, settings=SETTINGS_ONE):
     for one in rows:
         store.append(one)
     store.finish()
-    write_summary(folder, summarise(collect(read_generations(folder))))
+    write_summary(folder, summarize(collect(read_generations(folder))))
     return folder
 
 
-def test_what_was_graded_is_not_asked_for_again(tmp_path):
+def test_graded_responses_are_not_generated_again(tmp_path):
     store = Store(tmp_path, SETTINGS_ONE)
     store.append(graded())
     store.append(graded("f:1", 3))
@@ -45,7 +45,7 @@ def test_a_line_that_a_kill_tore_is_dropped_and_made_again(tmp_path):
 
 def test_another_evaluation_in_the_folder_is_an_error(tmp_path):
     Store(tmp_path, SETTINGS_ONE).append(graded())
-    with pytest.raises(EvaluationError, match=r"temperature: 0\.6 there, 1\.0 now"):
+    with pytest.raises(EvaluationError, match=r"temperature: 0\.6 in the folder, 1\.0 now"):
         Store(tmp_path, SETTINGS_ONE | {"temperature": 1.0})
     (tmp_path / SETTINGS).unlink()
     with pytest.raises(EvaluationError, match=r"no settings\.json"):
@@ -66,7 +66,7 @@ def test_finished_files_do_not_depend_on_the_order_of_arrival(tmp_path):
 
 
 def source_rows(source, verdicts, file):
-    """verdicts: per question a list of outcomes."""
+    """Return the rows of one source; `verdicts` has a list of outcomes per question."""
     return [
         graded(f"{file}:{row}", sample, outcome, "2" if outcome == "correct" else "3", source)
         for row, outcomes in enumerate(verdicts)
@@ -77,7 +77,7 @@ def source_rows(source, verdicts, file):
 def test_the_summary_of_a_hand_made_case():
     rows = source_rows("s", [["correct", "wrong"], ["correct", "correct"], ["wrong", "no_answer"]], "f")
     rows[0] = graded("f:0", 0, tokens=40, truncated=True)
-    summary = summarise(collect(rows))
+    summary = summarize(collect(rows))
     source = summary["sources"]["s"]
     assert source["accuracy"] == pytest.approx(0.5)
     assert source["pass_at_k"]["1"]["value"] == pytest.approx(0.5)
@@ -88,22 +88,22 @@ def test_the_summary_of_a_hand_made_case():
     assert source["outcomes"] == {"correct": 3, "wrong": 2, "no_answer": 1}
     low, high = source["accuracy_interval"]
     assert 0 <= low < 0.5 < high <= 1
-    assert summary == summarise(collect(rows)), "equal responses and seed give equal numbers"
+    assert summary == summarize(collect(rows)), "equal responses and seed give equal numbers"
     assert "1 no_answer" in table(summary)
 
 
 def test_the_average_is_over_sources_not_questions():
     rows = source_rows("small", [["correct"]], "f") + source_rows("large", [["wrong"]] * 9, "g")
-    assert summarise(collect(rows))["average"]["accuracy"] == pytest.approx(0.5)
+    assert summarize(collect(rows))["average"]["accuracy"] == pytest.approx(0.5)
 
 
 def test_the_papers_average_needs_all_six_benchmarks():
     six = ["aime24", "aime25", "amc", "math500", "olympiad", "mmlu_pro"]
     rows = [one for i, name in enumerate(six) for one in source_rows(name, [["correct"]] * (i + 1), name)]
-    complete = summarise(collect([*rows, *source_rows("gsm8k", [["wrong"]], "x")]))
+    complete = summarize(collect([*rows, *source_rows("gsm8k", [["wrong"]], "x")]))
     assert complete["relift_average"]["accuracy"] == 1.0
     assert complete["average"]["accuracy"] == pytest.approx(6 / 7)
-    assert summarise(collect(rows[1:]))["relift_average"] is None
+    assert summarize(collect(rows[1:]))["relift_average"] is None
 
 
 def test_questions_with_different_numbers_of_samples_are_an_error():
