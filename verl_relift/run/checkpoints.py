@@ -1,8 +1,8 @@
-"""A run's checkpoints as folders: one is there whole or not at all, and the tracker names a whole one.
+"""The folders of a run's checkpoints. A checkpoint appears under its name only when it is complete.
 
-global_step_N.partial/               being written; a killed run leaves it, the next save removes it
-global_step_N/                       whole
-latest_checkpointed_iteration.txt    N of the one to resume from, moved last
+global_step_N.partial/               being written; a killed run leaves it, and the next save removes it
+global_step_N/                       complete
+latest_checkpointed_iteration.txt    the tracker: N of the checkpoint to resume from, written last
 """
 
 import shutil
@@ -15,11 +15,15 @@ _PREFIX, _PARTIAL = "global_step_", ".partial"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that the run is told to resume from cannot be used. The message says what to do."""
+    """The checkpoint to resume from can't be used. The message says what to do."""
 
 
 def begin(run: Path, step: int) -> Path:
-    """An empty folder to write the checkpoint of ``step`` into; leftovers of killed runs are removed."""
+    """Create an empty folder for the checkpoint of ``step`` and remove what killed runs have left.
+
+    Returns:
+        The folder to write into, to be passed to :func:`commit` by its step.
+    """
     for leftover in run.glob(f"{_PREFIX}*{_PARTIAL}"):
         shutil.rmtree(leftover)
     folder = run / f"{_PREFIX}{step}{_PARTIAL}"
@@ -28,10 +32,14 @@ def begin(run: Path, step: int) -> Path:
 
 
 def commit(run: Path, step: int) -> Path:
-    """Give the folder that :func:`begin` made its name, then move the tracker."""
+    """Give the folder of :func:`begin` its final name, then point the tracker to it.
+
+    Returns:
+        The checkpoint's folder.
+    """
     partial, folder = run / f"{_PREFIX}{step}{_PARTIAL}", run / f"{_PREFIX}{step}"
     if folder.exists():
-        # Of a run that was killed before it moved the tracker, or that resumed from an earlier step.
+        # From a run that was killed before it wrote the tracker, or that resumed from an earlier step.
         shutil.rmtree(folder)
     partial.rename(folder)
     runfolder.write_atomically(run / TRACKER, str(step))
@@ -39,7 +47,12 @@ def commit(run: Path, step: int) -> Path:
 
 
 def prune(run: Path, keep: int | None) -> None:
-    """Remove whole checkpoints beyond the ``keep`` newest; never the one that the tracker names. None keeps all."""
+    """Remove all complete checkpoints except the ``keep`` newest and the one that the tracker names.
+
+    Args:
+        run: the run's folder.
+        keep: number of checkpoints; None or 0 keeps all.
+    """
     if not keep:
         return
     latest = (run / TRACKER).read_text().strip()
@@ -52,10 +65,13 @@ def prune(run: Path, keep: int | None) -> None:
 
 
 def latest(run: Path) -> Path | None:
-    """The checkpoint to resume from, or None if the run has made none.
+    """Find the checkpoint to resume from.
+
+    Returns:
+        Its folder, or None if the run has saved none.
 
     Raises:
-        CheckpointError: the tracker names one that is not there.
+        CheckpointError: the tracker names a checkpoint that does not exist.
     """
     tracker = run / TRACKER
     if not tracker.exists():
@@ -64,21 +80,21 @@ def latest(run: Path) -> Path | None:
     folder = run / f"{_PREFIX}{text}"
     if not text.isdecimal() or not folder.is_dir():
         raise CheckpointError(
-            f"{tracker} names step {text!r}, but there is no {folder}; write the number of an existing checkpoint "
-            "into it, or remove it to start anew"
+            f"{tracker} names step {text!r}, but {folder} does not exist; write the number of an existing checkpoint "
+            "into it, or remove it to start from step 0"
         )
     return folder
 
 
 def step_of(folder: Path) -> int:
-    """N of ``.../global_step_N``.
+    """Read N from the name ``.../global_step_N``.
 
     Raises:
-        CheckpointError: the folder is not called so, or is not there.
+        CheckpointError: the folder has another name or does not exist.
     """
     number = folder.name.removeprefix(_PREFIX)
     if not number.isdecimal() or not folder.is_dir():
         raise CheckpointError(
-            f"trainer.resume_from_path={folder} is not a checkpoint: give an existing .../{_PREFIX}N folder"
+            f"trainer.resume_from_path={folder} is not a checkpoint; give an existing folder .../{_PREFIX}N"
         )
     return int(number)

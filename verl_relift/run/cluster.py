@@ -1,4 +1,4 @@
-"""Starting, or joining, the Ray cluster of a run, and leaving nothing of it behind."""
+"""Start or join the Ray cluster of a run, and clean up after it."""
 
 import os
 import time
@@ -11,18 +11,21 @@ from omegaconf import DictConfig, OmegaConf
 from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
 _SHARED_MEMORY = Path("/dev/shm")
-# Python's shared_memory and vLLM's CPU communicator. Their owners unlink them, unless they are killed.
+# Python's shared_memory, vLLM's CPU communicator and verl's weight transfer. Their owners unlink them unless killed.
 _SEGMENTS = ("psm_*", "vllm_dist_*", "verl_weights_*")
 
 
 @contextmanager
 def started(config: DictConfig) -> Iterator[None]:
-    """Ray for the duration of a run: what ``ray_kwargs.ray_init`` says, with verl's runtime environment."""
+    """Run Ray for the length of the context, with the arguments of ``ray_kwargs.ray_init`` and verl's environment.
+
+    Where RAY_ADDRESS or ``ray_kwargs.ray_init.address`` names a cluster, join it instead of starting one.
+    """
     defaults = get_ppo_ray_runtime_env(config)
     defaults.setdefault("env_vars", {})["TRANSFER_QUEUE_ENABLE"] = "1"
     arguments = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
     if os.environ.get("RAY_ADDRESS") or arguments.get("address"):
-        # These say what to start; Ray refuses them where it joins a cluster that is there.
+        # These describe a cluster to start; Ray rejects them when it joins an existing one.
         for name in ("num_cpus", "num_gpus", "object_store_memory", "include_dashboard"):
             arguments.pop(name, None)
     own = arguments.pop("runtime_env", None) or {}
@@ -37,10 +40,13 @@ def started(config: DictConfig) -> Iterator[None]:
 
 
 def remove_orphaned_segments(since: float) -> list[str]:
-    """Unlink shared memory of this user, made after ``since`` (Unix seconds), that no living process maps.
+    """Unlink this user's shared memory that no living process maps.
+
+    Args:
+        since: only segments created at or after this time, in Unix seconds.
 
     Returns:
-        The names removed.
+        The paths of the segments removed, sorted.
     """
     candidates = {}
     for pattern in _SEGMENTS:
@@ -54,7 +60,7 @@ def remove_orphaned_segments(since: float) -> list[str]:
         try:
             mapped = maps.read_text()
         except OSError:
-            continue  # it ended meanwhile, or is another user's
+            continue  # the process has ended, or belongs to another user
         for name in [name for name in candidates if name in mapped]:
             del candidates[name]
     for path in candidates.values():

@@ -1,4 +1,4 @@
-"""The configuration of a command line, composed without importing verl."""
+"""Compose the configuration of a command line without importing verl."""
 
 import importlib.util
 from pathlib import Path
@@ -11,12 +11,18 @@ OmegaConf.register_new_resolver("sum", lambda *terms: sum(terms), replace=True)
 
 
 def compose_config(name: str, folder: str | None, overrides: list[str], platform: str) -> DictConfig:
-    """The configuration that ``verl_relift.train`` composes from the same arguments.
+    """Compose the configuration that ``verl_relift.train`` gets from the same arguments.
+
+    Args:
+        name: the configuration's name, without ``.yaml``.
+        folder: a folder of the user's that holds it, or None for this package's.
+        overrides: ``key=value`` strings.
+        platform: ``cuda`` or ``cpu``, unless an override chooses it.
 
     Raises:
-        HydraException: an override or a file is wrong.
+        HydraException: an override or a file is invalid.
     """
-    # By path: `pkg://verl...` would import verl, and with it torch and Ray.
+    # By path, because `pkg://verl...` would import verl, and with it torch and Ray.
     verl = Path(next(iter(importlib.util.find_spec("verl").submodule_search_locations))) / "trainer" / "config"
     own = Path(__file__).parents[1] / "config"
     search = ",".join(f"file://{path}" for path in (own, verl))

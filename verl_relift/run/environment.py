@@ -1,11 +1,11 @@
-"""What this process and those it starts find in their environment. Set before torch, Ray or vLLM is imported."""
+"""Set the environment of this process and its children, before torch, Ray or vLLM is imported."""
 
 import os
 from pathlib import Path
 
 
 def detect_platform() -> str:
-    """``cuda`` if this machine has an NVIDIA device, else ``cpu``; the variable VERL_PLATFORM overrides it."""
+    """Return ``cuda`` if this machine has an NVIDIA device, else ``cpu``. The variable VERL_PLATFORM overrides this."""
     chosen = os.environ.get("VERL_PLATFORM", "").strip().lower()
     if chosen:
         return "cpu" if chosen == "cpu" else "cuda"
@@ -13,13 +13,13 @@ def detect_platform() -> str:
 
 
 _EVERYWHERE = {
-    # as verl sets it for its workers; without it tokenizers warns in every forked process
+    # verl sets the same for its workers; without it the tokenizers library warns in every forked process
     "TOKENIZERS_PARALLELISM": "true",
 }
 
 _ON_CPU = {
     "VERL_PLATFORM": "cpu",
-    # more threads than cores in ten processes is slower, and reductions over threads are not reproducible
+    # ten processes share the cores, and a sum over several threads is not reproducible
     "OMP_NUM_THREADS": "1",
     "TQ_NUM_THREADS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -32,12 +32,15 @@ _ON_CPU = {
 
 
 def prepare_environment() -> None:
-    """Fill in what is not set; what the user exported stays, but for two variables that break or slow every run."""
+    """Set the variables that the user has not set, and unset two that break or slow down every run.
+
+    The two are CUDA_VISIBLE_DEVICES (on a CPU only) and PYTHONDONTWRITEBYTECODE.
+    """
     for name, value in _EVERYWHERE.items():
         os.environ.setdefault(name, value)
     if detect_platform() == "cpu":
         for name, value in _ON_CPU.items():
             os.environ.setdefault(name, value)
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    # Ten processes import the same thousand modules; without bytecode on disk each compiles them again.
+    # Ten processes import the same thousand modules; without bytecode on disk, each process compiles them again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -1,6 +1,6 @@
-"""One cause for the failure of a run.
+"""Find the one cause of a run's failure.
 
-When a process dies, the others fail because of it, and Ray reports whichever it hears of first.
+When a process dies, others fail because of it, and Ray reports the first failure that it hears of.
 """
 
 import re
@@ -13,25 +13,25 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 
 _PING_SECONDS = 5.0
 
-# From a server's death until the workers are ended: a trainer that waits for the server itself fails before.
+# From a server's death until the workers are killed. A trainer that waits for the server itself fails in this time.
 _GRACE_SECONDS = 5.0
 
 
 class RunFailed(RuntimeError):
-    """Training cannot go on. The message is one line: what failed, when, why."""
+    """Training can't continue. The message is one line: the step, what failed, and why."""
 
 
-Actors = Iterable[tuple[str, ray.actor.ActorHandle]]  # what it is to the user, its handle
+Actors = Iterable[tuple[str, ray.actor.ActorHandle]]  # (name for the user, handle)
 
 
 @contextmanager
 def workers_end_with(workers: Actors, servers: Actors) -> Iterator[list[str]]:
-    """While in the context, end ``workers`` when one of ``servers`` has died.
+    """Kill ``workers`` when one of ``servers`` dies while the context is open.
 
-    A worker that hands weights to a dead server waits for ever, and the trainer waits for the worker.
+    Without this, a worker that sends weights to a dead server never returns, and the trainer waits for the worker.
 
     Yields:
-        What died, a line each, as it is noticed; for :func:`explain`.
+        A list that receives one line per death; pass it to :func:`explain`.
     """
     servers, deaths, left = list(servers), [], threading.Event()
 
@@ -63,19 +63,20 @@ def workers_end_with(workers: Actors, servers: Actors) -> Iterator[list[str]]:
 
 
 def explain(error: Exception, actors: Actors, step: int, deaths: Sequence[str] = ()) -> str:
-    """Why ``error`` came about, in one line: the actor that died if one did, else the error itself.
+    """Explain ``error`` in one line: the actor that died if one did, else the error itself.
 
     Args:
+        error: what the trainer raised.
         actors: every process that the run depends on.
         step: the step that was running.
-        deaths: those already known; what died after them died because of them.
+        deaths: deaths already known. They are the cause of any later one.
     """
     deaths = deaths or [_died(name, death) for name, death in _dead(list(actors))]
     return f"step {step}: {'; '.join(deaths) or _root(error)}"
 
 
 def _dead(actors: list[tuple[str, ray.actor.ActorHandle]]) -> Iterable[tuple[str, RayActorError]]:
-    """Those that do not live any more. A busy one does not answer in time, which is no death."""
+    """Find the actors that have died. A busy actor does not answer in time, but it is alive."""
     pings = [actor.__ray_ready__.remote() for _, actor in actors]
     ray.wait(pings, num_returns=len(pings), timeout=_PING_SECONDS)
     for (name, _), ping in zip(actors, pings, strict=True):
@@ -94,12 +95,12 @@ def _died(name: str, death: RayActorError) -> str:
 
 
 def _reason(death: RayActorError) -> str:
-    """What Ray's report of many lines says of the process."""
+    """Shorten Ray's report of many lines to the process and the cause."""
     text = str(death)
     pid = re.search(r"\bpid: (\d+)", text)
     cause = re.search(r"Worker exit detail: ([^\n]+)|The actor is dead because ([^\n]+)", text)
     reason = next((group for group in cause.groups() if group), "") if cause else text.strip().splitlines()[0]
-    reason = reason.split(" Some common causes")[0]  # what follows is advice for Ray's own users
+    reason = reason.split(" Some common causes")[0]  # the rest is advice for users of Ray
     return f"pid {pid.group(1)}, {reason}" if pid else reason
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, ``trainer.default_local_dir``."""
+"""Write to a run's folder, ``trainer.default_local_dir``."""
 
 import json
 import math
@@ -13,7 +13,7 @@ CONFIG = "config.yaml"
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` under a temporary name and rename: a reader sees the old file or the whole new one."""
+    """Replace the file at ``path`` by one with ``text``. A reader sees the old file or the complete new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with open(temporary, "w") as file:
         file.write(text)
@@ -23,11 +23,16 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 class MetricsFile:
-    """A tracker of verl's that also appends every record to ``metrics.jsonl``.
+    """verl's tracker, with ``metrics.jsonl`` added to its outputs.
 
-    One JSON object a line: ``step`` (int), ``time`` (Unix seconds), and one entry per metric, null where the value is
-    not finite. A run that resumes after step N drops the lines of later steps, which it is about to make again.
-    ``then`` is called after each line.
+    Each line is a JSON object: ``step`` (int), ``time`` (Unix seconds), and one entry per metric, null where the value
+    is not finite. A run that resumes after step N drops the lines of later steps, because it repeats those steps.
+
+    Args:
+        tracking: verl's ``Tracking``, which receives every record too.
+        path: the file.
+        resume_step: the step that the run resumes from; 0 starts an empty file.
+        then: called after each line.
     """
 
     def __init__(self, tracking: Any, path: Path, resume_step: int, then: Callable[[], None] = lambda: None):
@@ -38,6 +43,7 @@ class MetricsFile:
 
     @classmethod
     def beside(cls, tracking: Any, folder: str, resume_step: int, then: Callable[[], None]) -> "MetricsFile":
+        """Create the file in the run's ``folder``, under its usual name."""
         return cls(tracking, Path(folder) / METRICS, resume_step, then)
 
     @staticmethod
@@ -49,7 +55,7 @@ class MetricsFile:
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:
-                continue  # the line that a killed run was writing
+                continue  # a killed run was writing this line
             if step > 0 and record["step"] <= step:
                 kept.append(line + "\n")
         write_atomically(path, "".join(kept))

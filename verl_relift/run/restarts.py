@@ -1,7 +1,7 @@
 """``--max-restarts N``: train in a child process, and start it again when it dies.
 
-The child is the plain training command. It goes on from the last checkpoint that it, or a child before it, has made;
-without one it starts as it was told to.
+The child runs the plain training command. It resumes from the last checkpoint that it or an earlier child has saved. If
+there is none, it starts the way its command says.
 """
 
 import signal
@@ -14,16 +14,19 @@ from .checkpoints import TRACKER
 
 OPTION = "--max-restarts"
 
-# Not deaths: finished, refused by the checks, stopped on request, Ctrl-C and SIGTERM.
+# No restart after these: finished, rejected by the checks, stopped on request, Ctrl-C and SIGTERM.
 _FINAL = {0, 2, stopping.EXIT_STATUS, 128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
 
 
 def take_option(arguments: list[str]) -> tuple[int, list[str]]:
-    """Split ``--max-restarts N`` (or ``--max-restarts=N``) off the command line: (N or 0, the rest).
+    """Take ``--max-restarts N`` or ``--max-restarts=N`` out of the command line.
+
+    Returns:
+        (N, or 0 without the option; the other arguments).
 
     Raises:
-        ValueError: N is missing or is not a whole number from 0.
+        ValueError: N is missing or is not a whole number.
     """
     rest = list(arguments)
     for place, argument in enumerate(arguments):
@@ -34,17 +37,21 @@ def take_option(arguments: list[str]) -> tuple[int, list[str]]:
         if not separator:
             value = rest.pop(place) if place < len(rest) else ""
         if not value.isdecimal():
-            raise ValueError(f"{OPTION} needs a whole number from 0, not {value!r}")
+            raise ValueError(f"{OPTION} needs a whole number (0 or more), not {value!r}")
         return int(value), rest
     return 0, rest
 
 
 def supervise(command: list[str], run: Path, max_restarts: int) -> int:
-    """Run ``command`` and again after each death, at most ``max_restarts`` times; the last exit status.
+    """Run ``command``, and run it again after each death.
 
     Args:
         command: the training command, which resumes with ``trainer.resume_mode=auto``.
-        run: the run's folder, where its checkpoints are.
+        run: the run's folder, which holds its checkpoints.
+        max_restarts: number of restarts after which a death is final.
+
+    Returns:
+        The last exit status; 128 + N if signal N ended the command.
     """
     child: subprocess.Popen | None = None
 
@@ -54,10 +61,10 @@ def supervise(command: list[str], run: Path, max_restarts: int) -> int:
 
     for number in _FORWARDED:
         signal.signal(number, forward)
-    signal.signal(signal.SIGINT, lambda *_: None)  # the terminal sends it to the child too, which ends in order
+    signal.signal(signal.SIGINT, lambda *_: None)  # the terminal sends it to the child too, which shuts down
     before = _tracked(run)
     for restart in range(max_restarts + 1):
-        resumes = _tracked(run) != before  # not from what an earlier run has left in the folder
+        resumes = _tracked(run) != before  # but not from a checkpoint of an earlier run
         child = subprocess.Popen([*command, "trainer.resume_mode=auto"] if resumes else command)
         status = child.wait()
         if status in _FINAL or restart == max_restarts:

@@ -1,7 +1,7 @@
-"""A request to stop between two steps: SIGUSR1, which a scheduler can send before a time limit.
+"""Stop between two steps on SIGUSR1, which a scheduler can send before a time limit.
 
-The running step is finished, a checkpoint is saved and the command ends with :data:`EXIT_STATUS`; given again, it goes
-on. (Ctrl-C and SIGTERM end a run at once; it goes on from the last regular checkpoint.)
+The trainer finishes the running step and saves a checkpoint, and the command ends with :data:`EXIT_STATUS`. The same
+command resumes the run. (Ctrl-C and SIGTERM end a run immediately; it resumes from the last regular checkpoint.)
 """
 
 import os
@@ -14,18 +14,18 @@ _requested = False
 
 
 class Stopped(Exception):
-    """The run ended on request, with steps left. The message says where it goes on."""
+    """The run stopped on request with steps left. The message says how to resume it."""
 
 
 def listen() -> None:
-    """Take SIGUSR1 as a request from here on. Call in the main thread; an earlier request is forgotten."""
+    """Handle SIGUSR1 as a request to stop from now on, and forget an earlier request. Call it in the main thread."""
     global _requested
     _requested = False
     signal.signal(signal.SIGUSR1, _request)
 
 
 def stop_requested() -> bool:
-    """Whether SIGUSR1 has come since :func:`listen`."""
+    """Return whether SIGUSR1 has arrived since :func:`listen`."""
     return _requested
 
 

@@ -1,4 +1,4 @@
-"""Checkpoint folders: whole or not there, whatever instant a run is killed at."""
+"""A checkpoint folder is complete or absent, at whatever moment a run is killed."""
 
 import pytest
 
@@ -28,11 +28,11 @@ def test_killed_while_writing(tmp_path):
     save(tmp_path, 3)
     checkpoints.begin(tmp_path, 6)
     assert checkpoints.latest(tmp_path) == tmp_path / "global_step_3"
-    save(tmp_path, 6)  # the resumed run comes to step 6 again
+    save(tmp_path, 6)  # the resumed run reaches step 6 again
     assert names(tmp_path) == ["global_step_3", "global_step_6"]
 
 
-def test_killed_between_the_name_and_the_tracker(tmp_path):
+def test_killed_between_the_rename_and_the_tracker(tmp_path):
     save(tmp_path, 3)
     checkpoints.begin(tmp_path, 6).rename(tmp_path / "global_step_6")
     assert checkpoints.latest(tmp_path) == tmp_path / "global_step_3"
@@ -40,7 +40,7 @@ def test_killed_between_the_name_and_the_tracker(tmp_path):
     assert (checkpoints.latest(tmp_path) / "weights").read_text() == "6"
 
 
-def test_old_ones_go_and_the_one_in_use_stays(tmp_path):
+def test_old_checkpoints_are_removed_except_the_one_in_use(tmp_path):
     for step in (2, 4, 10):
         save(tmp_path, step)
     checkpoints.prune(tmp_path, None)
@@ -53,13 +53,13 @@ def test_old_ones_go_and_the_one_in_use_stays(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "12", "../elsewhere"])
-def test_a_tracker_that_names_nothing_is_an_error(tmp_path, text):
+def test_a_tracker_without_its_checkpoint_is_an_error(tmp_path, text):
     (tmp_path / checkpoints.TRACKER).write_text(text)
-    with pytest.raises(CheckpointError, match="remove it to start anew"):
+    with pytest.raises(CheckpointError, match="remove it to start from step 0"):
         checkpoints.latest(tmp_path)
 
 
-def test_the_step_is_in_the_name(tmp_path):
+def test_the_step_is_read_from_the_name(tmp_path):
     save(tmp_path, 12)
     assert checkpoints.step_of(tmp_path / "global_step_12") == 12
     for wrong in ("global_step_13", "global_step_x", ""):

@@ -1,4 +1,4 @@
-"""metrics.jsonl survives kills, resumes and numbers that are none."""
+"""metrics.jsonl survives kills, resumed runs and values that are not finite."""
 
 import json
 
@@ -9,7 +9,7 @@ from verl_relift.run.folder import MetricsFile, write_atomically
 
 
 class Recorder:
-    """Stands where verl's Tracking does."""
+    """Stands in for verl's Tracking."""
 
     def __init__(self):
         self.logged, self.finished = [], None
@@ -25,7 +25,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_every_record_is_a_line_and_goes_to_verl_too(tmp_path):
+def test_every_record_becomes_a_line_and_reaches_verl(tmp_path):
     recorder, path = Recorder(), tmp_path / "run" / "metrics.jsonl"
     metrics = MetricsFile(recorder, path, resume_step=0)
     metrics.log({"loss": np.float32(0.5), "count": np.int64(3), "bad": float("nan"), "text": "x"}, step=1)
@@ -36,7 +36,7 @@ def test_every_record_is_a_line_and_goes_to_verl_too(tmp_path):
     assert recorder.logged[0][0] == 1 and recorder.finished == 7
 
 
-def test_what_follows_a_record_finds_it_written(tmp_path):
+def test_the_callback_finds_the_record_written(tmp_path):
     path, found = tmp_path / "metrics.jsonl", []
     metrics = MetricsFile(Recorder(), path, resume_step=0, then=lambda: found.append(len(lines(path))))
     metrics.log({"loss": 1.0}, step=1)
@@ -44,7 +44,7 @@ def test_what_follows_a_record_finds_it_written(tmp_path):
     assert found == [1, 2]
 
 
-def test_a_resumed_run_drops_the_steps_it_makes_again(tmp_path):
+def test_a_resumed_run_drops_the_steps_that_it_repeats(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
     MetricsFile(Recorder(), path, resume_step=2).finish()

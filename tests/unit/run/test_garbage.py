@@ -1,4 +1,4 @@
-"""Collections are rare while a process starts, and afterwards pass over what it started with."""
+"""Collections are rare while a process starts, and skip the objects of that time afterwards."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ print("ok")
 """
 
 
-def test_imports_are_not_searched_for_garbage_and_new_objects_are():
+def test_only_objects_made_after_the_imports_are_collected():
     result = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0 and result.stdout.endswith("ok\n"), result.stdout + result.stderr
     assert "leak" not in result.stderr

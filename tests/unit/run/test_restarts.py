@@ -1,4 +1,4 @@
-"""``--max-restarts``: which deaths are followed by another start, and from where."""
+"""``--max-restarts``: which deaths lead to a restart, and from which checkpoint."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import pytest
 
 from verl_relift.run.restarts import take_option
 
-# A program in place of training: counts its starts, writes down its arguments, may move the tracker, and ends as told.
+# Stands in for training: records its starts and arguments, may write the tracker, and ends as its argument says.
 PROGRAM = """
 import os, pathlib, sys, time
 run, *ends = pathlib.Path(sys.argv[1]), *sys.argv[2].split(",")
@@ -53,24 +53,24 @@ def starts(run) -> list[str]:
         ("kill,0", 3, 0, 2),
         ("1,1,1", 2, 1, 3),
         ("kill,kill", 1, 137, 2),
-        ("2", 3, 2, 1),  # refused by the checks
+        ("2", 3, 2, 1),  # rejected by the checks
         ("75", 3, 75, 1),  # stopped on request
         ("130", 3, 130, 1),  # Ctrl-C
     ],
 )
-def test_deaths_are_followed_by_a_start(tmp_path, ends, limit, status, count):
+def test_a_death_leads_to_a_restart(tmp_path, ends, limit, status, count):
     process = start(tmp_path, ends, limit)
     assert process.wait(timeout=60) == status
     assert len(starts(tmp_path)) == count
 
 
-def test_it_resumes_only_from_a_checkpoint_that_was_made_meanwhile(tmp_path):
+def test_it_resumes_only_from_a_checkpoint_of_its_own(tmp_path):
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("7")  # of an earlier run in this folder
     assert start(tmp_path, "1,save1,0", 3).wait(timeout=60) == 0
     assert starts(tmp_path) == ["-", "-", "trainer.resume_mode=auto"]
 
 
-def test_sigterm_ends_the_child_and_is_no_death(tmp_path):
+def test_sigterm_ends_the_child_without_a_restart(tmp_path):
     process = start(tmp_path, "wait,0", 3)
     deadline = time.time() + 60
     while not (tmp_path / "starts").exists():
@@ -86,5 +86,5 @@ def test_the_option_is_taken_out_of_the_command_line():
     assert take_option(["--max-restarts=5"]) == (5, [])
     assert take_option(["a=1"]) == (0, ["a=1"])
     for wrong in (["--max-restarts"], ["--max-restarts", "a=1"], ["--max-restarts=-1"]):
-        with pytest.raises(ValueError, match="needs a whole number from 0"):
+        with pytest.raises(ValueError, match="needs a whole number"):
             take_option(wrong)
