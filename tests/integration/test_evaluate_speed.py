@@ -28,7 +28,7 @@ def test_evaluation_generates_at_nine_tenths_of_the_bare_engine(tmp_path):
 
 
 def measure(folder, width=384, layers=6):
-    """Return tokens/s of both sides in alternating rounds, and the ratio of their best rounds: load slows both sides."""
+    """Return tokens/s of both sides in alternating rounds, and the ratio of their best rounds."""
     prepare_environment(tensor_parallel=1, verbose=False)
     from verl_relift.evaluate.protocol import Sampling
     from verl_relift.evaluate.questions import EvaluationQuestion

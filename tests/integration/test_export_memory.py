@@ -1,4 +1,4 @@
-"""Memory of an export, measured on random weights in the shape of Qwen2.5-1.5B.
+"""Measures the memory of an export on random weights in the shape of Qwen2.5-1.5B.
 
 `python -m pytest -s -m slow tests/integration/test_export_memory.py`
 """

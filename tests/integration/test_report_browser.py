@@ -1,4 +1,4 @@
-"""The report in headless Chromium: it renders, asks the network for nothing, logs nothing, fits a phone, prints."""
+"""Tests the report in headless Chromium: it renders, makes no requests, logs nothing, fits a phone, prints."""
 
 import base64
 import fcntl
@@ -30,12 +30,12 @@ FLAGS = (
 
 
 class Browser:
-    """Chromium over its debugging pipe: JSON messages that end with a zero byte, on descriptors 3 and 4."""
+    """Drives Chromium over its debugging pipe: JSON messages that end with a zero byte, on descriptors 3 and 4."""
 
     def __init__(self, profile):
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
-        # Chromium expects its ends as 3 and 4. The shell moves them there, from numbers not in each other's way.
+        # Chromium expects its ends as 3 and 4. The shell moves them there from numbers that do not collide.
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_read, to_write)]
         os.close(to_read)
         os.close(to_write)
@@ -56,7 +56,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method, **parameters):
-        """Send a command and return its result; events that come in between are kept."""
+        """Send a command and return its result; keep events that arrive in between."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if getattr(self, "_session", None):
@@ -70,7 +70,7 @@ class Browser:
             self.events.append(answer)
 
     def open(self, address, width, height):
-        """Load a page in a window of the given size and wait until it has loaded."""
+        """Open a page in a window of the given size and wait until it has loaded."""
         self.events.clear()
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
@@ -80,11 +80,11 @@ class Browser:
             self.events.append(self._receive())
 
     def evaluate(self, expression):
-        """The value of an expression in the page."""
+        """Return the value of an expression in the page."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"]["value"]
 
     def of(self, method):
-        """Events of one kind since the page was opened."""
+        """Return the events of one kind since the page was opened."""
         return [event["params"] for event in self.events if event.get("method") == method]
 
     def close(self):
@@ -123,13 +123,16 @@ def write_run(folder, updates):
                 "relift/sft_updates": step // 6 if updates else 0,
                 "actor/grad_norm": None if step == 30 else rng.random() + 0.1,
                 "timing_s/gen": 1.0,
-                "timing_s/update_actor": 1.5,
+                "timing_s/update_actor": 1.0,
+                "timing_s/update_actor_sft": 0.5 if updates and step % 6 == 0 else 0.0,
                 "timing_s/step": 3.0,
             }
             if step % 20 == 0:
                 line |= {f"val-core/{HOSTILE}/acc/mean@1": step / 60, "val-core/math/acc/mean@1": step / 80}
             file.write(json.dumps(line) + "\n")
-    (folder / "config.yaml").write_text("relift: {sft: {batch_size: 16}}\ndata: {name: " + "very_long_" * 60 + "}\n")
+    (folder / "config.yaml").write_text(
+        "method: {name: relift, sft: {batch_size: 16}}\ndata: {name: " + "very_long_" * 60 + "}\n"
+    )
     (folder / "validation").mkdir()
     for step in (20, 60):
         row = {"input": HOSTILE, "output": HOSTILE + "x" * 3000, "gts": "2", "score": step / 60, "step": step}
@@ -172,7 +175,7 @@ def test_a_chart_has_ink_in_it(browser, page, tmp_path):
     pixels = image.imread(tmp_path / "chart.png")[..., :3]
     dark = (pixels.mean(-1) < 0.9).mean()
     blue = ((pixels[..., 2] - pixels[..., 0]) > 0.3).mean()
-    assert 0.005 < dark < 0.5 and blue > 0.001, "axes, and a curve in the first run's colour"
+    assert 0.005 < dark < 0.5 and blue > 0.001, "axes, and a curve in the first run's color"
 
 
 def test_the_page_prints(browser, page):

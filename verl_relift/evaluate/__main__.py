@@ -84,10 +84,7 @@ def _sampling(options: argparse.Namespace, questions: Sequence[EvaluationQuestio
         n_of = {source: protocol.relift_samples(source) for source in sources} | n_of
         others = [source for source in sources if protocol.relift_benchmark(source) is None]
         if others:
-            print(
-                f"not part of the paper's average, because the paper has no such benchmark: {', '.join(others)}",
-                file=sys.stderr,
-            )
+            print(f"not benchmarks of the paper, so not in its average: {', '.join(others)}", file=sys.stderr)
     return Sampling(n or 1, n_of, options.temperature, options.top_p, options.max_tokens, options.seed)
 
 

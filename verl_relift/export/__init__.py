@@ -1,13 +1,14 @@
-"""From a training checkpoint to a Hugging Face folder that loads anywhere.
+"""Exports a training checkpoint as a Hugging Face folder that loads anywhere.
 
     global_step_N -> complete? -> weights, shard by shard -> tokenizer, configs -> checks -> model card -> folder
 
-| module | what it holds |
+| module | contents |
 |---|---|
-| `checkpoint` | finding a checkpoint's parts, and refusing an incomplete one |
-| `weights` | safetensors to safetensors in bounded memory, with a dtype by choice |
-| `folder` | everything beside the weights, and the order in which a folder comes to be |
-| `card` | the model card, written from the run |
-| `push` | upload to the Hugging Face hub |
-| `check` | the exported folder, loaded by transformers, against the checkpoint |
+| `checkpoint` | finds the parts of a checkpoint and rejects an incomplete one |
+| `weights` | copies safetensors in bounded memory, optionally to another dtype |
+| `folder` | writes everything else and defines the order of the export |
+| `check` | loads the exported folder with transformers and compares it with the checkpoint |
+| `card` | writes the model card from the run; its template is `templates/model_card.md.j2` |
+| `push` | uploads the folder to the Hugging Face hub |
+| `errors` | defines the error that ends the command with one line |
 """

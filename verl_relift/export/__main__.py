@@ -1,12 +1,10 @@
-"""Turn a training checkpoint into a Hugging Face folder: safetensors, tokenizer, generation config, model card.
+"""Export a training checkpoint as a Hugging Face folder: safetensors, tokenizer, generation config, model card.
 
     python -m verl_relift.export --checkpoint RUN/global_step_N --output DIR [--dtype bfloat16] [--evaluation DIR ...]
 
-The folder appears only when the weights are complete and finite, the tokenizer fits, and the log-probabilities that
-transformers computes from it equal the checkpoint's. --push uploads it with your own token. docs/evaluate.md says more.
+The folder appears only if the weights are complete and finite, the tokenizer fits the model, and transformers computes
+the checkpoint's log-probabilities from it. --push uploads it with your own token. Details: docs/evaluate.md.
 """
-
-from __future__ import annotations
 
 import argparse
 import os
@@ -20,7 +18,14 @@ _GIGABYTE = 10**9
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; exits with 2 and one line on stderr when the input is at fault."""
+    """Run the command.
+
+    Args:
+        arguments: command-line arguments; None reads `sys.argv`.
+
+    Raises:
+        SystemExit: with status 2, after one line on stderr, if an argument or the checkpoint is invalid.
+    """
     options = _parser().parse_args(arguments)
     if not options.verbose:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -49,8 +54,8 @@ def _export(options: argparse.Namespace) -> None:
     size, count = sum(exported.files.values()) / 1e6, len(exported.files)
     print(f"{options.output}: step {checkpoint.step}, {exported.dtype}, {size:.1f} MB in {count} file(s)")
     print(
-        f"log-probabilities against the checkpoint on {exported.agreement.tokens} tokens: "
-        f"at most {exported.agreement.largest:.1e} apart, {exported.agreement.mean:.1e} on average"
+        f"log-probabilities of {exported.agreement.tokens} tokens differ from the checkpoint's by at most "
+        f"{exported.agreement.largest:.1e}, on average by {exported.agreement.mean:.1e}"
     )
     if options.push:
         print(push(options.output, options.push, private=not options.public))
@@ -62,14 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="RUN/global_step_N, or RUN for its latest checkpoint")
-    add("--output", type=Path, required=True, help="folder to write")
-    add("--dtype", choices=["float32", "bfloat16", "float16"], help="of the weights; default: the checkpoint's")
-    add("--max-shard-gb", type=float, default=2.0, help="size of one weights file, GB; default %(default)s")
-    add("--chat-template", type=Path, help="file with a chat template that replaces the tokenizer's")
-    add("--evaluation", nargs="+", default=[], metavar="[LABEL=]DIR", help="outputs of evaluate, for the model card")
-    add("--overwrite", action="store_true", help="replace the output folder if it is there")
-    add("--push", metavar="USER/NAME", help="upload to the Hugging Face hub with your own token")
-    add("--public", action="store_true", help="make the pushed model public; default: private")
+    add("--output", type=Path, required=True, help="output folder")
+    add("--dtype", choices=["float32", "bfloat16", "float16"], help="type of the weights; default: the checkpoint's")
+    add("--max-shard-gb", type=float, default=2.0, help="size limit of a weights file, GB; default %(default)s")
+    add("--chat-template", type=Path, help="file with a chat template to use instead of the tokenizer's")
+    add("--evaluation", nargs="+", default=[], metavar="[LABEL=]DIR", help="evaluations to show in the model card")
+    add("--overwrite", action="store_true", help="replace the output folder if it exists")
+    add("--push", metavar="USER/NAME", help="upload the folder to the Hugging Face hub with your own token")
+    add("--public", action="store_true", help="make the uploaded model public; default: private")
     add("--verbose", action="store_true", help="show transformers' messages")
     return parser
 

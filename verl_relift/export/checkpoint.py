@@ -1,6 +1,4 @@
-"""The parts of a checkpoint that verl's Megatron checkpoint manager wrote, and whether it is complete."""
-
-from __future__ import annotations
+"""Finds the parts of a checkpoint that verl's Megatron checkpoint manager wrote, and checks that it is complete."""
 
 import json
 import re
@@ -11,14 +9,21 @@ from typing import Any
 from .errors import ExportError
 
 _STEP = re.compile(r"global_step_(\d+)")
-# verl writes this file last, so its absence means that the save did not end.
+# verl writes this file last, so its absence means that the save did not finish.
 _MANIFEST = "ckpt_contents.json"
 _LATEST = "latest_checkpointed_iteration.txt"
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A complete checkpoint: its run's folder, its step, and the folder with its weights in Hugging Face's format."""
+    """A complete checkpoint.
+
+    Attributes:
+        path: the folder `global_step_N`.
+        run: folder of the run.
+        step: the training step N.
+        weights: folder with the weights in Hugging Face format.
+    """
 
     path: Path
     run: Path
@@ -27,32 +32,36 @@ class Checkpoint:
 
 
 def find_checkpoint(path: Path) -> Checkpoint:
-    """Locate a checkpoint: `RUN/global_step_N`, or `RUN` for its latest.
+    """Locate a checkpoint.
 
-    Raises ExportError when there is none, when its save did not finish, and when its weights are in another format.
+    Args:
+        path: `RUN/global_step_N`, or `RUN` for its latest checkpoint.
+
+    Raises:
+        ExportError: there is no checkpoint, its save did not finish, or it has no weights in Hugging Face format.
     """
     path = path.resolve()
     if (path / _LATEST).is_file():
         path = path / f"global_step_{(path / _LATEST).read_text().strip()}"
     match = _STEP.fullmatch(path.name)
     if not path.is_dir() or match is None:
-        raise ExportError(f"{path}: not a checkpoint; expected RUN/global_step_N")
+        raise ExportError(f"{path}: not a checkpoint; give RUN/global_step_N, or RUN")
     actor = path / "actor"
     if not (actor / _MANIFEST).is_file():
         raise ExportError(
-            f"{path}: incomplete: no actor/{_MANIFEST}, which is written last; take an earlier checkpoint"
+            f"{path}: incomplete: no actor/{_MANIFEST}, which verl writes last; use an earlier checkpoint"
         )
     contents = json.loads((actor / _MANIFEST).read_text()).get("contents", {})
     entry = _hugging_face_entry(contents)
     if entry is None:
         held = ", ".join(sorted(contents)) or "nothing"
         raise ExportError(
-            f"{path}: no weights in Hugging Face format (it holds {held}); save with "
-            "actor_rollout_ref.actor.checkpoint.save_contents containing hf_model"
+            f"{path}: no weights in Hugging Face format (it holds {held}); add hf_model to "
+            "actor_rollout_ref.actor.checkpoint.save_contents and train on"
         )
     weights = actor / entry["path"]
     if not (weights / "config.json").is_file():
-        raise ExportError(f"{path}: incomplete: no {weights.relative_to(path)}/config.json")
+        raise ExportError(f"{path}: incomplete: no {weights.relative_to(path)}/config.json; use an earlier checkpoint")
     return Checkpoint(path, path.parent, int(match[1]), weights)
 
 

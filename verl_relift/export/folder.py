@@ -1,6 +1,4 @@
-"""Everything beside the weights, and the order in which an exported folder comes to be."""
-
-from __future__ import annotations
+"""Writes an exported folder: the order of the export, and all files other than the weights."""
 
 import os
 import shutil
@@ -15,7 +13,7 @@ from .checkpoint import Checkpoint
 from .errors import ExportError
 from .weights import DTYPES, TensorEntry, copy_weights, list_tensors, require_parameters
 
-# What save_pretrained of a tokenizer may write. Copied byte for byte: loading and saving again could change them.
+# The files of a tokenizer. They are copied byte for byte, because loading and saving could change them.
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -33,8 +31,11 @@ _DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 class ExportSettings:
     """How to export.
 
-    dtype: float32, bfloat16, float16, or None for the checkpoint's own. max_shard_bytes: of one weights file.
-    chat_template: a file whose text replaces the tokenizer's template. overwrite: replace an existing output folder.
+    Attributes:
+        dtype: float32, bfloat16, float16, or None for the checkpoint's own.
+        max_shard_bytes: size limit of a weights file.
+        chat_template: file whose text replaces the tokenizer's template, or None.
+        overwrite: whether to replace an existing output folder.
     """
 
     dtype: str | None = None
@@ -45,7 +46,7 @@ class ExportSettings:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written: dtype, bytes by weights file, and how it agrees with the checkpoint."""
+    """What an export wrote: dtype, bytes per weights file, and its agreement with the checkpoint."""
 
     dtype: str
     files: dict[str, int]
@@ -55,12 +56,19 @@ class Exported:
 def export(
     checkpoint: Checkpoint, output: Path, settings: ExportSettings, evaluations: Sequence[Evaluation] = ()
 ) -> Exported:
-    """Write a checked Hugging Face folder. It appears under its name only when every check has passed.
+    """Write a checked Hugging Face folder. It appears under its name only after all checks have passed.
 
-    Raises ExportError for everything that the user can put right.
+    Args:
+        checkpoint: the checkpoint to export.
+        output: the folder to write.
+        settings: how to export.
+        evaluations: evaluations to show in the model card.
+
+    Raises:
+        ExportError: the checkpoint or the output folder has a problem that the user can fix.
     """
     if output.exists() and any(output.iterdir()) and not settings.overwrite:
-        raise ExportError(f"{output}: is not empty; choose another --output, or --overwrite")
+        raise ExportError(f"{output}: not empty; choose another --output, or add --overwrite")
     entries = list_tensors(checkpoint.weights)
     names = require_parameters(entries, checkpoint.weights)
     stored = _stored_dtype(entries, names)
@@ -85,13 +93,13 @@ def export(
 
 
 def _stored_dtype(entries: dict[str, TensorEntry], names: list[str]) -> str:
-    """The dtype in which a checkpoint holds most of its numbers."""
+    """Return the dtype of most of the checkpoint's parameters."""
     numbers: dict[str, int] = {}
     for name in names:
         numbers[entries[name].dtype] = numbers.get(entries[name].dtype, 0) + entries[name].elements
     most = max(numbers, key=lambda dtype: numbers[dtype])
     if most not in _DTYPE_NAMES:
-        raise ExportError(f"the checkpoint's weights are {most}; known are {', '.join(_DTYPE_NAMES)}")
+        raise ExportError(f"the checkpoint's weights are {most}; export supports {', '.join(_DTYPE_NAMES)}")
     return _DTYPE_NAMES[most]
 
 
@@ -103,14 +111,14 @@ def _write_tokenizer(source: Path, target: Path, chat_template: Path | None) -> 
     for name in _TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-    shutil.copyfile(source / "config.json", target / "config.json")  # which class the tokenizer has depends on it
+    shutil.copyfile(source / "config.json", target / "config.json")  # determines the tokenizer's class
     if chat_template is not None:
         (target / "chat_template.jinja").write_text(chat_template.read_text(encoding="utf-8"), encoding="utf-8")
     return AutoTokenizer.from_pretrained(target)
 
 
 def _write_configs(source: Path, target: Path, dtype: str, tokenizer: Any) -> None:
-    """config.json with the dtype, and a generation config that stops at the tokenizer's end token."""
+    """Write config.json with the dtype, and a generation config that stops at the tokenizer's end token."""
     from transformers import AutoConfig, GenerationConfig
 
     config = AutoConfig.from_pretrained(source)

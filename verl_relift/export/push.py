@@ -1,6 +1,4 @@
-"""Upload of an exported folder to the Hugging Face hub, with the user's own token."""
-
-from __future__ import annotations
+"""Uploads an exported folder to the Hugging Face hub with the user's own token."""
 
 from pathlib import Path
 
@@ -8,7 +6,11 @@ from .errors import ExportError
 
 
 def require_token() -> None:
-    """Raise ExportError, before any work is done, when there is no token to push with."""
+    """Check, before any work is done, that there is a token.
+
+    Raises:
+        ExportError: there is none.
+    """
     from huggingface_hub import get_token
 
     if not get_token():
@@ -16,9 +18,18 @@ def require_token() -> None:
 
 
 def push(folder: Path, name: str, private: bool) -> str:
-    """Create the model repository if need be and upload the folder; returns its address.
+    """Create the model repository if it does not exist, and upload the folder.
 
-    Raises ExportError when the hub refuses or cannot be reached.
+    Args:
+        folder: the exported folder.
+        name: `USER/NAME` of the repository.
+        private: whether a new repository is private.
+
+    Returns:
+        A sentence with the model's address.
+
+    Raises:
+        ExportError: the hub rejects the upload or cannot be reached.
     """
     from httpx import HTTPError
     from huggingface_hub import HfApi
@@ -29,5 +40,5 @@ def push(folder: Path, name: str, private: bool) -> str:
         api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(folder_path=folder, repo_id=name, commit_message="Export from verl_relift")
     except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
-        raise ExportError(f"push of {folder} to {name} failed: {error}; the exported folder is complete") from error
+        raise ExportError(f"pushing {folder} to {name} failed: {error}; the folder itself is complete") from error
     return f"pushed to {api.endpoint}/{name}"

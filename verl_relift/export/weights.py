@@ -1,6 +1,4 @@
-"""safetensors files to safetensors files, one shard at a time, converted to another dtype on the way."""
-
-from __future__ import annotations
+"""Copies safetensors files one shard at a time, optionally converting them to another dtype."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """A tensor on disk: in which file, of which shape and dtype (safetensors' name of it)."""
+    """A tensor on disk: its file, its shape and its dtype by safetensors' name."""
 
     file: Path
     shape: tuple[int, ...]
@@ -28,14 +26,21 @@ class TensorEntry:
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds."""
+        """Number of elements."""
         return int(torch.Size(self.shape).numel())
 
 
 def list_tensors(folder: Path) -> dict[str, TensorEntry]:
-    """Every tensor of a folder's safetensors files, by name, from their headers.
+    """List the tensors of a folder's safetensors files from their headers.
 
-    Raises ExportError when a file that the index names is absent or cut short, or there is none at all.
+    Args:
+        folder: a Hugging Face folder.
+
+    Returns:
+        The tensors by name.
+
+    Raises:
+        ExportError: there are no files, or a file or tensor that the index names is missing or incomplete.
     """
     if (folder / INDEX).is_file():
         index = json.loads((folder / INDEX).read_text())["weight_map"]
@@ -43,52 +48,66 @@ def list_tensors(folder: Path) -> dict[str, TensorEntry]:
     else:
         index, files = {}, sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ExportError(f"{folder}: no safetensors files")
+        raise ExportError(f"{folder}: no safetensors files; use an earlier checkpoint")
     entries: dict[str, TensorEntry] = {}
     for file in files:
         if not file.is_file():
-            raise ExportError(f"{folder}: {file.name} is absent, and {INDEX} names it; the checkpoint is incomplete")
+            raise ExportError(f"{folder}: incomplete: no {file.name}, which {INDEX} names; use an earlier checkpoint")
         try:
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118
                     view = opened.get_slice(name)
                     entries[name] = TensorEntry(file, tuple(view.get_shape()), view.get_dtype())
-        except Exception as error:  # safetensors raises its own error type for a damaged file, and it is not public
-            raise ExportError(
-                f"{file}: not a whole safetensors file ({error}); the checkpoint is incomplete"
-            ) from error
+        except Exception as error:  # safetensors' error type for a damaged file is not public
+            raise ExportError(f"{file}: damaged safetensors file ({error}); use an earlier checkpoint") from error
     absent = sorted(index.keys() - entries.keys())
     if absent:
-        raise ExportError(f"{folder}: {_some(absent)} in {INDEX} but in no file; the checkpoint is incomplete")
+        raise ExportError(f"{folder}: {INDEX} names {_some(absent)}, which no file holds; use an earlier checkpoint")
     return entries
 
 
 def require_parameters(entries: dict[str, TensorEntry], folder: Path) -> list[str]:
-    """The names to export: those of the model that config.json describes, which all have to be there with its shapes.
+    """Return the names to export: the parameters of the model that config.json describes.
 
-    A tied output embedding is left out, as Hugging Face does. Raises ExportError for parameters that are absent,
-    of another shape, or unknown to the architecture.
+    A tied output embedding is left out, as Hugging Face does.
+
+    Args:
+        entries: the tensors of the folder.
+        folder: the folder, for its config.json.
+
+    Raises:
+        ExportError: a parameter is missing, has another shape, or is unknown to the architecture.
     """
     expected, tied = _expected_shapes(folder)
     absent = sorted(expected.keys() - entries.keys())
     unknown = sorted(entries.keys() - expected.keys() - tied)
     if absent:
-        raise ExportError(f"{folder}: lacks {_some(absent)}; the checkpoint is incomplete")
+        raise ExportError(f"{folder}: lacks {_some(absent)}; use an earlier checkpoint")
     if unknown:
-        raise ExportError(f"{folder}: has {_some(unknown)}, which the architecture in config.json does not know")
+        raise ExportError(f"{folder}: has {_some(unknown)}, which the architecture in config.json lacks")
     for name, shape in expected.items():
         if entries[name].shape != shape:
-            raise ExportError(f"{folder}: {name} is {entries[name].shape}, by config.json it should be {shape}")
+            raise ExportError(f"{folder}: {name} has shape {entries[name].shape}, but config.json implies {shape}")
     return sorted(expected)
 
 
 def copy_weights(
     entries: dict[str, TensorEntry], names: list[str], output: Path, dtype: torch.dtype | None, max_shard_bytes: int
 ) -> dict[str, int]:
-    """Write the named tensors to `output` as shards of at most `max_shard_bytes`, in `dtype` (None: as they are).
+    """Write tensors as shards, with an index if there are several. Memory holds one shard at a time.
 
-    Memory holds one shard. Writes an index when there is more than one. Returns bytes by file name.
-    Raises ExportError for a tensor with NaN or infinite values, before or after the conversion.
+    Args:
+        entries: the tensors on disk.
+        names: names of the tensors to write, in order.
+        output: folder of the shards.
+        dtype: type to convert to; None keeps each tensor's own.
+        max_shard_bytes: size limit of a shard; a larger tensor gets its own.
+
+    Returns:
+        Bytes by file name.
+
+    Raises:
+        ExportError: a tensor has NaN or infinite values, before or after the conversion.
     """
     shards = list(_plan(entries, names, dtype, max_shard_bytes))
     written, weight_map = {}, {}
@@ -109,7 +128,7 @@ def copy_weights(
 def _plan(
     entries: dict[str, TensorEntry], names: list[str], dtype: torch.dtype | None, max_shard_bytes: int
 ) -> Iterator[list[str]]:
-    """Names in shards of at most the given size; a tensor that is larger has one to itself."""
+    """Yield the names of each shard."""
     shard: list[str] = []
     size = 0
     for name in names:
@@ -138,14 +157,14 @@ def _read(entry: TensorEntry, name: str, dtype: torch.dtype | None) -> torch.Ten
 
 
 def _require_finite(tensor: torch.Tensor, name: str) -> None:
-    # The sum of a tensor is finite only if no number in it is NaN or infinite, and costs no second tensor; a finite
-    # tensor's sum may overflow, so a sum that is not finite is looked at again.
+    # A finite sum proves that all elements are finite, and needs no second tensor. The sum of finite elements may
+    # overflow, so a sum that is not finite proves nothing and is followed by a full check.
     if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
-        raise ExportError(f"{name}: has NaN or infinite values")
+        raise ExportError(f"{name}: has NaN or infinite values; use an earlier checkpoint or another --dtype")
 
 
 def _expected_shapes(folder: Path) -> tuple[dict[str, tuple[int, ...]], set[str]]:
-    """Parameter shapes of the architecture, and the names that are tied to another parameter."""
+    """Return the parameter shapes of the architecture, and the names of tied parameters."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder)

@@ -1,15 +1,17 @@
-"""One self-contained page from the folders of one or more runs.
+"""Makes one self-contained page from the folders of one or more runs.
 
     metrics.jsonl, config.yaml, validation/, evaluations -> runs, samples -> charts (SVG by matplotlib) -> page (HTML)
 
-The page has no script and asks the network for nothing. All text that a model or a file name brings is escaped.
+The page has no scripts and makes no network requests. All text from models and file names is escaped.
 
-| module | what it holds |
+| module | contents |
 |---|---|
-| `runs` | a run's folder as arrays, with what is wrong with it |
-| `thin` | fewer points for the same curve |
-| `charts` | curves as SVG, `curves.png` |
-| `samples` | answers to the same questions before and after training |
-| `tables` | settings, totals, evaluations, evidence of each metric |
-| `page` | the template filled in |
+| `runs` | reads a run's folder as arrays and lists its problems |
+| `timing` | reads the seconds of a run by stage |
+| `thin` | reduces the number of points of a curve |
+| `charts` | draws curves as SVG, and `curves.png` |
+| `samples` | pairs answers to the same questions before and after training |
+| `tables` | builds the tables of totals, settings, stages, evaluations and metrics |
+| `page` | fills in the template `templates/report.html.j2` |
+| `errors` | defines the error that ends the command with one line |
 """

@@ -1,6 +1,4 @@
-"""Curves of one or more runs as SVG images, and `curves.png`, by matplotlib."""
-
-from __future__ import annotations
+"""Draws curves of one or more runs with matplotlib: SVG images for the page, and `curves.png`."""
 
 import base64
 import io
@@ -20,11 +18,12 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from .runs import Run, Series
 from .thin import thin
+from .timing import OTHER, STAGES, stage_series
 
 MOST_POINTS = 400
 _MOST_MARKS = 400
-# Okabe and Ito's palette, which readers with any colour vision can tell apart.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#444444")
+# Okabe and Ito's palette, which readers with any color vision can tell apart.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#444444")
 _STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -39,22 +38,21 @@ _STYLE = {
     "svg.hashsalt": "verl_relift",
     "font.family": "sans-serif",
 }
-_STAGES = {
-    "timing_s/gen": "generation",
-    "timing_s/old_log_prob": "old log-probs",
-    "timing_s/update_actor": "RL update",
-    "timing_s/update_actor_sft": "supervised update",
-    "timing_s/update_weights": "weights to vLLM",
-    "timing_s/testing": "validation",
-    "timing_s/save_checkpoint": "checkpoint",
-}
-_STEP_TIME = "timing_s/step"
 _VALIDATION = re.compile(r"val-core/(?P<source>.+)/(?:acc|reward)/mean@\d+$")
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A chart of one metric: its name in the metrics, a title, what the vertical axis counts, and a sentence."""
+    """A chart of one metric.
+
+    Attributes:
+        metric: name in `metrics.jsonl`.
+        title: heading of the chart.
+        unit: label of the vertical axis.
+        note: sentence for the caption.
+        log: whether the vertical axis is logarithmic.
+        zero: whether the vertical axis starts at 0.
+    """
 
     metric: str
     title: str
@@ -66,7 +64,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawn chart: an SVG as a data address, with a title, a text alternative and a note for the caption."""
+    """A drawn chart: title, text alternative, caption, and the SVG as a data URL."""
 
     title: str
     alternative: str
@@ -75,33 +73,40 @@ class Chart:
 
 
 PANELS = (
-    Panel("critic/score/mean", "Reward", "mean of all rollouts", "1 for a right answer, 0 for any other.", zero=True),
-    Panel("relift/hardest_fraction", "Hardest questions", "fraction of the batch", "No rollout was right.", zero=True),
+    Panel("critic/score/mean", "Reward", "mean of all rollouts", "1 for a correct answer, 0 for any other.", zero=True),
+    Panel("relift/hardest_fraction", "Hardest questions", "fraction of batch", "No rollout was correct.", zero=True),
     Panel("relift/buffer_size", "Demonstrations waiting", "in the buffer", zero=True),
     Panel("relift/demonstrations_used", "Demonstrations used", "cumulative", zero=True),
     Panel("actor/pg_loss", "RL loss"),
-    Panel("relift/sft_loss", "Supervised loss", "nats a token", zero=True),
-    Panel("actor/entropy", "Entropy in rollouts", "nats a token", zero=True),
-    Panel("relift/sft_entropy", "Entropy on demonstrations", "nats a token", zero=True),
+    Panel("relift/sft_loss", "Supervised loss", "nats per token", zero=True),
+    Panel("actor/entropy", "Entropy in rollouts", "nats per token", zero=True),
+    Panel("relift/sft_entropy", "Entropy on demonstrations", "nats per token", zero=True),
     Panel("actor/grad_norm", "Gradient norm, RL", log=True),
     Panel("relift/sft_grad_norm", "Gradient norm, supervised", log=True),
     Panel("response_length/mean", "Response length", "tokens", zero=True),
     Panel("response_length/clip_ratio", "Responses cut at the limit", "fraction", zero=True),
     Panel("actor/perf/max_memory_allocated_gb", "Device memory", "GB, peak of a rank", zero=True),
     Panel("actor/perf/cpu_memory_used_gb", "Host memory", "GB", zero=True),
-    Panel("perf/throughput", "Throughput", "tokens a second and device", zero=True),
+    Panel("perf/throughput", "Throughput", "tokens per second and device", zero=True),
 )
-# The panels of `curves.png` beside the validation accuracy.
+_VISIBLE_SHARE = 0.01  # of the time of all steps
+# A stage has the same color in every run. There are more stages than colors, so the usually short ones get others.
+_SHORT_STAGES = {"balancing ranks": "#999999", "reference log-probs": "#f0e442", "advantages": "#666666"}
+_STAGE_COLORS = {
+    **dict(zip((title for title in STAGES.values() if title not in _SHORT_STAGES), COLORS, strict=False)),
+    **_SHORT_STAGES,
+}
+# The panels of `curves.png`, after the validation accuracy.
 _FIGURE = ("Reward", "Hardest questions", "Demonstrations used", "Entropy in rollouts", "Response length")
 
 
-def colour_of(position: int) -> str:
-    """The colour of the run or source at a position."""
-    return COLOURS[position % len(COLOURS)]
+def color_of(position: int) -> str:
+    """Return the color of the run or source at a position."""
+    return COLORS[position % len(COLORS)]
 
 
 def validation_sources(runs: Sequence[Run]) -> dict[str, str]:
-    """Metric names of validation accuracy by data source, of all runs."""
+    """Return the metric names of validation accuracy by data source, over all runs."""
     found: dict[str, str] = {}
     for run in runs:
         for name in run.series:
@@ -112,7 +117,7 @@ def validation_sources(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def validation_average(run: Run) -> Series | None:
-    """The unweighted mean over sources, at the steps at which every source was validated; None without validation."""
+    """Return the unweighted mean over sources at the steps that validated every source; None without validation."""
     series = [run.series[name] for name in validation_sources([run]).values()]
     if not series:
         return None
@@ -125,7 +130,7 @@ def validation_average(run: Run) -> Series | None:
 
 
 def panel_charts(runs: Sequence[Run]) -> list[Chart]:
-    """A chart of every panel that any run has values for."""
+    """Draw every panel that any run has values for."""
     return [
         _render(
             panel.title,
@@ -139,7 +144,7 @@ def panel_charts(runs: Sequence[Run]) -> list[Chart]:
 
 
 def validation_charts(runs: Sequence[Run]) -> list[Chart]:
-    """Validation accuracy: of one run all sources in one chart; of several the average and each source apart."""
+    """Draw validation accuracy: for one run all sources in one chart, for several runs one chart per source."""
     sources = validation_sources(runs)
     if not sources:
         return []
@@ -158,26 +163,23 @@ def validation_charts(runs: Sequence[Run]) -> list[Chart]:
 
 
 def time_charts(runs: Sequence[Run]) -> list[Chart]:
-    """Seconds a step by stage, stacked; one chart a run."""
+    """Draw the seconds of each step by stage, stacked; one chart per run that has step times."""
     charts = []
     for run in runs:
-        if _STEP_TIME in run.series:
+        if stage_series(run):
             title = "Where the time goes" + (f": {run.label}" if len(runs) > 1 else "")
-            charts.append(_render(title, title, "", lambda axes, run=run: _draw_time(axes, run)))
+            note = f'"{OTHER}" includes stages below {_VISIBLE_SHARE:.0%} of the time.'
+            charts.append(_render(title, title, note, lambda axes, run=run: _draw_time(axes, run)))
     return charts
 
 
-def stage_seconds(run: Run) -> dict[str, float]:
-    """Seconds of the whole run by stage, with what no stage accounts for under `other`; empty without step times."""
-    if _STEP_TIME not in run.series:
-        return {}
-    totals = {title: float(run.series[name].finite.sum()) for name, title in _STAGES.items() if name in run.series}
-    other = float(run.series[_STEP_TIME].finite.sum()) - sum(totals.values())
-    return totals | ({"other": other} if other > 0 else {})
-
-
 def write_curves(path: Path, runs: Sequence[Run]) -> None:
-    """`curves.png`, 300 dots an inch: validation accuracy and the panels of `_FIGURE`, as far as there are values."""
+    """Draw validation accuracy and the panels of `_FIGURE` that have values, at 300 dpi.
+
+    Args:
+        path: the PNG file to write.
+        runs: the runs.
+    """
     draws: list[Callable[[Axes], None]] = []
     titles = []
     if validation_sources(runs):
@@ -199,9 +201,9 @@ def write_curves(path: Path, runs: Sequence[Run]) -> None:
 
 
 def draw_sources(axes: Axes, run: Run) -> None:
-    """Every source's validation accuracy of one run, and the average of them."""
+    """Draw the validation accuracy of every source of one run, and their average."""
     for position, (source, name) in enumerate(validation_sources([run]).items()):
-        _curve(axes, run.series[name], colour_of(position), _plain(source))
+        _curve(axes, run.series[name], color_of(position), _plain(source))
     average = validation_average(run)
     if average is not None and len(validation_sources([run])) > 1:
         _curve(axes, average, "black", "average", style="--")
@@ -212,14 +214,14 @@ def _draw_average(axes: Axes, runs: Sequence[Run]) -> None:
     for position, run in enumerate(runs):
         average = validation_average(run)
         if average is not None:
-            _curve(axes, average, colour_of(position), _plain(run.label))
+            _curve(axes, average, color_of(position), _plain(run.label))
     _finish(axes, runs, "accuracy", zero=True, legend=True)
 
 
 def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Run]) -> None:
     for position, run in enumerate(runs):
         if panel.metric in run.series:
-            _curve(axes, run.series[panel.metric], colour_of(position), _plain(run.label))
+            _curve(axes, run.series[panel.metric], color_of(position), _plain(run.label))
     if panel.log and all((run.series[panel.metric].finite > 0).all() for run in runs if panel.metric in run.series):
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -228,12 +230,12 @@ def _draw_panel(axes: Axes, panel: Panel, runs: Sequence[Run]) -> None:
     _finish(axes, runs, panel.unit, zero=panel.zero, legend=len(runs) > 1)
 
 
-def _curve(axes: Axes, series: Series, colour: str, label: str, style: str = "-") -> None:
+def _curve(axes: Axes, series: Series, color: str, label: str, style: str = "-") -> None:
     curve = thin(series, MOST_POINTS)
     few = len(curve.x) <= 40
-    axes.plot(curve.x, curve.y, style, color=colour, label=label, marker="o" if few else None, markersize=3)
-    if curve.steps_a_point > 1:
-        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+    axes.plot(curve.x, curve.y, style, color=color, label=label, marker="o" if few else None, markersize=3)
+    if curve.steps_per_point > 1:
+        axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.18, linewidth=0)
 
 
 def _finish(axes: Axes, runs: Sequence[Run], unit: str, zero: bool, legend: bool) -> None:
@@ -247,7 +249,7 @@ def _finish(axes: Axes, runs: Sequence[Run], unit: str, zero: bool, legend: bool
 
 
 def _step_axis(axes: Axes, runs: Sequence[Run]) -> None:
-    """The same horizontal axis on every chart, so that they can be compared by eye."""
+    """Set the same horizontal axis on every chart, so that readers can compare them."""
     last = max(1, *(run.last_step for run in runs))
     axes.set_xlim(-0.01 * last, 1.015 * last)
     axes.set_xlabel("step")
@@ -255,41 +257,41 @@ def _step_axis(axes: Axes, runs: Sequence[Run]) -> None:
 
 
 def _mark_updates(axes: Axes, runs: Sequence[Run]) -> None:
-    """Supervised updates as ticks that stand on the horizontal axis, in the run's colour."""
+    """Mark supervised updates by ticks on the horizontal axis, in the run's color."""
     for position, run in enumerate(runs):
         steps = run.sft_update_steps()
-        steps = steps[:: updates_a_mark(run)]
-        colour = "#666666" if len(runs) == 1 else colour_of(position)
+        steps = steps[:: updates_per_mark(run)]
+        color = "#666666" if len(runs) == 1 else color_of(position)
         low = 0.035 * position
-        axes.vlines(steps, low, low + 0.03, color=colour, linewidth=0.9, transform=axes.get_xaxis_transform())
+        axes.vlines(steps, low, low + 0.03, color=color, linewidth=0.9, transform=axes.get_xaxis_transform())
 
 
-def updates_a_mark(run: Run) -> int:
-    """How many supervised updates one mark stands for: above 1 there are too many to tell apart."""
+def updates_per_mark(run: Run) -> int:
+    """Return how many supervised updates one tick stands for; more than 1 if single ticks would merge."""
     return max(1, -(-len(run.sft_update_steps()) // _MOST_MARKS))
 
 
 def _draw_time(axes: Axes, run: Run) -> None:
-    total = run.series[_STEP_TIME]
-    names = [name for name in _STAGES if name in run.series]
-    layers, labels = [], []
-    for name in names:
-        values = np.zeros(len(total.steps))
-        steps = run.series[name].steps
-        places = np.searchsorted(total.steps, steps)
-        inside = (places < len(total.steps)) & np.isin(steps, total.steps)
-        values[places[inside]] = np.nan_to_num(run.series[name].values[inside])
-        layers.append(values)
-        labels.append(_STAGES[name])
-    layers.append(np.maximum(0.0, np.nan_to_num(total.values) - np.sum(layers, axis=0)))
-    labels.append("other")
-    thinned = [thin(Series(total.steps, layer), MOST_POINTS) for layer in layers]
-    colours = [*(colour_of(i) for i in range(len(names))), "#c8c8c8"]
-    axes.stackplot(thinned[0].x, [curve.y for curve in thinned], labels=labels, colors=colours, linewidth=0)
+    layers = _visible_stages(stage_series(run))
+    thinned = [thin(layer, MOST_POINTS) for layer in layers.values()]
+    colors = ["#c8c8c8" if title == OTHER else _STAGE_COLORS[title] for title in layers]
+    axes.stackplot(thinned[0].x, [curve.y for curve in thinned], labels=list(layers), colors=colors, linewidth=0)
     _step_axis(axes, [run])
-    axes.set_ylabel("seconds a step")
+    axes.set_ylabel("seconds per step")
     axes.grid(False)
     axes.figure.legend(loc="outside lower center", ncols=3, handlelength=1.0, fontsize=8, columnspacing=1.0)
+
+
+def _visible_stages(layers: dict[str, Series]) -> dict[str, Series]:
+    """Return the layers without those too thin to see, which are added to `OTHER`."""
+    total = sum(layer.values.sum() for layer in layers.values())
+    small = [title for title in layers if title != OTHER and layers[title].values.sum() < _VISIBLE_SHARE * total]
+    other = layers[OTHER].values + sum(layers[title].values for title in small)
+    return {
+        title: Series(layer.steps, other) if title == OTHER else layer
+        for title, layer in layers.items()
+        if title not in small
+    }
 
 
 def _render(title: str, alternative: str, note: str, draw: Callable[[Axes], None]) -> Chart:
@@ -303,7 +305,7 @@ def _render(title: str, alternative: str, note: str, draw: Callable[[Axes], None
 
 
 def _describe(title: str, runs: Sequence[Run], metric: str) -> str:
-    """A text alternative: first and last value of each run."""
+    """Return a text alternative: first and last value of each run."""
     parts = []
     for run in runs:
         values = run.series[metric].finite if metric in run.series else ()
@@ -313,5 +315,5 @@ def _describe(title: str, runs: Sequence[Run], metric: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A label that matplotlib neither reads as mathematics nor hides (a leading underscore would)."""
+    """Return a label that matplotlib neither reads as mathematics nor hides, as it does after an underscore."""
     return text.replace("$", r"\$").lstrip("_") or "run"

@@ -1,5 +1,5 @@
-"""The error that ends a report with one line instead of a traceback."""
+"""Defines the error that ends a report with one line instead of a traceback."""
 
 
 class ReportError(Exception):
-    """Something about a run's folder that the user can put right; the message says how."""
+    """A problem with a run's folder that the user can fix; the message says how."""

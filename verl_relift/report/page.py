@@ -1,6 +1,4 @@
-"""The page: the template of `templates/report.html.j2`, filled in."""
-
-from __future__ import annotations
+"""Fills in the page's template, `templates/report.html.j2`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +20,21 @@ class Section:
 
 
 def render_page(runs: Sequence[Run], evaluations: Sequence[tables.Evaluation], title: str | None = None) -> str:
-    """The page as HTML. Everything from files goes through the template's escaping."""
+    """Render the page. The template escapes all text from files.
+
+    Args:
+        runs: the runs; at least one.
+        evaluations: evaluations to show.
+        title: heading of the page; None joins the runs' labels.
+
+    Returns:
+        The page as HTML.
+
+    Raises:
+        ReportError: validation samples or generations are not readable.
+    """
     environment = Environment(
-        loader=PackageLoader("verl_relift"),
+        loader=PackageLoader("verl_relift.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -33,7 +43,7 @@ def render_page(runs: Sequence[Run], evaluations: Sequence[tables.Evaluation], t
     return environment.get_template("report.html.j2").render(
         title=title or " and ".join(run.label for run in runs),
         runs=runs,
-        colours=[charts.colour_of(position) for position in range(len(runs))],
+        colors=[charts.color_of(position) for position in range(len(runs))],
         totals=tables.totals(runs),
         evaluations=evaluations,
         evaluation_table=tables.evaluation_table(evaluations) if evaluations else None,
@@ -44,8 +54,8 @@ def render_page(runs: Sequence[Run], evaluations: Sequence[tables.Evaluation], t
         configs=[(run.label, _config_text(run)) for run in runs if run.config],
         metrics=[(run.label, tables.metrics_table(run)) for run in runs],
         problems=[(run.label, run.problems) for run in runs if run.problems],
-        steps_a_point=_steps_a_point(runs),
-        updates_a_mark=max(charts.updates_a_mark(run) for run in runs),
+        steps_per_point=_steps_per_point(runs),
+        updates_per_mark=max(charts.updates_per_mark(run) for run in runs),
         marks=any(len(run.sft_update_steps()) for run in runs),
     )
 
@@ -60,7 +70,7 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
         Section("What it learned", [*charts.validation_charts(runs), *pick("Reward")]),
         Section("Hardest questions", pick("Hardest questions", "Demonstrations waiting", "Demonstrations used")),
         Section(
-            "Optimisation",
+            "Optimization",
             pick(
                 "RL loss",
                 "Supervised loss",
@@ -86,17 +96,17 @@ def _comparisons(runs: Sequence[Run], evaluations: Sequence[tables.Evaluation]) 
 
 
 def _config_text(run: Run) -> str:
-    """The configuration with secrets hidden, one dotted setting a line."""
+    """Return the configuration with secrets hidden, one dotted setting per line."""
     return yaml.safe_dump(tables.flatten(run.config), sort_keys=True, allow_unicode=True, width=1_000)
 
 
-def _steps_a_point(runs: Sequence[Run]) -> int:
+def _steps_per_point(runs: Sequence[Run]) -> int:
     most = max(len(series.steps) for run in runs for series in run.series.values())
     return -(-most // charts.MOST_POINTS)
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write the page, whole or not at all."""
+    """Write the page atomically."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

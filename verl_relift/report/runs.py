@@ -1,6 +1,4 @@
-"""A run's folder as arrays by metric, with what is wrong with it."""
-
-from __future__ import annotations
+"""Reads a run's folder as one array per metric, and lists its problems."""
 
 import json
 import math
@@ -20,7 +18,12 @@ _NOT_METRICS = ("step", "time")
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One metric: `steps` int64 [k], ascending; `values` float64 [k], NaN where a value is not finite."""
+    """One metric.
+
+    Attributes:
+        steps: int64 [k], ascending.
+        values: float64 [k]; NaN where a value is not finite.
+    """
 
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
@@ -35,8 +38,14 @@ class Series:
 class Run:
     """A run as it is on disk.
 
-    label: how the page calls it. config: the resolved configuration, empty when there is none.
-    first_time, last_time: Unix seconds of the first and the last line, or None. problems: sentences for the reader.
+    Attributes:
+        label: the run's name on the page.
+        folder: the run's folder.
+        series: the metrics by name.
+        config: the resolved configuration; empty if there is none.
+        first_time: Unix seconds of the first line, or None.
+        last_time: Unix seconds of the last line, or None.
+        problems: sentences for the reader about missing or unreadable data.
     """
 
     label: str
@@ -53,12 +62,12 @@ class Run:
         return max(int(series.steps[-1]) for series in self.series.values())
 
     def last(self, name: str) -> float | None:
-        """The last finite value of a metric, or None."""
+        """Return the last finite value of a metric, or None."""
         values = self.series[name].finite if name in self.series else ()
         return float(values[-1]) if len(values) else None
 
     def sft_update_steps(self) -> NDArray[np.int64]:
-        """Steps at which the number of supervised updates grew."""
+        """Return the steps at which the number of supervised updates grew, int64 [k]."""
         series = self.series.get("relift/sft_updates")
         if series is None:
             return np.empty(0, dtype=np.int64)
@@ -67,13 +76,18 @@ class Run:
 
 
 def read_run(folder: Path, label: str | None = None) -> Run:
-    """Read `metrics.jsonl` and `config.yaml`. Lines of one step are merged, a later line's value counts.
+    """Read `metrics.jsonl` and `config.yaml`. Lines of one step are merged; a later value replaces an earlier one.
 
-    Raises ReportError when the folder has no metrics or none of its lines is readable.
+    Args:
+        folder: the run's folder.
+        label: the run's name on the page; None uses the folder's name.
+
+    Raises:
+        ReportError: the folder has no metrics, or none of its lines is readable.
     """
     path = folder / METRICS
     if not path.is_file():
-        raise ReportError(f"{folder}: no {METRICS}; a run's folder is its trainer.default_local_dir")
+        raise ReportError(f"{folder}: no {METRICS}; give the run's folder, its trainer.default_local_dir")
     table: dict[str, dict[int, float]] = defaultdict(dict)
     times: list[float] = []
     unreadable = 0
@@ -119,7 +133,7 @@ def _series(values: dict[int, float]) -> Series:
 def _problems(series: dict[str, Series], unreadable: int) -> list[str]:
     problems = []
     if unreadable:
-        problems.append(f"{unreadable} unreadable lines in {METRICS} were left out.")
+        problems.append(f"{unreadable} unreadable lines of {METRICS} are left out.")
     broken = Counter({name: int(np.isnan(s.values).sum()) for name, s in series.items() if np.isnan(s.values).any()})
     for name, count in broken.most_common():
         where = series[name].steps[np.isnan(series[name].values)]
@@ -133,13 +147,13 @@ def _config(folder: Path, problems: list[str]) -> dict[str, Any]:
 
     path = folder / "config.yaml"
     if not path.is_file():
-        problems.append("No config.yaml: the settings of this run are unknown.")
+        problems.append("There is no config.yaml, so the settings of this run are unknown.")
         return {}
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError:
         config = None
     if not isinstance(config, dict):
-        problems.append("config.yaml is not readable: the settings of this run are unknown.")
+        problems.append("config.yaml is not readable, so the settings of this run are unknown.")
         return {}
     return config

@@ -1,6 +1,4 @@
-"""Answers to the same questions before and after training, from two files of validation or two evaluations."""
-
-from __future__ import annotations
+"""Pairs answers to the same questions before and after training, from two validations or two evaluations."""
 
 import json
 import random
@@ -13,13 +11,20 @@ from typing import Any
 from .errors import ReportError
 
 _MOST_CHARS = 2_000
-# How many samples of each kind the page shows, in this order.
-_SHOWN = {"now right": 4, "no longer right": 2, "still wrong": 2, "still right": 1}
+# The number of pairs of each kind that the page shows, in this order.
+_SHOWN = {"now correct": 4, "no longer correct": 2, "still wrong": 2, "still correct": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response: its text (cut to what a page can hold; `left_out` characters are missing), its verdict in a word."""
+    """A response.
+
+    Attributes:
+        text: the response, cut to a length that suits a page.
+        left_out: number of characters that were cut.
+        verdict: outcome of grading, in words.
+        right: whether the answer is correct.
+    """
 
     text: str
     left_out: int
@@ -29,7 +34,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A question with its ground truth and the answers before and after; `change` is one of `_SHOWN`'s kinds."""
+    """A question with its ground truth and its answers before and after; `change` is a key of `_SHOWN`."""
 
     question: str
     ground_truth: str
@@ -40,7 +45,14 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Pairs worth showing, how many questions changed in which way, and what before and after are."""
+    """A comparison of two sets of answers.
+
+    Attributes:
+        before: name of the first set.
+        after: name of the second set.
+        counts: number of questions by kind of change.
+        pairs: the pairs to show.
+    """
 
     before: str
     after: str
@@ -57,9 +69,16 @@ class _Row:
 
 
 def from_validation(run: Path) -> Comparison | None:
-    """Compare a run's first and last validation; None when it has fewer than two with questions in common.
+    """Compare a run's first and last validation.
 
-    Raises ReportError for a line that is not a row of verl's validation.
+    Args:
+        run: the run's folder.
+
+    Returns:
+        The comparison; None if there are fewer than two validations or they have no question in common.
+
+    Raises:
+        ReportError: a line is not a row of verl's validation.
     """
     files = sorted(
         (file for file in (run / "validation").glob("*.jsonl") if file.stem.isdigit()), key=lambda file: int(file.stem)
@@ -71,7 +90,19 @@ def from_validation(run: Path) -> Comparison | None:
 
 
 def from_evaluations(before: Path, after: Path, labels: tuple[str, str]) -> Comparison | None:
-    """Compare two outputs of `verl_relift.evaluate`; None when they have no question in common."""
+    """Compare two evaluations.
+
+    Args:
+        before: folder of the first evaluation.
+        after: folder of the second evaluation.
+        labels: their names on the page.
+
+    Returns:
+        The comparison; None if they have no question in common.
+
+    Raises:
+        ReportError: a folder has no generations, or a line is not readable.
+    """
     return _compare(_evaluation_rows(before), _evaluation_rows(after), *labels)
 
 
@@ -86,7 +117,7 @@ def _compare(first: Iterable[_Row], last: Iterable[_Row], before: str, after: st
             continue
         change = _change(old.answer.right, row.answer.right)
         counts[change] += 1
-        # Reservoir sampling: files are ordered by source, and the first rows would show only the first of them.
+        # Reservoir sampling: files are sorted by source, so the first rows would all come from the first source.
         place = counts[change] - 1 if counts[change] <= _SHOWN[change] else rng.randrange(counts[change])
         if place < _SHOWN[change]:
             pair = Pair(row.question, row.ground_truth, old.answer, row.answer, change)
@@ -98,8 +129,8 @@ def _compare(first: Iterable[_Row], last: Iterable[_Row], before: str, after: st
 
 def _change(was: bool, now: bool) -> str:
     if was:
-        return "still right" if now else "no longer right"
-    return "now right" if now else "still wrong"
+        return "still correct" if now else "no longer correct"
+    return "now correct" if now else "still wrong"
 
 
 def _validation_rows(file: Path) -> Iterator[_Row]:
@@ -111,7 +142,7 @@ def _validation_rows(file: Path) -> Iterator[_Row]:
             verdict = row.get("outcome") or f"score {score:g}"
             answer = _answer(row["output"], str(verdict), right)
         except (KeyError, TypeError, ValueError) as error:
-            raise ReportError(f"{file}: not a file of verl's validation ({error!r})") from error
+            raise ReportError(f"{file}: not written by verl's validation ({error!r})") from error
         seen[question] += 1
         yield _Row(f"{seen[question]}/{question}", question, str(row.get("gts", "")), answer)
 
@@ -123,7 +154,7 @@ def _evaluation_rows(folder: Path) -> Iterator[_Row]:
             answer = _answer(row["response"], str(row["outcome"]), row["outcome"] == "correct")
             yield _Row(f"{row['key']}/{row['sample']}", row["question"], str(row["ground_truth"]), answer)
         except (KeyError, TypeError) as error:
-            raise ReportError(f"{file}: not the output of verl_relift.evaluate ({error!r})") from error
+            raise ReportError(f"{file}: not written by verl_relift.evaluate ({error!r})") from error
 
 
 def _answer(text: str, verdict: str, right: bool) -> Answer:

@@ -1,6 +1,4 @@
-"""What the page says in words and tables: totals of a run, its settings, evaluations, the range of every metric."""
-
-from __future__ import annotations
+"""Builds the page's tables: totals, settings, time by stage, evaluations, and the range of every metric."""
 
 import json
 import re
@@ -9,37 +7,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .charts import stage_seconds, validation_average
+from .charts import validation_average
 from .errors import ReportError
 from .runs import Run
+from .timing import stage_seconds
 
 _REJECTED = "relift/demonstrations_rejected/"
-# Values that must not leave the machine with a page that is made to be shown.
+# Names of settings whose values must not appear on a page that is made to be shared.
 _SECRET = re.compile(
     r"(^|_)(api_?key|secret|password|passwd|credential|access_token|auth_token|hf_token)s?$", re.IGNORECASE
 )
 
 
+# What the page shows of a single run. The rest is under "All settings".
+_MAIN_GROUPS = ("method.", "relift.")
+_MAIN_SETTINGS = (
+    "data.train_batch_size",
+    "data.max_prompt_length",
+    "data.max_response_length",
+    "algorithm.adv_estimator",
+    "actor_rollout_ref.actor.optim.lr",
+    "actor_rollout_ref.actor.ppo_mini_batch_size",
+    "actor_rollout_ref.actor.loss_agg_mode",
+    "actor_rollout_ref.rollout.n",
+    "actor_rollout_ref.rollout.temperature",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: a heading for each column, and rows of as many cells."""
+    """A table: one heading per column, and rows with one cell per column."""
 
     header: list[str]
     rows: list[list[str]]
 
 
 def totals(runs: Sequence[Run]) -> Table:
-    """One row for each fact, one column for each run."""
+    """Return the totals of each run: one row per fact, one column per run."""
     facts = {
+        "method": lambda run: str(_at(run.config, "method.name") or ""),
         "steps": lambda run: str(run.last_step),
         "wall-clock time": _duration,
         "reward, first to last step": lambda run: _first_to_last(run, "critic/score/mean"),
         "validation accuracy, first to last": _validation_change,
         "supervised updates": lambda run: _number(run.last("relift/sft_updates")),
         "demonstrations used": lambda run: _number(run.last("relift/demonstrations_used")),
-        "distinct demonstrations used, of those available": lambda run: _percent(
-            run.last("relift/demonstration_fraction")
-        ),
+        "share of the demonstrations used": lambda run: _percent(run.last("relift/demonstration_fraction")),
         "demonstrations rejected": _rejected,
         "peak memory of a device": lambda run: _largest(run, "actor/perf/max_memory_allocated_gb", " GB"),
         "base model": lambda run: str(_at(run.config, "actor_rollout_ref.model.path") or ""),
@@ -50,7 +63,7 @@ def totals(runs: Sequence[Run]) -> Table:
 
 
 def time_table(runs: Sequence[Run]) -> Table | None:
-    """Seconds by stage and their share of the run; None when no run has step times."""
+    """Return seconds by stage and their share of the sum; None if no run has step times."""
     seconds = [stage_seconds(run) for run in runs]
     stages = list(dict.fromkeys(stage for run in seconds for stage in run))
     if not stages:
@@ -63,7 +76,7 @@ def time_table(runs: Sequence[Run]) -> Table | None:
 
 
 def metrics_table(run: Run) -> Table:
-    """First, last, smallest and largest value of every metric."""
+    """Return first, last, smallest and largest value of every metric of a run."""
     rows = []
     for name, series in sorted(run.series.items()):
         values = series.finite
@@ -76,36 +89,25 @@ def metrics_table(run: Run) -> Table:
 
 
 def settings_table(runs: Sequence[Run]) -> Table | None:
-    """Settings of the groups `relift`, `data`, `algorithm`, `trainer`, and the actor's: those that differ, when several
-    runs are shown. None when there is nothing to show.
-    """
+    """Return the main settings of one run, or the settings that differ between several runs; None if there are none."""
     flat = [flatten(run.config) for run in runs]
     keys = list(dict.fromkeys(key for settings in flat for key in settings))
     if len(runs) > 1:
         keys = [key for key in keys if len({settings.get(key, "") for settings in flat}) > 1]
     else:
-        keys = [key for key in keys if key.startswith("relift.")] + [
-            key
-            for key in keys
-            if key
-            in (
-                "data.train_batch_size",
-                "data.max_prompt_length",
-                "data.max_response_length",
-                "algorithm.adv_estimator",
-            )
-            or re.fullmatch(
-                r"actor_rollout_ref\.(actor\.(optim\.lr|ppo_mini_batch_size|loss_agg_mode)|rollout\.(n|temperature))",
-                key,
-            )
-        ]
+        keys = [key for key in keys if key.startswith(_MAIN_GROUPS)] + [key for key in keys if key in _MAIN_SETTINGS]
     if not keys:
         return None
     return Table(["setting", *(run.label for run in runs)], [[key, *(s.get(key, "") for s in flat)] for key in keys])
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, str]:
-    """Nested settings as dotted names and texts. Values of keys that hold secrets are replaced."""
+    """Flatten nested settings to dotted names and texts. Values of settings that hold secrets are replaced.
+
+    Args:
+        config: nested mapping with string keys.
+        prefix: put before every name.
+    """
     flat: dict[str, str] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -120,7 +122,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An output of `verl_relift.evaluate` to show: label, folder, summary."""
+    """An evaluation to show: its label, its folder, and the contents of its summary.json."""
 
     label: str
     folder: Path
@@ -128,19 +130,26 @@ class Evaluation:
 
 
 def read_evaluation(argument: str) -> Evaluation:
-    """Read `LABEL=DIR`, or `DIR`. Raises ReportError when there is no summary.json of `verl_relift.evaluate`."""
+    """Read the evaluation that `--evaluation` names.
+
+    Args:
+        argument: `LABEL=DIR`, or `DIR`, whose name then becomes the label.
+
+    Raises:
+        ReportError: the folder has no summary.json written by `verl_relift.evaluate`.
+    """
     label, found, path = argument.partition("=")
     folder = Path(path if found else argument)
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         summary["sources"], summary["average"]["accuracy"], summary["settings"]["max_tokens"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ReportError(f"{folder}: no summary.json of verl_relift.evaluate ({error})") from error
+        raise ReportError(f"{folder}: no summary.json written by verl_relift.evaluate ({error})") from error
     return Evaluation(label if found else folder.resolve().name, folder, summary)
 
 
 def evaluation_table(evaluations: Sequence[Evaluation]) -> Table:
-    """Accuracy with its interval by source, one column for each evaluation."""
+    """Return accuracy with its interval by source, one column per evaluation."""
     sources = list(dict.fromkeys(source for e in evaluations for source in e.summary["sources"]))
     rows = [[source, *(_accuracy(e.summary["sources"].get(source)) for e in evaluations)] for source in sources]
     rows.append(["average", *(_accuracy(e.summary["average"]) for e in evaluations)])

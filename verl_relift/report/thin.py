@@ -1,6 +1,4 @@
-"""Fewer points for the same curve."""
-
-from __future__ import annotations
+"""Reduces the number of points of a curve."""
 
 from dataclasses import dataclass
 
@@ -12,22 +10,31 @@ from .runs import Series
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What is drawn: `x`, `y`, and the range `low` to `high` that each point stands for; float64 [points].
+    """A curve to draw. All arrays are float64 [points].
 
-    steps_a_point: how many logged steps a point is the mean of; 1 means that every step is drawn.
+    Attributes:
+        x: steps; the mean step of each point.
+        y: values; the mean of each point.
+        low: smallest value of each point.
+        high: largest value of each point.
+        steps_per_point: number of logged steps per point.
     """
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
-    steps_a_point: int
+    steps_per_point: int
 
 
 def thin(series: Series, most: int) -> Curve:
-    """Join neighbouring steps until at most `most` points are left: their mean, and their range.
+    """Average neighboring steps until at most `most` points are left.
 
-    Steps with a value that is not finite are left out of a mean; a point without any finite value is NaN, a gap.
+    A value that is not finite does not enter a mean. A point without any finite value is NaN, which draws as a gap.
+
+    Args:
+        series: the metric.
+        most: largest number of points.
     """
     size = -(-len(series.steps) // most)
     steps, values = series.steps.astype(np.float64), series.values

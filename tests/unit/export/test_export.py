@@ -1,4 +1,4 @@
-"""Export of small checkpoints in the layout that verl's Megatron checkpoint manager writes."""
+"""Tests the export of small checkpoints in the layout that verl's Megatron checkpoint manager writes."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from verl_relift.quickstart.base_model import build_model, build_tokenizer
 
 MANIFEST = {"contents": {"model": {"path": "model/huggingface", "format": "huggingface", "backend": "mbridge"}}}
 CONFIG = """
-relift: {sft: {batch_size: 16, lr: 6e-4}}
+method: {name: relift, sft: {batch_size: 16, lr: 6e-4}}
 data: {train_files: [/somewhere/private/gsm8k/train.parquet], max_response_length: 64}
 actor_rollout_ref: {model: {path: /somewhere/private/models/Small-Base}, rollout: {n: 8}}
 """
@@ -53,7 +53,7 @@ def export(checkpoint, output, *more):
 
 
 def export_fails(checkpoint, output, capsys, *more):
-    """The one line that a failed export prints. It leaves nothing behind."""
+    """Return the one line that a failed export prints; check that it leaves nothing behind."""
     with pytest.raises(SystemExit) as ended:
         export(checkpoint, output, *more)
     assert ended.value.code == 2
@@ -74,7 +74,7 @@ def test_an_export_holds_the_same_weights_and_loads(checkpoint, tmp_path, capsys
     )
     assert original.keys() == exported.keys()
     assert all(torch.equal(original[name], exported[name]) for name in original)
-    assert "at most 0.0e+00 apart" in capsys.readouterr().out
+    assert "by at most 0.0e+00" in capsys.readouterr().out
     tokenizer = AutoTokenizer.from_pretrained(output)
     model = AutoModelForCausalLM.from_pretrained(output)
     assert len(tokenizer) == model.config.vocab_size
@@ -109,7 +109,7 @@ def test_another_dtype_in_shards(checkpoint, tmp_path):
     assert json.loads((output / "config.json").read_text())["dtype"] == "bfloat16"
 
 
-def test_the_card_tells_the_run_as_it_was_at_the_step_and_no_path(checkpoint, tmp_path):
+def test_the_card_describes_the_run_at_the_step_and_names_no_path(checkpoint, tmp_path):
     evaluation = tmp_path / "evaluation"
     evaluation.mkdir()
     row = {"accuracy": 0.914, "accuracy_interval": [0.87, 0.95], "n": 4}
@@ -121,8 +121,24 @@ def test_the_card_tells_the_run_as_it_was_at_the_step_and_no_path(checkpoint, tm
     assert "step 2" in card and "supervised updates: 3\n" in card and "demonstrations used: 48\n" in card
     assert "`Small-Base`" in card and "gsm8k/train.parquet" in card and "somewhere" not in card
     assert "91.4 (87.0 to 95.0), n=4" in card and "| trained |" in card
-    assert "| rollouts a question | 8 |" in card
+    assert "| rollouts per question | 8 |" in card and "| method | relift |" in card
     assert card.startswith("---\nlibrary_name: transformers\n") and "base_model:" not in card
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ("method: {name: relift}", "A causal language model, trained with ReLIFT ([arXiv 2506.07527]"),
+        (
+            "method: {name: grpo}",
+            "A causal language model, trained with the method `grpo` of `verl_relift`. Training used",
+        ),
+    ],
+)
+def test_the_card_names_the_method(checkpoint, tmp_path, config, sentence):
+    (checkpoint.parent / "config.yaml").write_text(config)
+    export(checkpoint, tmp_path / "hf")
+    assert sentence in (tmp_path / "hf" / "README.md").read_text()
 
 
 def test_a_base_model_from_the_hub_is_linked(checkpoint, tmp_path):
@@ -131,13 +147,13 @@ def test_a_base_model_from_the_hub_is_linked(checkpoint, tmp_path):
     assert "base_model: Qwen/Qwen2.5-Math-7B\n" in (tmp_path / "hf" / "README.md").read_text()
 
 
-def test_an_output_that_is_there_stays_unless_told_otherwise(checkpoint, tmp_path, capsys):
+def test_an_existing_output_is_kept_without_overwrite(checkpoint, tmp_path, capsys):
     output = tmp_path / "hf"
     output.mkdir()
     (output / "mine.txt").write_text("kept")
     with pytest.raises(SystemExit):
         export(checkpoint, output)
-    assert "is not empty" in capsys.readouterr().err and (output / "mine.txt").read_text() == "kept"
+    assert "not empty" in capsys.readouterr().err and (output / "mine.txt").read_text() == "kept"
     export(checkpoint, output, "--overwrite")
     assert not (output / "mine.txt").exists() and (output / "model.safetensors").is_file()
 
@@ -189,14 +205,14 @@ def index_names_more(checkpoint):
         (remove("actor/model/huggingface/model.safetensors"), "no safetensors files"),
         (remove("actor/model/huggingface/tokenizer_config.json"), "saved without its tokenizer"),
         (remove("actor/model/huggingface/chat_template.jinja"), "no chat template; give one with --chat-template"),
-        (index_names_more, "model-00002-of-00002.safetensors is absent"),
-        (cut_short, "not a whole safetensors file"),
+        (index_names_more, "incomplete: no model-00002-of-00002.safetensors"),
+        (cut_short, "damaged safetensors file"),
         (change_weights(lambda tensors: tensors.pop("lm_head.weight")), "lacks lm_head.weight"),
         (change_weights(lambda t: t.update(new=torch.zeros(1))), "has new, which the architecture"),
-        (change_weights(lambda t: t.update({"lm_head.weight": torch.zeros(3, 3)})), "by config.json it should be"),
+        (change_weights(lambda t: t.update({"lm_head.weight": torch.zeros(3, 3)})), "but config.json implies"),
         (change_weights(poison), "model.layers.0.mlp.up_proj.weight: has NaN or infinite values"),
         (only_megatron, "no weights in Hugging Face format (it holds model)"),
-        (foreign_tokenizer, "not a pair"),
+        (foreign_tokenizer, "embeddings; use the tokenizer that belongs to the model"),
     ],
 )
 def test_a_damaged_checkpoint_gives_no_model(checkpoint, tmp_path, capsys, damage, message):
@@ -204,7 +220,7 @@ def test_a_damaged_checkpoint_gives_no_model(checkpoint, tmp_path, capsys, damag
     assert message in export_fails(checkpoint, tmp_path / "hf", capsys)
 
 
-def test_what_is_no_checkpoint(tmp_path, capsys):
+def test_a_folder_that_is_not_a_checkpoint(tmp_path, capsys):
     assert "not a checkpoint" in export_fails(tmp_path / "global_step_9", tmp_path / "hf", capsys)
 
 

@@ -1,4 +1,4 @@
-"""The page from runs on disk: what is read, what is drawn, what is escaped, what is refused."""
+"""Tests the page made from runs on disk: what is read, drawn, escaped and rejected."""
 
 import json
 import math
@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from verl_relift.report.__main__ import main
-from verl_relift.report.charts import PANELS, stage_seconds, validation_average
+from verl_relift.report.charts import PANELS, validation_average
 from verl_relift.report.runs import Series, read_run
 from verl_relift.report.samples import from_validation
-from verl_relift.report.tables import flatten
+from verl_relift.report.tables import flatten, time_table
 from verl_relift.report.thin import thin
+from verl_relift.report.timing import STAGES, stage_seconds, stage_series
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>{{ 7*7 }}</pre>\u202e"
 
 
-def write_run(folder, lines, config="relift: {sft: {batch_size: 16}}\n"):
+def write_run(folder, lines, config="method: {name: relift, sft: {batch_size: 16}}\n"):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if config is not None:
@@ -88,13 +89,13 @@ def test_two_runs_need_two_names(tmp_path, capsys):
     one, two = write_run(tmp_path / "a" / "run", rewards()), write_run(tmp_path / "b" / "run", rewards())
     with pytest.raises(SystemExit):
         report(one, two, "--output", tmp_path / "report.html")
-    assert "two runs are called run" in capsys.readouterr().err
+    assert "two runs are named run" in capsys.readouterr().err
     report(f"RL={one}", f"ReLIFT={two}", "--output", tmp_path / "report.html")
     assert "RL and ReLIFT" in (tmp_path / "report.html").read_text()
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, and text."""
+    """Collects the tags with their attributes, and the text."""
 
     def __init__(self, text):
         super().__init__()
@@ -157,11 +158,37 @@ def test_the_validation_average_needs_every_source(tmp_path):
     assert average.steps.tolist() == [0, 2] and average.values.tolist() == pytest.approx([0.3, 0.7])
 
 
-def test_stage_times_and_what_is_left_over(tmp_path):
-    lines = steps(
-        4, **{"timing_s/gen": lambda i: 2.0, "timing_s/update_actor": lambda i: 1.0, "timing_s/step": lambda i: 4.0}
-    )
-    assert stage_seconds(read_run(write_run(tmp_path, lines))) == {"generation": 8.0, "RL update": 4.0, "other": 4.0}
+def test_the_stages_of_a_step_are_counted_once(tmp_path):
+    """Every timer has its own stage, stages and `other` add up to the step, and outside of steps count separately."""
+    timers = {name: 0.25 * place for place, name in enumerate(STAGES, 1)}
+    lines = steps(4, **{name: lambda i, s=s: s for name, s in timers.items()}, **{"timing_s/step": lambda i: 14.0})
+    lines[0] |= {"timing_s/startup": 30.0}
+    lines += [{"step": 4, "time": 50.0, "timing_s/testing": 5.0}]
+    run = read_run(write_run(tmp_path, lines))
+    seconds = stage_seconds(run)
+    assert seconds.pop("startup") == 30.0 and seconds.pop("validation") == 5.0
+    assert sum(seconds.values()) == pytest.approx(4 * 14.0)
+    assert seconds["RL update"] == 4 * timers["timing_s/update_actor"]
+    assert seconds["supervised update"] == 4 * timers["timing_s/update_actor_sft"]
+    assert seconds["other"] == pytest.approx(4 * (14.0 - sum(timers.values())))
+    layers = np.sum([series.values for series in stage_series(run).values()], axis=0)
+    assert layers == pytest.approx([14.0] * 4)
+    shares = [int(row[1].split("(")[1].rstrip("%)")) for row in time_table([run]).rows]
+    assert sum(shares) == pytest.approx(100, abs=len(shares) / 2)
+
+
+def test_a_stage_that_some_steps_lack_is_drawn_where_it_ran(tmp_path):
+    lines = steps(4, **{"timing_s/gen": lambda i: 2.0, "timing_s/step": lambda i: 4.0})
+    lines[1] |= {"timing_s/update_actor_sft": 1.0}
+    stages = stage_series(read_run(write_run(tmp_path, lines)))
+    assert stages["supervised update"].values.tolist() == [0, 1, 0, 0]
+    assert stages["other"].values.tolist() == [2, 1, 2, 2]
+    assert stage_seconds(read_run(tmp_path)) == {"generation": 8.0, "supervised update": 1.0, "other": 7.0}
+
+
+def test_a_run_without_step_times_has_no_stages(tmp_path):
+    run = read_run(write_run(tmp_path, rewards()))
+    assert stage_seconds(run) == {} and time_table([run]) is None
 
 
 def test_thinning_keeps_means_ranges_and_gaps():
@@ -169,11 +196,11 @@ def test_thinning_keeps_means_ranges_and_gaps():
     values[10:20] = np.nan
     values[3] = np.nan
     curve = thin(Series(np.arange(1000), values), 100)
-    assert len(curve.x) == 100 and curve.steps_a_point == 10
+    assert len(curve.x) == 100 and curve.steps_per_point == 10
     assert curve.y[0] == pytest.approx(np.nanmean(values[:10])) and math.isnan(curve.y[1]) and math.isnan(curve.low[1])
     assert (curve.low[2], curve.high[2], curve.x[2]) == (20, 29, 24.5)
     short = thin(Series(np.arange(7), np.ones(7)), 100)
-    assert short.steps_a_point == 1 and len(short.x) == 7
+    assert short.steps_per_point == 1 and len(short.x) == 7
 
 
 def test_answers_are_paired_by_question_and_repetition(tmp_path):
@@ -193,7 +220,7 @@ def test_answers_are_paired_by_question_and_repetition(tmp_path):
     write_validation(run, 9, before)
     comparison = from_validation(run)
     assert (comparison.before, comparison.after) == ("step 0", "step 10")
-    assert comparison.counts == {"now right": 1, "no longer right": 0, "still wrong": 0, "still right": 1}
+    assert comparison.counts == {"now correct": 1, "no longer correct": 0, "still wrong": 0, "still correct": 1}
     first = comparison.pairs[0]
     assert first.before.text == "first" and len(first.after.text) + first.after.left_out == 5000
 
@@ -204,7 +231,7 @@ def test_a_long_run_is_thinned_and_the_page_says_so(tmp_path):
     )
     report(run, "--output", tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
-    assert "each is the mean of 5 steps" in text and "one tick for 3 of them" in text
+    assert "Each point is the mean of 5 steps" in text and "one tick stands for 3 updates" in text
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
