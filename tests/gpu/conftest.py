@@ -1,4 +1,4 @@
-"""What all GPU tests share: the reason to skip, and the record of what was measured."""
+"""Shared by all GPU tests: the reason to skip them, and the record of what they measure."""
 
 import importlib.util
 from datetime import UTC, datetime
@@ -13,22 +13,25 @@ _PACKAGES = ("torch", "megatron-core", "mbridge", "transformer-engine", "vllm", 
 
 
 def pytest_collection_modifyitems(items):
-    """Mark everything here ``gpu``; without a CUDA device nothing of it runs."""
+    """Mark all tests of this folder ``gpu``, and skip them without a CUDA device."""
     here = [item for item in items if Path(__file__).parent in Path(item.fspath).parents]
     for item in here:
         item.add_marker(pytest.mark.gpu)
         if not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 def specs() -> list[str]:
-    """Layer specs that this machine can run."""
+    """Return the layer specs that this machine can run."""
     return ["local", *(["transformer_engine"] if importlib.util.find_spec("transformer_engine") else [])]
 
 
 @pytest.fixture(scope="session")
 def record():
-    """``record(figure, value)``: rows of a dated file in benchmarks/results that names the hardware and versions."""
+    """A function ``record(figure, value)`` that adds a row to a dated file in benchmarks/results.
+
+    The file names the hardware and the versions.
+    """
     rows: list[tuple[str, str]] = []
     yield lambda figure, value: rows.append((figure, value))
     if not rows:

@@ -1,7 +1,7 @@
-"""One rank of a Megatron engine on CUDA: ``engine_worker.py MODEL OUTPUT DTYPE SPEC TASK``.
+"""Run one rank of a Megatron engine on CUDA: ``engine_worker MODEL OUTPUT DTYPE SPEC TASK``.
 
-TASK `parity` writes what the CPU's parity worker writes; `updates` makes supervised and RL updates on one batch;
-`speed` times updates of a larger model and reads their memory.
+TASK ``parity`` writes what ``verl_relift.testing.parity.engine_worker`` writes on a CPU. ``updates`` makes supervised
+and RL updates on one batch. ``speed`` measures the time and memory of updates of a larger model.
 """
 
 import sys
@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 if sys.argv[4] == "local":
-    # As on a machine where it is not installed: importlib finds nothing.
+    # As if Transformer Engine were not installed: importlib finds nothing.
     sys.modules["transformer_engine"] = None
 
 import torch
@@ -30,14 +30,14 @@ WARM_UP, TIMED = 2, 5
 
 
 def build_engine(model: str, dtype: str, distributed_optimizer: bool):
-    """verl's Megatron engine on this rank's device."""
+    """Build verl's Megatron engine on this rank's device."""
     config = McoreEngineConfig(
         vanilla_mbridge=True,
         use_distributed_optimizer=distributed_optimizer,
         use_dynamic_bsz=True,
         override_transformer_config={"attention_backend": "auto"},
     )
-    # verl refuses fp32 for Megatron, where it is slow; here it is the exact reference.
+    # verl rejects fp32 for Megatron because it is slow; here fp32 is the exact reference.
     object.__setattr__(config, "dtype", dtype)
     engine = EngineRegistry.new(
         model_type="language_model",
@@ -52,7 +52,7 @@ def build_engine(model: str, dtype: str, distributed_optimizer: bool):
 
 
 def parity(model: str, dtype: str) -> dict:
-    """Log-probs, entropies, weights, losses and gradients."""
+    """Return log-probs, entropies, weights, losses and gradients of the parity batch."""
     engine = build_engine(model, dtype, distributed_optimizer=False)
     weights = export(engine)
     with engine.eval_mode():
@@ -64,7 +64,7 @@ def parity(model: str, dtype: str) -> dict:
 
 
 def updates(model: str, dtype: str) -> dict:
-    """Losses of ten supervised updates, then of five RL updates, on one batch."""
+    """Make ten supervised updates, then five RL updates, on one batch; return their losses."""
     engine = build_engine(model, dtype, distributed_optimizer=True)
     losses: dict[str, list[float]] = {"supervised": [], "policy": []}
     with engine.train_mode():
@@ -81,7 +81,7 @@ def _loss(output: dict) -> float:
 
 
 def speed(model: str, dtype: str) -> dict:
-    """Seconds of an update on two micro-batches of 16,384 tokens, and the largest allocation in bytes."""
+    """Return the seconds of an update on two micro-batches of 16,384 tokens, and the peak of allocated bytes."""
     engine = build_engine(model, dtype, distributed_optimizer=True)
     vocabulary = engine.model_config.hf_config.vocab_size
     count, budget = 8, 4 * SEQUENCE
@@ -130,6 +130,7 @@ def _on_cpu(value):
 
 
 def main() -> None:
+    """Run the command line."""
     model, output, dtype, _, task = sys.argv[1:6]
     torch.cuda.set_device(0)
     dist.init_process_group("cpu:gloo,cuda:nccl")

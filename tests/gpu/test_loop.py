@@ -1,4 +1,4 @@
-"""The whole loop on one GPU: rollouts by vLLM, updates by Megatron, weights through CUDA IPC."""
+"""The training loop on one GPU: vLLM generates, Megatron updates, and the weights go through CUDA IPC."""
 
 import importlib.util
 import json
@@ -41,10 +41,10 @@ def test_training_with_vllm(tmp_path, record):
     steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert len(steps) == STEPS
     assert steps[-1]["relift/sft_updates"] >= 1
-    # bf16 on both sides: the weights that vLLM samples with are those that Megatron trained.
+    # Both engines compute in bf16, and vLLM samples with the weights that Megatron has trained.
     difference = max(step["training/rollout_probs_diff_max"] for step in steps)
     assert difference < 0.05
     losses = [step["relift/sft_loss"] for step in steps if "relift/sft_loss" in step]
     assert losses[-1] < losses[0]
-    record("loop: rollout against actor, largest difference of a token's probability", f"{difference:.1e}")
-    record("loop: seconds a step, median", f"{statistics.median(step['timing_s/step'] for step in steps):.1f}")
+    record("loop: largest difference between vLLM's and Megatron's probability of a token", f"{difference:.1e}")
+    record("loop: seconds per step, median", f"{statistics.median(step['timing_s/step'] for step in steps):.1f}")

@@ -1,8 +1,7 @@
-"""Megatron on CUDA against Hugging Face, with the local layer spec and, where installed, Transformer Engine."""
+"""Megatron on CUDA against Hugging Face, with the local layer spec and with Transformer Engine if it is installed."""
 
 import copy
 import os
-import socket
 import subprocess
 import sys
 
@@ -10,25 +9,22 @@ import pytest
 import torch
 
 from tests.gpu.conftest import specs
-from tests.parity.test_megatron import LOSSES, reference
 from verl_relift.plan import flops, hardware, memory
 from verl_relift.plan.job import Batches, Job, Rollout, Training
 from verl_relift.plan.shapes import from_config
-from verl_relift.testing.parity.launch import save_model
+from verl_relift.testing.parity.ranks import free_port, save_model
+from verl_relift.testing.parity.reference import LOSSES, log_probs_and_entropies
 
 KINDS = ("qwen2", "tied", "qwen3", "llama")
 
 
 def run_worker(model, output, dtype: str, spec: str, task: str):
-    """One rank in a process of its own; what it wrote."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    """Run one rank in a process of its own and return what it writes."""
     environment = {
         **os.environ,
         "VERL_PLATFORM": "cuda",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
+        "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": "1",
         "RANK": "0",
         "LOCAL_RANK": "0",
@@ -41,7 +37,7 @@ def run_worker(model, output, dtype: str, spec: str, task: str):
 
 
 def errors(ours, theirs) -> list[float]:
-    """Largest differences of log-probs and of entropies."""
+    """Return the largest differences of log-probs and of entropies."""
     log_probs = max((a.float()[:-1] - b).abs().max().item() for a, b in zip(ours["log_probs"], theirs[0], strict=True))
     entropy = max((a.float() - b).abs().max().item() for a, b in zip(ours["entropy"], theirs[1], strict=True))
     return [log_probs, entropy]
@@ -57,9 +53,9 @@ def test_fp32_equals_hugging_face(kind, spec, tmp_path, record):
     model = save_model(kind, tmp_path / "model")
     result = run_worker(tmp_path / "model", tmp_path / "out.pt", "float32", spec, "parity")
     with torch.no_grad():
-        found = errors(result["outputs"], reference(model))
-    record(f"{kind}, {spec}, fp32: log-probs and entropy off by at most", f"{found[0]:.1e}, {found[1]:.1e}")
-    # TF32 is off by default for matrix products; different kernels add in another order.
+        found = errors(result["outputs"], log_probs_and_entropies(model))
+    record(f"{kind}, {spec}, fp32: largest error of log-probs and of entropy", f"{found[0]:.1e}, {found[1]:.1e}")
+    # TF32 is off by default for matrix products; other kernels only add in another order.
     assert max(found) < 1e-4
     for name, loss_function in LOSSES.items():
         if name not in result:
@@ -75,16 +71,16 @@ def test_fp32_equals_hugging_face(kind, spec, tmp_path, record):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("spec", specs())
-def test_bf16_is_as_near_to_fp32_as_hugging_face_in_bf16(kind, spec, tmp_path, record):
+def test_bf16_is_as_close_to_fp32_as_hugging_face_in_bf16(kind, spec, tmp_path, record):
     model = save_model(kind, tmp_path / "model")
     result = run_worker(tmp_path / "model", tmp_path / "out.pt", "bfloat16", spec, "parity")
     with torch.no_grad():
-        exact = reference(model)
-        theirs = reference(copy.deepcopy(model).cuda().bfloat16().cpu())
+        exact = log_probs_and_entropies(model)
+        theirs = log_probs_and_entropies(copy.deepcopy(model).cuda().bfloat16().cpu())
     ours = errors(result["outputs"], exact)
     reference_error = errors({"log_probs": [_padded(t) for t in theirs[0]], "entropy": theirs[1]}, exact)
     record(
-        f"{kind}, {spec}, bf16: log-probs off by at most (Hugging Face in bf16)",
+        f"{kind}, {spec}, bf16: largest error of log-probs (of Hugging Face in bf16)",
         f"{ours[0]:.1e} ({reference_error[0]:.1e})",
     )
     assert ours[0] < 3 * reference_error[0] + 1e-2
@@ -97,7 +93,7 @@ def test_bf16_is_as_near_to_fp32_as_hugging_face_in_bf16(kind, spec, tmp_path, r
 
 
 def _padded(log_probs: torch.Tensor) -> torch.Tensor:
-    """The engine gives one more, for the token after the last."""
+    """Append a value, because the engine also returns one for the token after the last."""
     return torch.cat([log_probs, log_probs.new_zeros(1)])
 
 
@@ -112,7 +108,7 @@ def test_supervised_and_rl_updates_learn(dtype, spec, tmp_path):
 
 @pytest.mark.parametrize("spec", specs())
 def test_speed_and_memory_of_updates(spec, tmp_path, record):
-    """MFU of a supervised update, and plan's memory within 15% of what torch allocated."""
+    """Record the MFU of a supervised update; plan's memory is within 15% of what torch allocates."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from verl_relift.quickstart.base_model import build_tokenizer
@@ -140,7 +136,7 @@ def test_speed_and_memory_of_updates(spec, tmp_path, record):
     job = Job(shape, "test", 1, 1, True, training, Rollout(), batches)
     planned = sum(memory.rank_parts(job).values())
     record(
-        f"{spec}: memory allocated in an update, plan's",
+        f"{spec}: memory allocated in an update, and plan's",
         f"{result['allocated'] / 2**30:.2f}, {planned / 2**30:.2f} GiB",
     )
     assert planned == pytest.approx(result["allocated"], rel=0.15)

@@ -1,14 +1,14 @@
-"""Checkpoints of two sets of AdamW moments over one set of weights, and their resumption in other layouts."""
+"""Checkpoints of two sets of AdamW moments over one set of weights, resumed in the same layout and in others."""
 
 import pytest
 import torch
 
-from verl_relift.testing.parity.launch import LAYOUTS, run_ranks, save_model
+from verl_relift.testing.parity.ranks import LAYOUTS, run_ranks, save_model
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """(model folder, checkpoint, weights of the uninterrupted run), made when first asked for."""
+    """A function from a layout to (model folder, checkpoint, weights of the uninterrupted run), run once per layout."""
     made = {}
     model = tmp_path_factory.mktemp("model")
     save_model("qwen2", model)
@@ -19,7 +19,7 @@ def saved(tmp_path_factory):
             folder = tmp_path_factory.mktemp(f"saved-{layout}")
             weights = run_ranks("checkpoint_worker", model, folder / "out", layout, "save", str(folder))
             made[layout] = (model, folder, weights)
-        assert made[layout] is not None, f"{layout} did not save; see the first failure"
+        assert made[layout] is not None, f"{layout} was not saved; see the first failure"
         return made[layout]
 
     return get
@@ -47,7 +47,7 @@ def test_resuming_in_the_same_layout_is_bit_equal(saved, tmp_path, layout):
     ],
 )
 def test_a_checkpoint_resumes_in_another_layout(saved, tmp_path, before, after):
-    """AdamW divides by the root of tiny squares, so the layouts' rounding shows in the fifth digit of an update."""
+    """AdamW divides by the square roots of tiny values, so an update differs between layouts in its fifth digit."""
     model, folder, weights = saved(before)
     resumed = run_ranks("checkpoint_worker", model, tmp_path / "out", after, "load", str(folder))
     for name, tensor in weights[0].items():

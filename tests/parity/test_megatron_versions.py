@@ -1,4 +1,4 @@
-"""The parity tests of the CPU stack on the GPU stack's megatron-core: same API, other version."""
+"""The parity tests on the CPU stack, with the megatron-core version of the GPU stack."""
 
 import os
 import re
@@ -14,7 +14,7 @@ GPU_VERSION = re.search(r"^megatron-core==(\S+)$", (ROOT / "requirements.txt").r
 
 @pytest.mark.slow
 def test_parity_holds_on_the_megatron_core_of_the_gpu_stack(tmp_path):
-    """Its wheel is for Python 3.12 on account of one compiled helper for datasets; the rest is plain Python."""
+    """The wheel is for Python 3.12 only because of a compiled helper for data sets; the rest is plain Python."""
     uv = Path(sys.executable).with_name("uv")
     target = tmp_path / "site"
     options = ["--no-deps", "--python-version", "3.12", "--python-platform", "x86_64-manylinux_2_31"]

@@ -1,4 +1,4 @@
-"""Training commands of the tests: started, followed, killed, and what they leave in their folders."""
+"""Start, follow and kill training commands, and compare what they leave in their folders."""
 
 import json
 import os
@@ -10,12 +10,19 @@ from pathlib import Path
 
 import psutil
 
-# Of a step's record, what does not depend on the clock or on the machine's memory.
+# Metrics that depend on the clock or on the machine's memory, by the beginning of their names.
 _MEASURED = ("timing_", "perf/", "actor/perf/", "time")
 
 
 def start(config: str, run: Path, *overrides: str, options: tuple[str, ...] = ()) -> subprocess.Popen:
-    """Start training into ``run`` in a session of its own, with its output in ``<run>.log``."""
+    """Start training in a session of its own.
+
+    Args:
+        config: name of the configuration.
+        run: the run's folder; the output goes to ``<run>.log``.
+        overrides: ``key=value`` strings.
+        options: further options, for example ``("--max-restarts", "2")``.
+    """
     command = [sys.executable, "-m", "verl_relift.train", "--config-name", config, *options]
     log = run.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +38,15 @@ def start(config: str, run: Path, *overrides: str, options: tuple[str, ...] = ()
 
 
 def finish(process: subprocess.Popen, run: Path, seconds: float = 900) -> list[dict]:
-    """Wait for a run that has to succeed; the lines of its metrics.jsonl."""
+    """Wait for a run that must succeed.
+
+    Returns:
+        The records of its metrics.jsonl.
+
+    Raises:
+        AssertionError: it failed; the message is the end of its log.
+        subprocess.TimeoutExpired: it took longer than ``seconds`` and was killed.
+    """
     try:
         status = process.wait(timeout=seconds)
     finally:
@@ -41,14 +56,14 @@ def finish(process: subprocess.Popen, run: Path, seconds: float = 900) -> list[d
 
 
 def records(run: Path) -> list[dict]:
-    """The complete lines of the run's metrics.jsonl."""
+    """Return the complete records of the run's metrics.jsonl, one per step."""
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def kill(process: subprocess.Popen) -> None:
-    """SIGKILL to the process and everything it has started, as when a machine goes down."""
+    """Send SIGKILL to the process and all its descendants, as if the machine went down."""
     for victim in family(process):
         try:
             victim.kill()
@@ -58,6 +73,7 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def family(process: subprocess.Popen) -> list[psutil.Process]:
+    """Return the process and its descendants; an empty list if it has ended."""
     try:
         root = psutil.Process(process.pid)
         return [root, *root.children(recursive=True)]
@@ -66,27 +82,31 @@ def family(process: subprocess.Popen) -> list[psutil.Process]:
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen, run: Path, seconds: float = 900) -> None:
-    """Wait for ``condition``; the process must run until then."""
+    """Wait until ``condition`` holds.
+
+    Raises:
+        AssertionError: the process ended before, or ``seconds`` have passed.
+    """
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, run.with_suffix(".log").read_text()[-6000:]
-        assert time.monotonic() < deadline, f"{run} did not come so far in {seconds} s"
+        assert time.monotonic() < deadline, f"{run} did not get this far within {seconds} s"
         time.sleep(0.02)
 
 
 def kill_when(process: subprocess.Popen, run: Path, condition: Callable[[], bool], seconds: float = 900) -> None:
-    """Kill the run as soon as ``condition`` holds; it must still run then."""
+    """Kill the run as soon as ``condition`` holds, while it is still running."""
     wait_until(condition, process, run, seconds)
     kill(process)
 
 
 def comparable(record: dict) -> dict:
-    """What two runs that do the same must agree on, to the last bit."""
+    """Return the metrics on which two runs that do the same must agree to the last bit."""
     return {name: value for name, value in record.items() if not name.startswith(_MEASURED)}
 
 
 def differences(ours: list[dict], theirs: list[dict]) -> list[str]:
-    """Every metric of every step that differs."""
+    """List every metric that differs, with its step and both values."""
     found = []
     if [r["step"] for r in ours] != [r["step"] for r in theirs]:
         found.append(f"steps {[r['step'] for r in ours]} against {[r['step'] for r in theirs]}")
@@ -98,5 +118,5 @@ def differences(ours: list[dict], theirs: list[dict]) -> list[str]:
 
 
 def weights(run: Path, step: int) -> bytes:
-    """The exported weights of a checkpoint, as they lie on disk."""
+    """Return the bytes of a checkpoint's exported weights."""
     return (run / f"global_step_{step}" / "actor/model/huggingface/model.safetensors").read_bytes()

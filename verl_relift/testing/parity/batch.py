@@ -1,4 +1,4 @@
-"""The batch and the tiny models that parity is measured on."""
+"""The batch and the tiny models on which parity is measured."""
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
@@ -6,7 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 VOCABULARY = 64
 ENTROPY_COEFF = 1e-3
 SPLICE_WEIGHT = 0.3
-SPLITS = (64, 130, 100_000)  # tokens per micro-batch: many, some, one
+SPLITS = (64, 130, 100_000)  # tokens per micro-batch, for many micro-batches, a few, and one
 
 _SHAPE = dict(
     vocab_size=VOCABULARY,
@@ -24,7 +24,11 @@ _SHAPE = dict(
 
 
 def make_model(kind: str) -> torch.nn.Module:
-    """A randomly initialised model of the given architecture; ``tied`` is a Qwen2 that shares its embeddings."""
+    """Build a randomly initialized fp32 model.
+
+    Args:
+        kind: ``qwen2``, ``tied`` (a Qwen2 that shares its embeddings), ``qwen3`` or ``llama``.
+    """
     torch.manual_seed(7)
     if kind == "qwen2":
         model = Qwen2ForCausalLM(Qwen2Config(**_SHAPE, tie_word_embeddings=False))
@@ -35,13 +39,17 @@ def make_model(kind: str) -> torch.nn.Module:
     else:
         model = LlamaForCausalLM(LlamaConfig(**_SHAPE, tie_word_embeddings=False))
     for name, parameter in model.named_parameters():
-        # Large enough that nothing is near zero, norms and biases included.
+        # Large enough that no parameter is near zero, norms and biases included.
         torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.2)
     return model.float()
 
 
 def make_batch() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Eight (prompt, response) pairs of 3 to 60 tokens, int64."""
+    """Draw eight pairs of 3 to 60 tokens.
+
+    Returns:
+        (prompts, responses), int64 token ids.
+    """
     generator = torch.Generator().manual_seed(3)
     lengths = [(2, 1), (3, 9), (8, 30), (20, 40), (5, 5), (11, 2), (4, 17), (9, 21)]
     draw = lambda n: torch.randint(2, VOCABULARY, (n,), generator=generator)  # noqa: E731
@@ -49,9 +57,11 @@ def make_batch() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
 
 
 def make_policy_inputs() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """(old log-probs, advantages) of the batch's response tokens, float32: one advantage per sequence.
+    """Draw the inputs of a policy loss for the batch's responses.
 
-    The old log-probs are far off on some tokens, so that clipping matters.
+    Returns:
+        (old log-probs, advantages), one float32 tensor per response with a value per token. A response's advantages are
+        equal. The old log-probs are far off on some tokens, so that clipping matters.
     """
     generator = torch.Generator().manual_seed(11)
     responses = make_batch()[1]

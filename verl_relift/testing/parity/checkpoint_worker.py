@@ -1,7 +1,8 @@
-"""One rank of a Megatron engine that saves or resumes: ``checkpoint_worker.py MODEL OUTPUT TP PP ACTION FOLDER``.
+"""Run one rank of a Megatron engine that saves or resumes: ``checkpoint_worker MODEL OUTPUT TP PP ACTION FOLDER``.
 
-ACTION ``save`` makes two updates with each set of AdamW moments, saves to FOLDER, and makes two more of each; ``load``
-resumes from FOLDER and makes the last two of each. Both write the weights that result.
+With ACTION ``save``, it makes two updates with each set of AdamW moments, saves to FOLDER, and makes two more of each.
+With ``load``, it resumes from FOLDER and makes the last two of each. Either way it writes the resulting weights to
+OUTPUT, from the rank that has the outputs of each data-parallel replica.
 """
 
 import sys
@@ -22,7 +23,7 @@ TOKENS = 130
 
 
 def update(engine, moments: Moments) -> None:
-    """One RL update, then one supervised update with the other moments."""
+    """Make one RL update, then one supervised update with the other moments."""
     with engine.train_mode():
         engine.train_batch(*policy_inputs(engine, TOKENS))
         with moments.lent():
@@ -31,6 +32,7 @@ def update(engine, moments: Moments) -> None:
 
 
 def main() -> None:
+    """Run the command line."""
     model, output, tp, pp, action, folder = sys.argv[1:]
     dist.init_process_group("cpu:gloo")
     engine = build_engine(model, int(tp), int(pp), distributed_optimizer=True)

@@ -1,6 +1,7 @@
-"""One rank of a Megatron engine, started by test_megatron.py: ``engine_worker.py MODEL OUTPUT TP PP``.
+"""Run one rank of a Megatron engine on a CPU: ``engine_worker MODEL OUTPUT TP PP``.
 
-Writes to OUTPUT, from the rank that has the outputs of each data-parallel replica, what the tests compare.
+It writes log-probs, entropies, weights, losses and gradients to OUTPUT, from the rank that has the outputs of each
+data-parallel replica.
 """
 
 import sys
@@ -22,7 +23,15 @@ from .batch import ENTROPY_COEFF, SPLICE_WEIGHT, SPLITS, make_batch, make_policy
 
 
 def build_engine(model: str, tp: int, pp: int, distributed_optimizer: bool = False, sequence_parallel: bool = True):
-    """verl's Megatron engine in fp32; without the distributed optimizer whole gradients are on every rank."""
+    """Build verl's Megatron engine in fp32.
+
+    Args:
+        model: a model's folder in Hugging Face's format.
+        tp: tensor-parallel size.
+        pp: pipeline-parallel size.
+        distributed_optimizer: without it every rank holds the complete gradients.
+        sequence_parallel: Megatron's setting of this name.
+    """
     engine = EngineRegistry.new(
         model_type="language_model",
         backend="megatron",
@@ -53,7 +62,12 @@ def build_engine(model: str, tp: int, pp: int, distributed_optimizer: bool = Fal
 
 
 def to_tensordict(engine, max_tokens: int):
-    """This data-parallel rank's share of the batch, in verl's unpadded form."""
+    """Return this data-parallel rank's share of the batch in verl's unpadded form.
+
+    Args:
+        engine: this rank's engine.
+        max_tokens: tokens per micro-batch.
+    """
     rank, size = engine.get_data_parallel_rank(), engine.get_data_parallel_size()
     prompts, responses = make_batch()
     pairs = list(zip(prompts, responses, strict=True))[rank::size]
@@ -76,23 +90,23 @@ def to_tensordict(engine, max_tokens: int):
 
 
 def export(engine) -> dict[str, torch.Tensor]:
-    """Parameters under their Hugging Face names; a collective call."""
-    # Not through the engine: verl's export expects the distributed optimizer's buffers.
+    """Return copies of the parameters under their Hugging Face names. All ranks must call this."""
+    # Not by the engine, because verl's export expects the buffers of the distributed optimizer.
     return {name: tensor.detach().clone() for name, tensor in engine.bridge.export_weights(engine.module)}
 
 
 def supervised(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
-    """Supervised loss and its gradient."""
+    """Return the supervised loss of the batch and its gradient."""
     return gradients(engine, to_tensordict(engine, max_tokens), partial(_engine_loss, entropy_coeff=ENTROPY_COEFF))
 
 
 def policy(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
-    """verl's GRPO loss, token mean, on the same batch as rollouts, and its gradient."""
+    """Return verl's GRPO loss (token mean) with the batch as rollouts, and its gradient."""
     return gradients(engine, *policy_inputs(engine, max_tokens))
 
 
 def policy_inputs(engine, max_tokens: int):
-    """This rank's share of the rollouts, and the loss."""
+    """Return this rank's share of the rollouts, and verl's GRPO loss function."""
     rank, size = engine.get_data_parallel_rank(), engine.get_data_parallel_size()
     prompts, responses = (part[rank::size] for part in make_batch())
     log_probs, advantages = (part[rank::size] for part in make_policy_inputs())
@@ -122,27 +136,27 @@ def policy_inputs(engine, max_tokens: int):
 
 
 def policy_reusing(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
-    """The RL loss whose old log-probs are those of its own pass."""
+    """Return the GRPO loss whose old log-probs are those of its own pass, and its gradient."""
     data, loss = policy_inputs(engine, max_tokens)
     del data["old_log_probs"]
     return gradients(engine, data, partial(_relative_to_own, loss))
 
 
 def spliced(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
-    """The gradient of both losses, accumulated for one optimizer step; the demonstrations with SPLICE_WEIGHT."""
+    """Return the GRPO loss plus SPLICE_WEIGHT times the supervised one, and the gradient accumulated for both."""
     sft = partial(_engine_loss, entropy_coeff=ENTROPY_COEFF, weight=SPLICE_WEIGHT)
     outputs = accumulate_both(engine, *policy_inputs(engine, max_tokens), to_tensordict(engine, max_tokens), sft)
     return loss_and_gradients(engine, outputs)
 
 
 def gradients(engine, data, loss_function) -> tuple[float, dict[str, torch.Tensor]]:
-    """A loss and its gradient under Hugging Face names."""
+    """Return a loss of ``data`` and its gradient, under Hugging Face names."""
     engine.optimizer_zero_grad()
     return loss_and_gradients(engine, [engine.forward_backward_batch(data, loss_function)])
 
 
 def loss_and_gradients(engine, outputs: list[dict]) -> tuple[float, dict[str, torch.Tensor]]:
-    """The sum of what the passes returned, and what they left in the gradient buffers."""
+    """Return the sum of the passes' losses, and the contents of the gradient buffers under Hugging Face names."""
     loss = torch.tensor(sum((float(sum(output["loss"])) for output in outputs if output), start=0.0))
     dist.all_reduce(loss, op=dist.ReduceOp.AVG, group=engine.get_data_parallel_group())
     parameters = [p for chunk in engine.module for p in chunk.parameters()]
@@ -157,6 +171,7 @@ def loss_and_gradients(engine, outputs: list[dict]) -> tuple[float, dict[str, to
 
 
 def main() -> None:
+    """Run the command line."""
     model, output, tp, pp = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     dist.init_process_group("cpu:gloo")
     engine = build_engine(model, tp, pp)
