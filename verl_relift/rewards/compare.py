@@ -1,6 +1,4 @@
-"""One answer against one ground truth: decided here, or reduced to the pairs that the judge must compare."""
-
-from __future__ import annotations
+"""One answer against one ground truth: the verdict, or the pairs that the judge must compare."""
 
 import re
 from fractions import Fraction
@@ -13,25 +11,33 @@ from .text import remarks, same_words, tidy, without_unit
 from .unevaluated import is_unevaluated
 
 Pair = tuple[str, str]
-"""An answer and a ground truth, as LaTeX, equal if math-verify says so."""
+"""An answer and a ground truth, as LaTeX, which are equal if math-verify says that they are."""
 
 _NAME = re.compile(r"^[a-zA-Z](?:_(?:[a-zA-Z0-9]|\{[a-zA-Z0-9]+\}))? ?= ?(?![^=]*=)")
 _DEGREES = re.compile(r"\^(?:\\circ|\{\\circ\})$")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:%|percent)\s*\}|\bpercent)$")
 _SIGN = re.compile(r"\s*\\?%")
 _TWO_SIGNS = re.compile(r"%\s*\\?%")
-# Not even tidied: a megabyte would take a tenth of a second.
+# An answer longer than this multiple of the limit is not even tidied: a megabyte would take a tenth of a second.
 _HOPELESS = 10
-# With digits and these signs alone: no question mark and no dangling operator in any grammar.
+# An answer made of these characters alone is not mathematics if it has a question mark or a dangling operator.
 _KEYPAD = re.compile(r"[0-9+\-*/=?().\s]+", re.ASCII)
 _DANGLING = re.compile(r"\?|[+\-*/=]$")
 _EQUALITY = re.compile(r"=|\\equiv(?![a-zA-Z])")
 
 
 def compare(answer: str, truth: str, *, allow_unevaluated: bool, max_answer_chars: int) -> bool | tuple[Pair, ...]:
-    """Decide, or return the pairs of which one must be equal for the answer to be right (never none).
+    """Compare an answer with a ground truth without parsing them as mathematics.
 
-    truth: tidy and not empty. An answer identical to the truth is right without being parsed.
+    Args:
+        answer: the extracted answer, as LaTeX.
+        truth: one ground truth, tidied by `text.tidy` and not empty.
+        allow_unevaluated: whether a calculation counts as an answer.
+        max_answer_chars: a longer answer is wrong unless it equals the truth's own text.
+
+    Returns:
+        The verdict if it is certain. Otherwise the pairs, at least one, of which any must be equal for the answer to be
+        correct.
     """
     if len(answer) > _HOPELESS * (max_answer_chars + len(truth)):
         return answer == truth
@@ -67,7 +73,7 @@ def compare(answer: str, truth: str, *, allow_unevaluated: bool, max_answer_char
 
 
 def bare(answer: str, truth: str) -> str:
-    """A number without what math-verify takes off: `x=13`, `(13)`, `13\\text{ cm}`, `13^\\circ` beside the truth 13."""
+    r"""Return a number without what math-verify ignores: `x=13`, `(13)`, `13\text{ cm}` and `13^\circ` are all 13."""
     if "=" in truth:
         return answer
     number = _DEGREES.sub("", without_unit(_NAME.sub("", answer)))
@@ -77,8 +83,10 @@ def bare(answer: str, truth: str) -> str:
 
 
 def _contradicts_itself(answer: str) -> bool:
-    """Whether an answer equates different numbers: of `x=12=13` math-verify would take the 13. A decimal may be rounded
-    to the places that it has: `1/3=0.333`."""
+    """Return whether an answer equates different numbers: math-verify would take the 13 from `x=12=13`.
+
+    A decimal may be rounded to the places it shows: `1/3=0.333` is no contradiction.
+    """
     sides = (side.strip() for side in _EQUALITY.split(answer))
     numbers = [(number, _last_place(side)) for side in sides if (number := plain_number(side)) is not None]
     return any(abs(one - other) > max(place, other_place) for (one, place), (other, other_place) in pairwise(numbers))
@@ -90,13 +98,16 @@ def _last_place(number: str) -> Fraction:
 
 
 def percent_readings(answer: str, truth: str) -> tuple[Pair, ...]:
-    """Pairs to compare instead, when a percent sign is involved: 5% is the 5 of 'what percentage' and the 0.05 of 'what
-    fraction'; which is meant, only the question says."""
+    """Return the pairs to compare when a percent sign is involved.
+
+    5% is 5 if the question asks "what percentage" and 0.05 if it asks "what fraction". Only the question tells which
+    one is meant, so both readings are compared.
+    """
     bare_answer, bare_truth = _PERCENT.sub("", answer), _PERCENT.sub("", truth)
     if bare_answer == answer and bare_truth == truth:
         return ((answer, truth),)
     if bare_answer != answer and bare_truth != truth:
-        # Both are percentages, perhaps lists of them.
+        # Both sides are percentages or lists of percentages.
         return ((_SIGN.sub("", answer), _SIGN.sub("", truth)),)
     if bare_answer != answer:
         return ((bare_answer, truth), (_hundredth(bare_answer), truth))

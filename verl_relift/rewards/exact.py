@@ -1,9 +1,7 @@
 """Numbers compared without a parser, in microseconds: integers, decimals and fractions of integers.
 
-What this module decides, math-verify decides the same way; docs/rewards.md lists the one exception (tiny decimals).
+math-verify decides the same way wherever this module decides. docs/rewards.md lists the one exception, tiny decimals.
 """
-
-from __future__ import annotations
 
 import re
 from fractions import Fraction
@@ -15,15 +13,15 @@ _DECIMAL = re.compile(rf"(?P<sign>[+-]?)(?P<whole>{_DIGITS}?)\.(?P<part>\d{{1,12
 _FRACTION = re.compile(
     r"(?P<sign>-?)(?:\\frac\{(?P<p>-?\d{1,100})\}\{(?P<q>-?\d{1,100})\}|(?P<a>\d{1,100})/(?P<b>\d{1,100}))", re.ASCII
 )
-# math-verify rounds both sides of a comparison with a decimal to 6 places, which is no matter further apart than this.
+# math-verify rounds both sides to 6 places if one is a decimal. Rounding cannot bridge a larger difference than this.
 _ROUNDING = Fraction(2, 10**6)
-# Below this, 6 places hold fewer than 4 digits of a number; the comparison is then relative.
+# Below this value, 6 places hold fewer than 4 significant digits, so the comparison is relative.
 _SMALL = Fraction(1, 10**3)
 _RELATIVE = Fraction(1, 10**3)
 
 
 def plain_number(latex: str) -> Fraction | None:
-    """The value of an integer, a decimal or a fraction of integers; None for anything that is not plainly one."""
+    """Return the value of an integer, a decimal or a fraction of integers; None for anything else."""
     if _INTEGER.fullmatch(latex):
         return Fraction(int(latex.replace(",", "")))
     if match := _DECIMAL.fullmatch(latex):
@@ -37,17 +35,21 @@ def plain_number(latex: str) -> Fraction | None:
 
 
 def is_integer(latex: str) -> bool:
-    """Whether this is an integer written as one."""
+    """Return whether the text is an integer, written as one."""
     return _INTEGER.fullmatch(latex) is not None
 
 
 def is_fraction(latex: str) -> bool:
-    """Whether this is a fraction of integers written as one."""
+    """Return whether the text is a fraction of integers, written as one."""
     return _FRACTION.fullmatch(latex) is not None
 
 
 def equal_numbers(answer: str, truth: str) -> bool | None:
-    """Compare two plain numbers; None when either is none, or when only rounding could tell them apart."""
+    """Compare two plain numbers.
+
+    Returns:
+        Whether they are equal; None if either is not a plain number, or if they differ by no more than rounding.
+    """
     expected, value = plain_number(truth), plain_number(answer)
     if expected is None or value is None:
         return None

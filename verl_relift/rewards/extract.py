@@ -1,9 +1,7 @@
-"""From a response to its final answer: where the thought ends, which box counts, what the other conventions read.
+"""The final answer of a response: where the thought ends, which box counts, and what the other conventions read.
 
-Everything here takes time linear in the length of the response. docs/rewards.md states the rules.
+Every function takes time linear in the length of the response. docs/rewards.md states the rules.
 """
-
-from __future__ import annotations
 
 import re
 from dataclasses import dataclass
@@ -14,12 +12,12 @@ from .settings import Convention, GradingRules, Thinking
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 
-# math-verify reads neighbouring boxes as one list under the same two distances, so both read the same answer.
+# math-verify joins neighboring boxes into one list under the same two distances, so both read the same answer.
 _ADJACENT_CHARS = 10
 _LISTED_CHARS = 70
 _LIST_SEPARATOR = re.compile(r"\b(?:and|or)\b|[,;]")
 
-# In this order: a box, an escaped backslash or brace (which is text, not structure), a brace.
+# Tried in this order: a box, an escaped backslash or brace (which is text, not structure), a brace.
 _STRUCTURE = re.compile(r"\\(?:boxed|fbox)\s{0,16}\{|\\(?:[{}]|\\(?!boxed|fbox))|[{}]")
 _BOX_START = re.compile(r"\\(?:boxed|fbox)\s{0,16}\{")
 _PHRASE = re.compile(r"\banswer(?: is|:|\*\*:|:\*\*)", re.IGNORECASE)
@@ -28,7 +26,12 @@ _HASHES = "####"
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """The final answer, or the outcome that stands for its absence. Exactly one of the two is set."""
+    """The final answer, or the outcome if there is none. Exactly one of the two is set.
+
+    Attributes:
+        answer: the answer as the response spells it, without surrounding white space.
+        failure: `BAD_FORMAT` or `NO_ANSWER`.
+    """
 
     answer: str | None = None
     failure: GradeOutcome | None = None
@@ -44,7 +47,9 @@ class _Box:
 def extract_answer(response: str, rules: GradingRules) -> Extraction:
     """Find the final answer of a response.
 
-    Returns an `Extraction` with the answer, or with `bad_format` or `no_answer` as failure.
+    Args:
+        response: the whole text that the model generated.
+        rules: the required format and the conventions to try, in order.
     """
     if rules.thinking is Thinking.REQUIRED and not has_closed_thought(response):
         return Extraction(failure=GradeOutcome.BAD_FORMAT)
@@ -58,7 +63,10 @@ def extract_answer(response: str, rules: GradingRules) -> Extraction:
 
 
 def has_closed_thought(response: str) -> bool:
-    """Whether a response is one thought, closed once, then text. The prompt may have opened it."""
+    """Return whether a response is one thought, closed exactly once, followed by text.
+
+    The thought may lack its `<think>`, because the prompt may contain it.
+    """
     if response.count(THINK_CLOSE) != 1:
         return False
     opened = response.count(THINK_OPEN)
@@ -66,16 +74,17 @@ def has_closed_thought(response: str) -> bool:
 
 
 def answer_section(response: str) -> str:
-    """The part of a response outside thoughts: after the last `</think>`, before a `<think>` that is never closed."""
+    """Return the text outside thoughts: after the last `</think>`, before a `<think>` that is never closed."""
     section = response[response.rfind(THINK_CLOSE) + len(THINK_CLOSE) :] if THINK_CLOSE in response else response
     reopened = section.find(THINK_OPEN)
     return section if reopened < 0 else section[:reopened]
 
 
 def boxed_answer(section: str) -> str | None:
-    """The content of the last complete box, or of the run of boxes that ends with it, joined by commas.
+    """Return the content of the last complete box, or of the run of boxes that ends with it, joined by commas.
 
-    None when there is no complete box; an empty string when the last one is empty.
+    Returns:
+        None if there is no complete box; an empty string if the last one is empty.
     """
     boxes = _complete_boxes(section)
     if not boxes:
@@ -96,19 +105,22 @@ def boxed_answer(section: str) -> str | None:
 
 
 def _same_list(between: str, different: bool) -> bool:
-    """Whether two boxes with this text between them are parts of one answer."""
+    """Return whether two boxes with this text between them belong to one answer."""
     if len(between) < _ADJACENT_CHARS:
         return True
     return different and len(between) < _LISTED_CHARS and _LIST_SEPARATOR.search(between) is not None
 
 
 def _complete_boxes(section: str) -> list[_Box]:
-    """Innermost closed boxes in order, in one pass with a stack: nesting and unclosed boxes cost no second look."""
+    """Return the innermost closed boxes in order.
+
+    One pass with a stack finds them, so nested and unclosed boxes cost no second pass.
+    """
     first = _BOX_START.search(section)
     if first is None:
         return []
     boxes: list[_Box] = []
-    open_groups: list[tuple[int, int] | None] = []  # starts of a box's command and content; None for a plain group
+    open_groups: list[tuple[int, int] | None] = []  # where a box's command and content start; None for a plain group
     for token in _STRUCTURE.finditer(section, first.start()):
         text = token.group()
         if text == "{":
@@ -117,7 +129,7 @@ def _complete_boxes(section: str) -> list[_Box]:
             if not open_groups:
                 continue
             opened = open_groups.pop()
-            # A box around a box adds nothing: the inner one is the answer.
+            # A box around another box adds nothing: the inner one is the answer.
             if opened is not None and not (boxes and boxes[-1].start > opened[0]):
                 boxes.append(_Box(opened[0], token.end(), section[opened[1] : token.start()]))
         elif text[-1] == "{" and len(text) > 2:
@@ -126,7 +138,7 @@ def _complete_boxes(section: str) -> list[_Box]:
 
 
 def hashes_answer(section: str) -> str | None:
-    """What follows the last `####` on its line."""
+    """Return what follows the last `####` on its line; None if there is no `####`."""
     _, found, tail = section.rpartition(_HASHES)
     if not found:
         return None
@@ -134,7 +146,7 @@ def hashes_answer(section: str) -> str | None:
 
 
 def phrase_answer(section: str) -> str | None:
-    """What follows the last `Answer:` or `answer is` on its line, without emphasis and full stop."""
+    """Return what follows the last `Answer:` or `answer is` on its line, without emphasis and closing period."""
     ends = [match.end() for match in _PHRASE.finditer(section)]
     if not ends:
         return None

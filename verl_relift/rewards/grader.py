@@ -1,10 +1,8 @@
-"""Grading: extract, decide exactly where possible, ask the judge otherwise.
+"""Graders: extract the answer, decide exactly where possible, and ask the judge otherwise.
 
-`Grader` holds rules, a judge pool and a cache of verdicts. `grade`, `grade_many` and `grade_async` use one grader per
-process and set of rules; they serve threads, event loops and Ray workers alike.
+A `Grader` holds rules, a pool of worker processes and a cache of verdicts. `grade`, `grade_many` and `grade_async`
+share one grader per process and set of rules. They may be called from threads, event loops and Ray workers.
 """
-
-from __future__ import annotations
 
 import asyncio
 import os
@@ -13,13 +11,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from .compare import Pair, compare
 from .exact import plain_number
 from .extract import extract_answer
 from .ground_truth import alternatives
-from .judge.worker_pool import JudgePool
+from .judge.worker_pool import WorkerPool
 from .outcome import Grade, GradeOutcome
 from .settings import GradingRules, PoolSettings
 
@@ -28,8 +26,13 @@ _Pairs = tuple[Pair, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """What only the judge can answer: an extracted answer, and the pairs of which one must be equal."""
+class _Undecided:
+    """An answer that only the judge can decide.
+
+    Attributes:
+        answer: the extracted answer.
+        pairs: the answer is correct if any of these pairs is equal.
+    """
 
     answer: str
     pairs: _Pairs
@@ -39,58 +42,81 @@ class _Question:
 
 
 class Grader:
-    """Grades responses under one set of rules."""
+    """Grades responses under one set of rules.
+
+    Args:
+        rules: which part of a response is its answer, and which answers are accepted.
+        pool: number and limits of the worker processes.
+    """
 
     def __init__(self, rules: GradingRules | None = None, pool: PoolSettings | None = None) -> None:
         self.rules = rules or GradingRules()
-        self.pool = JudgePool(pool)
+        self.pool = WorkerPool(pool)
         self._verdicts: OrderedDict[_Pairs, _Verdict] = OrderedDict()
         self._asked: dict[_Pairs, Future[_Verdict]] = {}
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
 
     def grade(self, response: str, ground_truth: Any) -> Grade:
-        """Grade one response; blocks for at most the pool's time limit once a judge process is free.
+        """Grade one response, blocking for at most the pool's time limit once a worker is idle.
 
-        ground_truth: a string, a number, or a list of alternatives; raises TypeError for anything else.
+        Args:
+            response: the whole text that the model generated.
+            ground_truth: a string, a number, or a list of alternatives.
+
+        Raises:
+            TypeError: the ground truth is of another type.
+            RuntimeError: the judge is needed and cannot be started.
         """
-        grade, question = self.grade_exactly(response, ground_truth)
-        return grade if question is None else question.grade(self._ask(question.pairs).result())
+        grade, undecided = self.grade_exactly(response, ground_truth)
+        return grade if undecided is None else undecided.grade(self._ask(undecided.pairs).result())
 
     async def grade_async(self, response: str, ground_truth: Any) -> Grade:
-        """As `grade`, without blocking the event loop: what needs the judge waits in a thread."""
-        grade, question = self.grade_exactly(response, ground_truth)
-        if question is None:
+        """Grade one response as `grade` does, without blocking the event loop: a thread waits for the judge."""
+        grade, undecided = self.grade_exactly(response, ground_truth)
+        if undecided is None:
             return grade
-        # Shielded: other responses with the same answer wait for the same verdict.
-        return question.grade(await asyncio.shield(asyncio.wrap_future(self._ask(question.pairs))))
+        # Other responses with the same answer wait for this verdict, so a canceled caller must not cancel it.
+        return undecided.grade(await asyncio.shield(asyncio.wrap_future(self._ask(undecided.pairs))))
 
     def grade_many(self, pairs: Iterable[tuple[str, Any]], progress: bool = False) -> list[Grade]:
-        """Grade (response, ground truth) pairs in order, on all judge processes. `progress` shows a bar on stderr."""
+        """Grade (response, ground truth) pairs on all worker processes.
+
+        Args:
+            pairs: what `grade` takes, one pair per response.
+            progress: whether to show a progress bar on stderr.
+
+        Returns:
+            One grade per pair, in the order of the pairs.
+        """
         pairs = list(pairs)
         grades: list[Grade | None] = []
-        waiting: dict[_Pairs, list[tuple[int, _Question]]] = {}
+        waiting: dict[_Pairs, list[tuple[int, _Undecided]]] = {}
         verdicts: dict[_Pairs, Future[_Verdict]] = {}
         bar = _progress_bar(len(pairs), progress)
         for index, (response, ground_truth) in enumerate(pairs):
-            grade, question = self.grade_exactly(response, ground_truth)
+            grade, undecided = self.grade_exactly(response, ground_truth)
             grades.append(grade)
-            if question is None:
+            if undecided is None:
                 bar.update(1)
                 continue
-            if question.pairs not in verdicts:
-                verdicts[question.pairs] = self._ask(question.pairs)
-            waiting.setdefault(question.pairs, []).append((index, question))
+            if undecided.pairs not in verdicts:
+                verdicts[undecided.pairs] = self._ask(undecided.pairs)
+            waiting.setdefault(undecided.pairs, []).append((index, undecided))
         for key, members in waiting.items():
             verdict = verdicts[key].result()
-            for index, question in members:
-                grades[index] = question.grade(verdict)
+            for index, undecided in members:
+                grades[index] = undecided.grade(verdict)
             bar.update(len(members))
         bar.close()
         return grades
 
-    def grade_exactly(self, response: str, ground_truth: Any) -> tuple[Grade | None, _Question | None]:
-        """Grade without a judge process, in microseconds: the grade, or else the question for the judge."""
+    def grade_exactly(self, response: str, ground_truth: Any) -> tuple[Grade | None, _Undecided | None]:
+        """Grade in microseconds, without the judge.
+
+        Returns:
+            The grade and None; or None and the comparison that the judge must make.
+        """
         truths = alternatives(ground_truth)
         if not truths:
             return Grade(GradeOutcome.GROUND_TRUTH_UNPARSABLE, detail="the ground truth is empty"), None
@@ -111,13 +137,13 @@ class Grader:
             pairs.extend(verdict or ())
         if not pairs:
             return Grade(GradeOutcome.WRONG, answer), None
-        question = _Question(answer, tuple(pairs))
+        undecided = _Undecided(answer, tuple(pairs))
         with self._lock:
-            known = self._verdicts.get(question.pairs)
-        return (question.grade(known), None) if known else (None, question)
+            known = self._verdicts.get(undecided.pairs)
+        return (undecided.grade(known), None) if known else (None, undecided)
 
     def _ask(self, pairs: _Pairs) -> Future[_Verdict]:
-        """Have the pairs judged; one judge serves all who ask while it is at work."""
+        """Have the pairs judged. Callers that ask for the same pairs meanwhile share one comparison."""
         with self._lock:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(self.pool.settings.workers, thread_name_prefix="judge")
@@ -133,21 +159,21 @@ class Grader:
         finally:
             with self._lock:
                 self._asked.pop(pairs, None)
-                # A loaded machine may be why a judge timed out: that is no verdict to keep.
+                # A judge may time out because the machine is busy, so that verdict is not kept.
                 if verdict is not None and verdict[0] is not GradeOutcome.TIMED_OUT:
                     self._verdicts[pairs] = verdict
                     if len(self._verdicts) > self.pool.settings.cached_verdicts:
                         self._verdicts.popitem(last=False)
 
     def close(self) -> None:
-        """End the judge's processes and threads. The grader starts them again if it is used again."""
+        """End the worker processes and threads; the grader starts them again if it is used again."""
         with self._lock:
             threads, self._threads = self._threads, None
         self.pool.close()
         if threads is not None:
             threads.shutdown()
 
-    def __enter__(self) -> Grader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -159,7 +185,7 @@ _graders_lock = threading.Lock()
 
 
 def shared_grader(rules: GradingRules | None = None) -> Grader:
-    """This process's grader for these rules."""
+    """Return this process's grader for these rules, creating it if necessary."""
     rules = rules or GradingRules()
     with _graders_lock:
         if rules not in _graders:
@@ -168,44 +194,66 @@ def shared_grader(rules: GradingRules | None = None) -> Grader:
 
 
 def grade(response: str, ground_truth: Any, *, rules: GradingRules | None = None) -> Grade:
-    """Whether a response's final answer equals the ground truth. Blocks for at most the judge's time limit.
+    """Grade whether a response's final answer equals the ground truth.
 
-    ground_truth: a string, a number, or a list of alternatives; raises TypeError for anything else.
+    The call blocks for at most `PoolSettings.time_limit_s` once a worker is idle.
+
+    Args:
+        response: the whole text that the model generated.
+        ground_truth: a string, a number, or a list of alternatives.
+        rules: the defaults of `GradingRules` if None.
+
+    Raises:
+        TypeError: the ground truth is of another type.
+        RuntimeError: the judge is needed and cannot be started.
     """
     return shared_grader(rules).grade(response, ground_truth)
 
 
 async def grade_async(response: str, ground_truth: Any, *, rules: GradingRules | None = None) -> Grade:
-    """As `grade`, for event loops."""
+    """Grade one response as `grade` does, without blocking the event loop."""
     return await shared_grader(rules).grade_async(response, ground_truth)
 
 
 def grade_many(
     pairs: Iterable[tuple[str, Any]], *, rules: GradingRules | None = None, progress: bool = False
 ) -> list[Grade]:
-    """Grade (response, ground truth) pairs in order, on all judge processes. `progress` shows a bar on stderr."""
+    """Grade (response, ground truth) pairs on all worker processes.
+
+    Args:
+        pairs: what `grade` takes, one pair per response.
+        rules: the defaults of `GradingRules` if None.
+        progress: whether to show a progress bar on stderr.
+
+    Returns:
+        One grade per pair, in the order of the pairs.
+    """
     return shared_grader(rules).grade_many(pairs, progress)
 
 
 def unparsable_ground_truths(ground_truths: Sequence[Any]) -> list[int]:
-    """Indices of the ground truths that cannot be read as mathematics, for checks of data.
+    """Find the ground truths that cannot be read as mathematics; data checks report them.
 
-    Such a question still grades: an answer of the same text is right, any other counts as `ground_truth_unparsable`.
+    Such a question can still be graded: an answer with the same text is correct, and any other answer counts as
+    `ground_truth_unparsable`.
+
+    Returns:
+        Indices into `ground_truths`, ascending.
     """
     pool = shared_grader().pool
     return [index for index, ground_truth in enumerate(ground_truths) if not _is_readable(ground_truth, pool)]
 
 
-def _is_readable(ground_truth: Any, pool: JudgePool) -> bool:
+def _is_readable(ground_truth: Any, pool: WorkerPool) -> bool:
     truths = alternatives(ground_truth)
     if any(plain_number(truth) is not None for truth in truths):
         return True
-    # An empty answer is never compared, so the judge parses the ground truth and no more.
+    # An empty answer is never compared, so the judge only parses the ground truth.
     return bool(truths) and pool.judge(tuple(("", truth) for truth in truths))[0] is GradeOutcome.WRONG
 
 
 def _forget_graders() -> None:
-    """A forked child has neither the threads nor the processes, and a lock may have been held."""
+    """Drop the graders in a forked child, which has neither the threads nor the processes; a lock may be held."""
     global _graders_lock
     _graders_lock = threading.Lock()
     _graders.clear()

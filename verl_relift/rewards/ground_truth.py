@@ -1,6 +1,4 @@
-"""The ground truth of a question as a tuple of alternatives, each a clean string. Any one of them is a right answer."""
-
-from __future__ import annotations
+"""Ground truths as tuples of alternatives, each a tidy string. An answer that equals any of them is correct."""
 
 from collections.abc import Iterable
 from decimal import Decimal
@@ -12,24 +10,29 @@ from typing import Any
 from .extract import boxed_answer, hashes_answer
 from .text import tidy
 
-# All rollouts of a group share a ground truth.
+# All rollouts of a group share a ground truth, so the cache hits often.
 _CACHED_STRINGS = 8_192
 
 
 def alternatives(ground_truth: Any) -> tuple[str, ...]:
-    """Read a ground truth: a string, a number, or a list (tuple, set, numpy array) of them.
+    """Read a ground truth.
 
-    A string may carry its answer in a box or after `####`. The alternatives are tidy; empty ones are dropped, and an
-    empty result means that the question cannot be graded.
+    Args:
+        ground_truth: a string, a number, or a list (tuple, set, numpy array) of them. A string may carry its answer in
+            a box or after `####`. None counts as empty.
 
-    Raises TypeError for anything else, such as a mapping or bytes.
+    Returns:
+        Tidy, distinct, non-empty alternatives. If there are none, the question cannot be graded.
+
+    Raises:
+        TypeError: the value is of another type, such as a mapping, a bool or bytes.
     """
     if isinstance(ground_truth, str):
         return _of_string(ground_truth)
     if ground_truth is None:
         return ()
     if isinstance(ground_truth, bool):
-        raise TypeError("ground truth is a bool: write the answer as text, 'yes' or 'true'")
+        raise TypeError("ground truth is a bool: write the answer as text, such as 'yes' or 'true'")
     if isinstance(ground_truth, Real | Decimal):
         return _of_number(ground_truth)
     if hasattr(ground_truth, "tolist"):  # numpy arrays and scalars, as parquet readers return them

@@ -1,16 +1,14 @@
-"""Telling closed forms apart by their values: `\\frac{67\\pi}{3}` is not `2\\sqrt{2}`, and no algebra has to say so.
+r"""Closed forms told apart by their values: `\frac{67\pi}{3}` differs from `2\sqrt{2}`, and that needs no algebra.
 
-Only difference is decided here, and only by a wide margin; what looks equal goes to the judge. Only forms with one
-reading are evaluated: numbers, fractions, roots, powers, pi, the four operations and brackets.
+This module decides only that two forms differ, and only by a wide margin. Forms that look equal go to the judge. Only
+forms with a single reading are evaluated: numbers, fractions, roots, powers, pi, the four operations and brackets.
 """
-
-from __future__ import annotations
 
 import math
 import re
 from itertools import pairwise
 
-# math-verify compares decimals to 6 places, everything else exactly: far below this margin.
+# math-verify compares decimals to 6 places and everything else exactly, so this margin is far above its tolerance.
 _MARGIN = 1e-4
 _MAX_MAGNITUDE = 1e12
 _MAX_TOKENS = 80
@@ -22,11 +20,15 @@ _OPERATORS = {"*": "*", "\\cdot": "*", "\\times": "*", "/": "/"}
 
 
 class _UnreadableError(ValueError):
-    """Not a closed form with one reading."""
+    """The text is not a closed form with a single reading."""
 
 
 def surely_different(answer: str, truth: str) -> bool:
-    """Whether both are numbers or lists of them, in any brackets, and differ in how many there are or in value."""
+    """Return whether two numbers, or two lists of numbers in any brackets, differ in count or in value.
+
+    Returns:
+        False also where the texts cannot be evaluated or the values are close.
+    """
     mine, theirs = _read(answer), _read(truth)
     if mine is None or theirs is None:
         return False
@@ -37,11 +39,11 @@ def surely_different(answer: str, truth: str) -> bool:
 
 
 def value(latex: str) -> float | None:
-    """The value of one closed form; None for anything else."""
+    """Return the value of one closed form; None for anything else."""
     tokens = _TOKEN.findall(latex)
     if not tokens or len(tokens) > _MAX_TOKENS or "".join(tokens) != latex.replace(" ", ""):
         return None
-    if re.search(r"[0-9.] +[0-9.]", latex):  # two numbers side by side: a list, a mixed number, or a slip
+    if re.search(r"[0-9.] +[0-9.]", latex):  # two numbers side by side are a list, a mixed number, or a typo
         return None
     try:
         parser = _Parser(tokens)
@@ -54,7 +56,7 @@ def value(latex: str) -> float | None:
 
 
 def _read(latex: str) -> list[float] | None:
-    """The values of a list in brackets or without, or of one number."""
+    """Return the values of a list, with or without brackets, or of one number; None if any cannot be evaluated."""
     if _THOUSANDS.search(latex):
         return None
     if "," in latex and (match := _BRACKETED.fullmatch(latex)):
@@ -64,7 +66,7 @@ def _read(latex: str) -> list[float] | None:
 
 
 def _count_distinct(values: list[float]) -> int | None:
-    """How many different values; None when two are too close to tell."""
+    """Return the number of distinct values; None if two of them are too close to tell apart."""
     ordered = sorted(values)
     distinct = 1
     for one, other in pairwise(ordered):
@@ -80,7 +82,7 @@ def _far(one: float, other: float) -> bool:
 
 
 class _Parser:
-    """Recursive descent over the tokens of one closed form."""
+    """A recursive-descent evaluator over the tokens of one closed form."""
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
@@ -113,9 +115,9 @@ class _Parser:
                 factor = self.power()
                 result = result / factor if divided else result * factor
             elif self.next in ("\\sqrt", "\\pi") and not divided:
-                result *= self.power()  # a root or pi beside a factor; 1/2\pi has two readings
+                result *= self.power()  # a root or pi next to a factor; 1/2\pi has two readings
             elif self.next not in ("", "+", "-", ")", "}", "]"):
-                raise _UnreadableError(self.next)  # 3\frac{1}{2} is a mixed number, and 3(2) too to math-verify
+                raise _UnreadableError(self.next)  # 3\frac{1}{2} is a mixed number; math-verify reads 3(2) as one
             else:
                 return result
 
@@ -165,5 +167,5 @@ class _Parser:
     def digit(self) -> str:
         token = self.take()
         if len(token) != 1 or not token.isdigit():
-            raise _UnreadableError(token)  # 2^10 without braces is (2^1)0 to LaTeX
+            raise _UnreadableError(token)  # LaTeX reads 2^10 without braces as (2^1)0
         return token

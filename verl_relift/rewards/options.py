@@ -1,6 +1,4 @@
-"""Multiple choice: a ground truth that is one capital letter is an option, and an answer names it in few ways."""
-
-from __future__ import annotations
+"""Multiple choice: a ground truth of one capital letter is an option, which an answer can name in several forms."""
 
 import re
 
@@ -8,7 +6,7 @@ from .text import unwrap_text
 
 _OPTION = re.compile(r"[A-J]")
 _LEADING = re.compile(r"\(?\s*(?P<letter>[A-Ja-j])\s*(?:\)|\.|:|$)\s*(?P<rest>.*)", re.DOTALL)
-# A second option beside the first: `A) or B)`, `(a), (c)`, `A. 5 B. 6`. P(A) and f(a) are none.
+# A second option after the first: `A) or B)`, `(a), (c)`, `A. 5 B. 6`. P(A) and f(a) are not options.
 _HEDGE = re.compile(
     r"(?:\bor|\band|[,/&|;])\s*\(?\s*[A-J]\b"
     r"|(?:\bor|\band|[,/&|;])\s*\(?\s*[a-j]\s*(?:[).,;]|$)"
@@ -18,21 +16,23 @@ _HEDGE = re.compile(
     r"|[\d.,;:)]\s+[A-J]$"
     r"|\b(?i:option|choice|answer)\s*\(?[A-Ja-j]\b"
 )
-# Nothing but letters: a list of options, or one more.
+# Only option letters: a list of options, or one more option.
 _LETTERS = re.compile(r"(?:[\W_]*\b(?:[A-Ja-j](?!\()|or|and)\b[\W_]*)+")
 _LETTER = re.compile(r"(?<![A-Za-z\\])[A-J](?![A-Za-z])")
 
 
 def is_option(truth: str) -> bool:
-    """Whether a ground truth is an option letter, A to J."""
+    """Return whether a ground truth is an option letter, A to J."""
     return _OPTION.fullmatch(truth) is not None
 
 
 def decide_option(answer: str, truth: str) -> bool | None:
-    """Compare an answer with an option letter; None when the answer names no option, nor begins with a letter in
-    option form.
+    r"""Compare an answer with an option letter.
 
-    `B`, `b`, `(B)`, `B.`, `\\text{B}`, `(B) 12 cm` name option B. Two options in one answer are wrong.
+    `B`, `b`, `(B)`, `B.`, `\text{B}` and `(B) 12 cm` name option B. An answer that names two options is wrong.
+
+    Returns:
+        The verdict; None if the answer neither names an option nor begins with a letter in one of these forms.
     """
     plain = unwrap_text(answer).replace("**", "").strip()
     match = _LEADING.fullmatch(plain)

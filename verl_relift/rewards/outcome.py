@@ -1,13 +1,11 @@
-"""What grading a response can come to: `GradeOutcome` names it, `Grade` carries it with the answer that was read."""
-
-from __future__ import annotations
+"""The result of grading a response: `GradeOutcome` names it, and `Grade` carries it with the extracted answer."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class GradeOutcome(StrEnum):
-    """One name for each way a grading can end; `sentence` says it in words."""
+    """The ways in which grading can end."""
 
     CORRECT = "correct"
     WRONG = "wrong"
@@ -18,14 +16,14 @@ class GradeOutcome(StrEnum):
 
     @property
     def sentence(self) -> str:
-        """A sentence for logs and reports."""
+        """A sentence that explains the outcome in logs and reports."""
         return _SENTENCES[self]
 
 
 _SENTENCES = {
     GradeOutcome.CORRECT: "The final answer equals the ground truth.",
-    GradeOutcome.WRONG: "There is a final answer and it does not equal the ground truth.",
-    GradeOutcome.NO_ANSWER: "The response gives no final answer where one is looked for.",
+    GradeOutcome.WRONG: "The final answer does not equal the ground truth.",
+    GradeOutcome.NO_ANSWER: "The response has no final answer in the part that is read.",
     GradeOutcome.BAD_FORMAT: "The response lacks the format that the rules require.",
     GradeOutcome.TIMED_OUT: "The judge was stopped at its time or memory limit before it could decide.",
     GradeOutcome.GROUND_TRUTH_UNPARSABLE: "The ground truth is empty or cannot be read as mathematics.",
@@ -36,9 +34,10 @@ _SENTENCES = {
 class Grade:
     """The verdict on one response.
 
-    outcome: how the grading ended.
-    extracted: the final answer as it was read from the response; None when none was found.
-    detail: why, where the outcome alone does not say it; empty otherwise.
+    Attributes:
+        outcome: how the grading ended.
+        extracted: the final answer as the response spells it; None if none was found.
+        detail: the reason where the outcome alone does not give it; empty otherwise.
     """
 
     outcome: GradeOutcome

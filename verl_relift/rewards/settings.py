@@ -1,7 +1,8 @@
-"""Settings of grading: which answers count (`GradingRules`), what they earn (`RewardValues`), what the judge may use
-(`PoolSettings`). Each is checked when it is made."""
+"""Settings of grading, each checked when it is created.
 
-from __future__ import annotations
+`GradingRules` says which answers count, `RewardValues` what each outcome earns, and `PoolSettings` what the judge's
+processes may use.
+"""
 
 import os
 from dataclasses import dataclass, field, fields
@@ -13,15 +14,15 @@ MIB = 1024 * 1024
 
 
 class Convention(StrEnum):
-    """A way in which a response marks its final answer."""
+    """The ways in which a response can mark its final answer."""
 
     BOXED = "boxed"  # the last \boxed{...} (or \fbox{...})
-    HASHES = "hashes"  # a line `#### 42`, as GSM8K's solutions end
-    PHRASE = "phrase"  # `Answer: B`, `the answer is B`, as multiple-choice prompts ask
+    HASHES = "hashes"  # a line `#### 42`, the ending of GSM8K's solutions
+    PHRASE = "phrase"  # `Answer: B` or `the answer is B`, which multiple-choice prompts ask for
 
 
 class Thinking(StrEnum):
-    """Whether a response must carry a closed thought before its answer."""
+    """Whether a response must contain a closed thought before its answer."""
 
     OPTIONAL = "optional"
     REQUIRED = "required"
@@ -31,11 +32,15 @@ class Thinking(StrEnum):
 class GradingRules:
     """Which part of a response is its answer, and which answers are accepted.
 
-    thinking: `required` makes a response without exactly one closed thought `bad_format`.
-    conventions: tried in this order; the first that the answer section uses decides.
-    allow_unevaluated: whether `7*2+3-4` is an answer where the ground truth is the number 13. Off by default: with it a
-        model is paid for repeating the question.
-    max_answer_chars: a longer answer is wrong without being parsed.
+    Attributes:
+        thinking: with `required`, a response without exactly one closed thought is `bad_format`.
+        conventions: tried in this order; the first one that the answer section uses decides.
+        allow_unevaluated: whether `7*2+3-4` is an answer where the ground truth is the number 13. If so, a model earns
+            the reward by repeating the question.
+        max_answer_chars: a longer answer is wrong without being parsed.
+
+    Raises:
+        ValueError: a value is unknown, `conventions` is empty, or `max_answer_chars` is not positive.
     """
 
     thinking: Thinking = Thinking.OPTIONAL
@@ -54,7 +59,11 @@ class GradingRules:
 
 @dataclass(frozen=True, slots=True)
 class RewardValues:
-    """The reward that each outcome earns: the one place where an outcome becomes a number."""
+    """The reward of each outcome: the only place where an outcome becomes a number.
+
+    Raises:
+        ValueError: a reward is not below that of `correct`.
+    """
 
     correct: float = 1.0
     wrong: float = 0.0
@@ -69,19 +78,23 @@ class RewardValues:
                 raise ValueError(f"RewardValues.{name} must be below RewardValues.correct ({self.correct})")
 
     def of(self, outcome: GradeOutcome) -> float:
-        """The reward of an outcome."""
+        """Return the reward of an outcome."""
         return float(getattr(self, outcome.value))
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """What the judge's processes may use.
+    """What the judge's worker processes may use.
 
-    workers: judge processes. One decides hundreds of easy answers a second, and most answers never reach one.
-    time_limit_s: wall-clock seconds for one comparison, after which its process is killed.
-    memory_limit_mib: address space of one judge process, MiB.
-    start_limit_s: seconds in which the judge must have loaded sympy; it is slow on a loaded machine.
-    cached_verdicts: how many (answer, ground truth) verdicts are remembered.
+    Attributes:
+        workers: number of worker processes. One decides hundreds of easy answers a second, and most answers need none.
+        time_limit_s: wall-clock seconds for one comparison; the worker is killed afterwards.
+        memory_limit_mib: address space of one worker, MiB.
+        start_limit_s: seconds in which the fork server must have loaded sympy, which is slow on a busy machine.
+        cached_verdicts: number of (answer, ground truth) verdicts that a grader remembers.
+
+    Raises:
+        ValueError: a value is not positive.
     """
 
     workers: int = field(default_factory=lambda: min(4, len(os.sched_getaffinity(0))))

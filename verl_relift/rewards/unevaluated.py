@@ -1,6 +1,4 @@
-"""Answers that leave the work to the grader: math-verify does the sum, the integral or the gcd and calls it right."""
-
-from __future__ import annotations
+"""Answers that leave the work to the grader: math-verify would compute the sum or the integral and accept it."""
 
 import re
 
@@ -13,7 +11,7 @@ _CALCULATION = re.compile(
 _OPERATOR = re.compile(r"\\(?:times|cdot|div|ast)(?![a-zA-Z])|[×·÷∗:]")
 _GROUPING = re.compile(r"\\(?:frac|sqrt)(?![a-zA-Z])")
 _ARITHMETIC = re.compile(r"[0-9+\-*/^().,{}\[\]\s]+", re.ASCII)
-# A number or a group, an operator or nothing, and another: 7*2, 3--4, (3)(4), 2(3), {7}+2.
+# A number or a group, an operator or nothing, and another number or group: 7*2, 3--4, (3)(4), 2(3), {7}+2.
 _OPERATION = re.compile(r"[0-9)}\]]\s*(?:[+\-*/]+\s*[0-9({]|\()|\)\s*[0-9]", re.ASCII)
 _POWER = re.compile(
     r"-?(?:[\d.]+\s*\*\s*)?\d+\s*\^\s*(?:\d|\{\s*-?\d+\s*\}|\(\s*-?\d+\s*\))(?:\s*[+\-]\s*\d+)?", re.ASCII
@@ -22,12 +20,16 @@ _TWO_NUMBERS = re.compile(r"[+-]?[\d.]+(?: [\d.]+)+", re.ASCII)
 
 
 def is_unevaluated(answer: str, truth: str) -> bool:
-    """Whether an answer (both tidy) is a calculation that its ground truth is not.
+    r"""Return whether an answer is a calculation that its ground truth is not.
 
-    Sums over an index, integrals, limits, gcd, lcm, max, min, mod, determinants, floors: where the truth has none of
-    the kind. Where the truth is a plain number, also arithmetic on numbers: `7*2+3-4`, `(3)(4)`, `1 2` (read as 1+2),
-    and a fraction for an integer. One power with at most one factor and one summand is a usual way to write a number
-    and is allowed: `1.5\\cdot10^6`, `2^{10}-1`.
+    Sums over an index, integrals, limits, gcd, lcm, max, min, mod, determinants and floors count as calculations unless
+    the truth contains one of the same kind. If the truth is a plain number, so do arithmetic on numbers (`7*2+3-4`,
+    `(3)(4)`, and `1 2`, which is read as 1+2) and a fraction where the truth is an integer. One power with at most one
+    factor and one summand is a common way to write a number and is allowed: `1.5\cdot10^6`, `2^{10}-1`.
+
+    Args:
+        answer: tidied by `text.tidy`.
+        truth: tidied by `text.tidy`.
     """
     if set(_CALCULATION.findall(answer)) - set(_CALCULATION.findall(truth)):
         return True

@@ -1,10 +1,8 @@
 """verl's reward function: `reward.custom_reward_function.path=pkg://verl_relift.rewards.verl_hook`.
 
-`compute_score` is a coroutine: verl's reward loop awaits it once per response while other responses are still being
-generated. Integer answers are decided inside the call; the judge's processes decide the rest off the event loop.
+`compute_score` is a coroutine. verl's reward loop awaits it once per response while other responses are still being
+generated. The call decides integer answers itself; worker processes decide the others without blocking the event loop.
 """
-
-from __future__ import annotations
 
 import logging
 import threading
@@ -31,20 +29,36 @@ async def compute_score(
 ) -> dict[str, Any]:
     """Grade one response for verl.
 
-    The keyword arguments come from `reward.custom_reward_function.reward_kwargs` and are `GradingRules`' and
-    `RewardValues`' fields. verl passes further ones (a reward model's address) that grading does not need.
+    Args:
+        data_source: not used; part of verl's signature.
+        solution_str: the response.
+        ground_truth: a string, a number, or a list of alternatives.
+        extra_info: not used; part of verl's signature.
+        rewards: fields of `RewardValues`.
+        **settings: fields of `GradingRules`. verl passes further arguments, such as a reward model's address, which
+            grading does not need. Like `rewards`, these come from `reward.custom_reward_function.reward_kwargs`.
 
-    Returns `score_of`'s columns.
+    Returns:
+        The columns of `score_of`.
+
+    Raises:
+        ValueError: a setting has an unknown or invalid value.
+        TypeError: `rewards` has an unknown name, or the ground truth has an unusable type.
     """
     grade = await grade_async(solution_str, ground_truth, rules=_rules(settings))
     return score_of(grade, RewardValues(**rewards) if rewards else RewardValues())
 
 
 def start_judge(**settings: Any) -> threading.Thread:
-    """Load the judge in the background, which takes seconds: else the first answer that needs it waits for that.
+    """Start the judge in the background. It takes seconds, and the first answer that needs it would wait for them.
 
-    Takes `compute_score`'s keyword arguments. Returns the thread that does it. What keeps the judge from starting is
-    logged, and raised by the first answer that needs it.
+    If the judge cannot start, this logs a warning, and the first answer that needs the judge raises the error.
+
+    Args:
+        **settings: the keyword arguments of `compute_score`.
+
+    Returns:
+        The thread that starts the judge.
     """
     thread = threading.Thread(target=_start_judge, args=(_rules(settings),), name="judge start", daemon=True)
     thread.start()
@@ -59,16 +73,17 @@ def _start_judge(rules: GradingRules) -> None:
 
 
 def _rules(settings: dict[str, Any]) -> GradingRules:
-    """Of the settings those that are rules: verl passes others too."""
+    """Return the rules among the settings; verl passes other settings too."""
     names = {field.name for field in fields(GradingRules)}
     return GradingRules(**{name: value for name, value in settings.items() if name in names})
 
 
 def score_of(grade: Grade, values: RewardValues) -> dict[str, Any]:
-    """The columns that verl carries for a response, of the same types for every response.
+    """Return the columns that verl carries for a response; their types are the same for every response.
 
-    score: the reward (float). acc: 1.0 if correct, else 0.0. outcome: the outcome's name (str). pred: the extracted
-    answer, empty when there is none (str; verl takes its majority vote over it).
+    Returns:
+        score: the reward (float). acc: 1.0 if correct, else 0.0. outcome: the outcome's name (str). pred: the extracted
+        answer, empty if there is none (str); verl takes its majority vote over it.
     """
     return {
         "score": values.of(grade.outcome),

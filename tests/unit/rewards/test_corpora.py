@@ -46,7 +46,7 @@ def test_gsm8k_solutions_are_right_and_a_changed_digit_is_wrong(grader, ending):
         assert grader.grade(question.solution + ending.format(question.truth), question.truth).correct
         wrong = last_digit_changed(question.truth)
         assert grader.grade(question.solution + ending.format(wrong), question.truth).outcome is GradeOutcome.WRONG
-    assert grader.pool._forge is None, "GSM8K needs no judge"
+    assert grader.pool._fork_server is None, "GSM8K needs no judge"
 
 
 def test_no_olympiad_answer_is_rejected_against_itself(grader):

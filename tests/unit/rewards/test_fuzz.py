@@ -137,8 +137,8 @@ def test_exact_verdicts_agree_with_math_verify(answer, truth):
 def test_what_differs_at_a_point_math_verify_rejects(answer, truth):
     from math_verify import verify
 
-    from verl_relift.rewards.judge.judge import parse
     from verl_relift.rewards.judge.separate import surely_unequal
+    from verl_relift.rewards.judge.verdict import parse
 
     gold, target = parse(truth), parse(answer)
     if gold is not None and target is not None and surely_unequal(gold, target):

@@ -46,7 +46,7 @@ assert grade(r'<think>7+7=14</think>\\boxed{13}', '13').correct
 for answer in ('14', '7*2+3-4', '13=', '7*2+3-4=?', '13.5', '', '1/3', '1-', '012', '=13?', '--', '3*?'):
     grade(r'\\boxed{%s}' % answer, '12')
 grade_many([('#### 5', 5)])
-assert shared_grader().pool._forge is None
+assert shared_grader().pool._fork_server is None
 heavy = {'sympy', 'math_verify', 'torch', 'verl', 'numpy', 'ray', 'vllm', 'transformers', 'tqdm'} & set(sys.modules)
 assert not heavy, heavy
 """

@@ -41,7 +41,7 @@ def check(canary: str, every: int) -> None:
         PoolSettings(workers=1, time_limit_s=LIMIT_S, memory_limit_mib=MEMORY_MIB),
     ) as grader:
         grader.pool.start()
-        forge = grader.pool._forge.pid
+        fork_server_pid = grader.pool._fork_server.pid
         for name, response, truth in cases[::every]:
             took = []
             while not took or (took[-1] >= LIMIT_S + GRACE_S and len(took) < ATTEMPTS):
@@ -51,7 +51,7 @@ def check(canary: str, every: int) -> None:
             assert min(took) < LIMIT_S + GRACE_S, (name, took)
             if grade.outcome is GradeOutcome.CORRECT:
                 assert truth == "13" and any(form in grade.extracted for form in RIGHT), (name, grade)
-        assert grader.pool._forge.pid == forge, "the forge did not survive"
+        assert grader.pool._fork_server.pid == fork_server_pid, "the fork server did not survive"
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < MEMORY_MIB * 1024
     assert not Path(canary).exists()
 

@@ -79,7 +79,7 @@ def test_the_judge_runs_before_the_first_answer_that_needs_it():
     grader = shared_grader(GradingRules(Thinking.OPTIONAL, (Convention.PHRASE,), True))
     verl_hook.start_judge(**rules, rewards={"bad_format": -0.5}).join()
     with grader:
-        assert grader.pool._forge.poll() is None
+        assert grader.pool._fork_server.poll() is None
         assert call(load(**rules), "Answer: $x+\\sqrt{4}$", "x+2")["outcome"] == "correct"
 
 
@@ -87,6 +87,6 @@ def test_a_judge_that_does_not_start_is_logged(monkeypatch, caplog):
     def start(pool):
         raise RuntimeError("The math judge did not start (no sympy).")
 
-    monkeypatch.setattr("verl_relift.rewards.judge.worker_pool.JudgePool.start", start)
+    monkeypatch.setattr("verl_relift.rewards.judge.worker_pool.WorkerPool.start", start)
     verl_hook.start_judge().join()
     assert "did not start (no sympy)" in caplog.text

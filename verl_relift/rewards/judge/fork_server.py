@@ -1,11 +1,9 @@
-"""The process that judges are forked from: `python -m verl_relift.rewards.judge.fork_server FD PARENT_PID MEMORY_MIB`.
+"""The fork server: `python -m verl_relift.rewards.judge.fork_server FD PARENT_PID MEMORY_MIB`.
 
-It loads math-verify once and never touches an answer, so a killed judge is replaced in milliseconds. It has one thread,
-which makes forking safe and lets its judges die with it. It ends, and ends them, when the pool's side of its socket
-closes or the pool's process is gone.
+The fork server loads math-verify once and never reads an answer, so it can replace a killed worker within milliseconds.
+It has a single thread, which makes forking safe and lets its workers die with it. It ends its workers and itself when
+the pool closes its side of the control socket, or when the pool's process is gone.
 """
-
-from __future__ import annotations
 
 import contextlib
 import gc
@@ -13,83 +11,89 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 
 from ..settings import MIB
 from . import sandbox, wire
 
-COMMAND = struct.Struct("!cI")  # what to do with the judge of which number; a fork carries the judge's socket
-FORK, KILL = b"f", b"k"
 _PARENT_CHECK_S = 2.0
 
 
 def main(arguments: list[str]) -> None:
-    """Load the judge, then fork and kill judges as the pool asks."""
+    """Load math-verify, then fork and kill workers as the pool asks.
+
+    Args:
+        arguments: file descriptor of the control socket, process id of the pool, address space of a worker in MiB.
+    """
     control_fd, pool_pid, memory_mib = map(int, arguments)
     control = socket.socket(fileno=control_fd)
     try:
-        from . import judge
+        from . import verdict
 
-        judge.prepare()
+        verdict.prepare()
     except Exception as error:
         wire.send(control, {"error": f"{type(error).__name__}: {error}"})
         raise
-    _silence()
+    _silence_stderr()
     gc.collect()
     gc.freeze()
     wire.send(control, {"ready": os.getpid()})
-    judges: dict[int, int] = {}
+    workers: dict[int, int] = {}
     try:
-        _serve(control, pool_pid, memory_mib * MIB, judges)
+        _serve(control, pool_pid, memory_mib * MIB, workers)
     finally:
-        for pid in judges.values():
+        for pid in workers.values():
             _kill(pid)
             os.waitpid(pid, 0)
 
 
-def _serve(control: socket.socket, pool_pid: int, memory_bytes: int, judges: dict[int, int]) -> None:
-    """Fork and kill judges; `judges` holds their pids by number. Nothing is answered, so the pool never waits here."""
-    ended: list[int] = []
+def _serve(control: socket.socket, pool_pid: int, memory_bytes: int, workers: dict[int, int]) -> None:
+    """Fork and kill workers until the pool is gone; `workers` maps a worker's number to its process id.
+
+    The fork server sends no replies here, so the pool never waits for it.
+    """
+    killed: list[int] = []
     while True:
         readable, _, _ = select.select([control], [], [], _PARENT_CHECK_S)
-        ended = [pid for pid in ended if os.waitpid(pid, os.WNOHANG)[0] == 0]
+        killed = [pid for pid in killed if os.waitpid(pid, os.WNOHANG)[0] == 0]
         if not readable:
-            # A process forked from the pool's may hold its socket open after it has died.
+            # A process forked from the pool's process can keep the socket open after the pool's process died.
             if os.getppid() != pool_pid:
                 return
             continue
-        command, fds, _, _ = socket.recv_fds(control, COMMAND.size, maxfds=1)
-        if len(command) < COMMAND.size:  # end of file: the pool is closed
+        command, fds, _, _ = socket.recv_fds(control, wire.COMMAND.size, maxfds=1)
+        if len(command) < wire.COMMAND.size:  # end of file: the pool closed the socket
             return
-        name, number = COMMAND.unpack(command)
-        if name == FORK:
-            judges[number] = _fork(control, fds[0], memory_bytes)
+        name, number = wire.COMMAND.unpack(command)
+        if name == wire.FORK:
+            workers[number] = _fork_worker(control, fds[0], memory_bytes)
             os.close(fds[0])
-        elif name == KILL and number in judges:
-            # Reaped later, and by nobody else, so that until then the pid is no other process's.
-            pid = judges.pop(number)
+        elif name == wire.KILL and number in workers:
+            # Only this loop reaps workers, so no other process can get the pid before it is reaped.
+            pid = workers.pop(number)
             _kill(pid)
-            ended.append(pid)
+            killed.append(pid)
 
 
-def _fork(control: socket.socket, judge_fd: int, memory_bytes: int) -> int:
-    forge_pid = os.getpid()
+def _fork_worker(control: socket.socket, worker_fd: int, memory_bytes: int) -> int:
+    """Fork a worker and return its process id; the child never returns."""
+    fork_server_pid = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     status = 1
     try:
-        sandbox.die_with_parent(forge_pid)
+        sandbox.die_with_parent(fork_server_pid)
         control.close()
-        _judge_forever(socket.socket(fileno=judge_fd), memory_bytes)
+        _run_worker(socket.socket(fileno=worker_fd), memory_bytes)
         status = 0
     finally:
-        os._exit(status)  # never back into the forge's loop, and no exit handlers of its
+        os._exit(status)  # the child must neither return to the fork server's loop nor run its exit handlers
 
 
-def _judge_forever(pool: socket.socket, memory_bytes: int) -> None:
-    from .judge import judge
+def _run_worker(pool: socket.socket, memory_bytes: int) -> None:
+    """Judge what the pool sends until it closes the socket."""
+    from .verdict import judge
 
     sandbox.limit_resources(memory_bytes)
     sandbox.forbid_code()
@@ -105,8 +109,8 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _silence() -> None:
-    """sympy warns on stderr about hostile input."""
+def _silence_stderr() -> None:
+    """Discard stderr, on which sympy warns about hostile input."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stderr.fileno())
     os.close(null)

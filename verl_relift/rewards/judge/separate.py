@@ -1,6 +1,4 @@
-"""Telling parsed answers apart at a point, before math-verify simplifies a difference or solves an equation."""
-
-from __future__ import annotations
+"""Parsed answers told apart at one point, before math-verify simplifies a difference or solves an equation."""
 
 import cmath
 from typing import Any
@@ -28,21 +26,25 @@ from sympy import (
 )
 from sympy.core.function import AppliedUndef
 
-# No symbol is 0, 1 or a neat fraction at the point, where different expressions might meet.
+# At the point, no symbol is 0, 1 or a simple fraction, at which different expressions may coincide.
 _FIRST, _STEP = 0.5734, 0.3137
 _DIGITS = 15
 _MARGIN = 1e-3
 _MAX_MAGNITUDE = 1e9
-# Solving an equation divides what tells it apart by its coefficients; math-verify calls 15 equal digits equal.
+# Solving an equation divides the difference by its coefficients, and math-verify accepts 15 equal digits as equal.
 _MAX_IN_EQUATIONS = 1e4
-# Slow to evaluate, or compared by math-verify in ways of their own (a percentage may equal its number).
+# These are slow to evaluate, or math-verify compares them specially (a percentage may equal its number).
 _LEFT_ALONE = (Integral, Sum, Product, Limit, Derivative, AppliedUndef, UnevaluatedExpr)
 
 
 def surely_unequal(gold: Any, target: Any) -> bool:
-    """Whether two sympy objects differ at a point, each or in one of their parts. False where that says nothing.
+    """Return whether two sympy objects differ at a point, as wholes or in one of their parts.
 
-    What math-verify accepts as equal is equal everywhere, so it would say no as well, after a longer time.
+    What math-verify accepts as equal is equal everywhere. So where this returns True, math-verify would reject the
+    answer too, only later.
+
+    Returns:
+        False where the point does not tell them apart.
     """
     gold, target = _as_compared(gold, target)
     if isinstance(gold, Eq) and isinstance(target, Eq):
@@ -60,7 +62,10 @@ def surely_unequal(gold: Any, target: Any) -> bool:
 
 
 def _as_compared(gold: Any, target: Any) -> tuple[Any, Any]:
-    """The sides that math-verify compares: of `x=13` the 13 beside a ground truth 13; of a chain its two ends."""
+    """Return the sides that math-verify compares.
+
+    For `x=13` against the ground truth 13, it compares the 13; for a chain of equations, it compares the two ends.
+    """
     if is_equation(target) and not is_equation(gold):
         return gold, take_last_relation(target).rhs
     if is_assignment_relation(gold) and not is_equation(target):
@@ -75,7 +80,7 @@ def _ends(side: Any) -> Any:
 
 
 def _lists_differ(gold: Any, target: Any) -> bool:
-    """Whether a member of one list or set is none of the other's; a single expression is a set of one."""
+    """Return whether a member of one list or set is missing from the other; a single expression is a set of one."""
     members = []
     for side in (gold, target):
         if not isinstance(side, FiniteSet | Tuple | Expr):
@@ -88,11 +93,11 @@ def _lists_differ(gold: Any, target: Any) -> bool:
 
 
 def _equations_differ(gold: Eq, target: Eq) -> bool:
-    """Whether one equation gives a symbol by the others, `y=2x+1`, and the other fails where this one holds.
+    """Return whether one equation defines a symbol, as `y=2x+1` does, and the other fails on its graph.
 
-    math-verify calls two equations equal if their differences or their solutions are. Either way the second holds all
-    along the graph of the first, which is one piece if functions have one value and no breaks; and one symbol of the
-    first that the second does not know is too many.
+    math-verify calls two equations equal if their differences or their solutions are equal. In both cases, the second
+    equation holds on the whole graph of the first; that graph is connected if its functions are single-valued and
+    continuous. A symbol of the first equation that the second lacks also makes them differ.
     """
     applied = sorted(gold.atoms(AppliedUndef) | target.atoms(AppliedUndef), key=str)
     functions = {function: Dummy(str(function)) for function in applied}
@@ -103,7 +108,12 @@ def _equations_differ(gold: Eq, target: Eq) -> bool:
 
 
 def _leaves(graph: tuple[Expr, Expr], other: tuple[Expr, Expr]) -> bool:
-    """Whether the graph of a symbol, a pair of it and an expression, is not all in an equation, a pair of its sides."""
+    """Return whether the graph of a symbol leaves the solutions of another equation.
+
+    Args:
+        graph: the symbol and the expression that it equals.
+        other: both sides of the other equation.
+    """
     symbol, rest = graph
     if not symbol.is_Symbol or symbol in rest.free_symbols or not _is_smooth(rest):
         return False
@@ -121,7 +131,7 @@ def _leaves(graph: tuple[Expr, Expr], other: tuple[Expr, Expr]) -> bool:
 
 
 def _is_smooth(side: Expr) -> bool:
-    """Whether this is made of functions that are single-valued and analytic but for poles."""
+    """Return whether an expression consists of functions that are single-valued and analytic except at poles."""
     if not side.free_symbols or side.is_Symbol:
         return True
     if side.is_Pow:
@@ -138,7 +148,7 @@ def _point(symbols: set[Any]) -> dict[Any, Any]:
 
 
 def _value(side: Expr, point: dict[Any, Any]) -> Any:
-    """The complex value of an expression at a point, None where it has none."""
+    """Return the complex value of an expression at a point; None if it has none."""
     try:
         value = complex(side.subs(point).evalf(_DIGITS))
     except (TypeError, ValueError, ArithmeticError):
@@ -147,14 +157,14 @@ def _value(side: Expr, point: dict[Any, Any]) -> Any:
 
 
 def _far(one: complex | None, other: complex | None, largest: float) -> bool:
-    """Whether two values are too far apart for rounding; never where one is unknown or too large."""
+    """Return whether rounding cannot explain the difference of two values; False if either is unknown or too large."""
     if one is None or other is None or max(abs(one), abs(other)) > largest:
         return False
     return abs(one - other) > _MARGIN * max(1.0, abs(one), abs(other))
 
 
 def _is_comparable(side: Any) -> bool:
-    """Whether math-verify compares this by value: a lone symbol or a product of them it compares by letters too."""
+    """Return whether math-verify compares this only by value; it compares symbols and their products by letters too."""
     if not isinstance(side, Expr) or side.has(*_LEFT_ALONE):
         return False
     return not (

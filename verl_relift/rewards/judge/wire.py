@@ -1,6 +1,8 @@
-"""Messages between the pool and its processes: a length, then JSON. Never pickle: reading a message runs nothing."""
+"""Messages between the worker pool and its processes: a length, then JSON.
 
-from __future__ import annotations
+Pickle is not used, because reading a pickle can run code. Commands to the fork server have a fixed size instead and are
+packed by `COMMAND`.
+"""
 
 import json
 import socket
@@ -8,16 +10,29 @@ import struct
 import time
 from typing import Any
 
-_HEADER = struct.Struct("!I")
+COMMAND = struct.Struct("!cI")  # FORK or KILL, and the worker's number; FORK carries the worker's socket as well
+FORK, KILL = b"f", b"k"
+
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+_HEADER = struct.Struct("!I")  # the length of the body in bytes
 
 
 class ClosedError(ConnectionError):
-    """The other side is gone."""
+    """The other side closed the connection or died."""
 
 
 def send(sock: socket.socket, message: dict[str, Any], deadline: float | None = None) -> None:
-    """Send one message. `deadline` is a time.monotonic() value; raises TimeoutError when it passes."""
+    """Send one message.
+
+    Args:
+        sock: a connected stream socket.
+        message: JSON types only.
+        deadline: a `time.monotonic()` value; None waits without a limit.
+
+    Raises:
+        TimeoutError: the deadline passed.
+        ClosedError: the other side is gone.
+    """
     body = json.dumps(message).encode("ascii")
     _set_deadline(sock, deadline)
     try:
@@ -29,11 +44,18 @@ def send(sock: socket.socket, message: dict[str, Any], deadline: float | None = 
 def receive(sock: socket.socket, deadline: float | None = None) -> dict[str, Any]:
     """Receive one message.
 
-    Raises TimeoutError at the deadline, ClosedError when the other side is gone, ValueError when it sent no message.
+    Args:
+        sock: a connected stream socket.
+        deadline: a `time.monotonic()` value; None waits without a limit.
+
+    Raises:
+        TimeoutError: the deadline passed.
+        ClosedError: the other side is gone.
+        ValueError: the bytes are not a message, or the message exceeds `MAX_MESSAGE_BYTES`.
     """
     (size,) = _HEADER.unpack(_receive_exactly(sock, _HEADER.size, deadline))
     if size > MAX_MESSAGE_BYTES:
-        raise ValueError(f"message of {size} bytes, above the limit of {MAX_MESSAGE_BYTES}")
+        raise ValueError(f"message of {size} bytes exceeds the limit of {MAX_MESSAGE_BYTES}")
     message = json.loads(_receive_exactly(sock, size, deadline))
     if not isinstance(message, dict):
         raise ValueError(f"message is a {type(message).__name__}, not an object")

@@ -1,17 +1,15 @@
-"""Judge processes with a hard limit of time and memory, for any number of threads and event loops in one process.
+"""Worker processes for the judge, with hard limits of time and memory.
 
-`JudgePool.judge` blocks its thread until a judge process has answered or has been killed. A kill costs the answer that
-caused it a `timed_out`; nobody waits for it, nor for the next process, which is forked at once.
+`WorkerPool.judge` blocks its thread until a worker answers or is killed. Any number of threads and event loops in one
+process may share a pool. When a worker is killed, only the answer that it was judging is affected: it gets `timed_out`.
+The next worker is forked at once, and nobody waits for the killed one.
 """
-
-from __future__ import annotations
 
 import contextlib
 import itertools
 import os
 import queue
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -19,21 +17,19 @@ import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from ..compare import Pair
 from ..outcome import GradeOutcome
 from ..settings import PoolSettings
 from . import wire
 
-# forge.COMMAND, FORK, KILL: importing forge here would make `-m` load it twice
-_COMMAND = struct.Struct("!cI")
-_FORK, _KILL = b"f", b"k"
 _FORK_LIMIT_S = 30.0
 _CLOSE_LIMIT_S = 5.0
-# A judge that ended without being killed gets a second chance: something else on the machine may have ended it.
+# A worker that ended without being killed by the pool gets a second attempt: another program may have ended it.
 _ATTEMPTS = (1, 2)
-# A judge is replaced after so many answers, before what sympy caches weighs anything.
-_ANSWERS_PER_JUDGE = 2_000
+# A worker is replaced after this many answers, before sympy's caches use noticeable memory.
+_ANSWERS_PER_WORKER = 2_000
 
 _OUTCOMES = {
     "correct": GradeOutcome.CORRECT,
@@ -44,17 +40,20 @@ _OUTCOMES = {
 
 
 @dataclass(slots=True)
-class _Judge:
-    number: int  # the forge's name for it
+class _Worker:
+    """A worker process as the pool knows it."""
+
+    number: int  # the fork server's name for the process
     sock: socket.socket
-    ready: bool = False  # has said that it runs
+    ready: bool = False  # the process has reported that it runs
     answered: int = 0
 
 
-class JudgePool:
-    """Up to `settings.workers` judge processes, started when the first answer needs one.
+class WorkerPool:
+    """Up to `settings.workers` worker processes, started when the first answer needs one.
 
-    Thread-safe. A process that forks leaves the pool to its parent: the child starts its own when it needs one.
+    The pool is thread-safe. When its process forks, the workers stay with the parent, and the child starts its own when
+    it needs one.
     """
 
     def __init__(self, settings: PoolSettings | None = None) -> None:
@@ -63,42 +62,54 @@ class JudgePool:
         _pools.add(self)
 
     def _reset(self) -> None:
-        self._forge: subprocess.Popen[bytes] | None = None
+        self._fork_server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._numbers = itertools.count()
-        self._lock = threading.Lock()  # the forge's socket, and starting it
-        self._idle: queue.LifoQueue[_Judge | None] = queue.LifoQueue()
+        self._lock = threading.Lock()  # guards the control socket and the start of the fork server
+        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(self.settings.workers):
-            self._idle.put(None)  # a place for a judge that is not forked yet
+            self._idle.put(None)  # a slot for a worker that is not forked yet
 
     def start(self) -> None:
-        """Load the judge and fork its processes now instead of at the first answer. Takes seconds the first time.
+        """Start the fork server and fork all workers now instead of at the first answer.
 
-        Raises RuntimeError when it does not load.
+        The first start takes seconds, because the fork server loads sympy.
+
+        Raises:
+            RuntimeError: math-verify cannot be loaded.
         """
-        idle: list[_Judge | None] = []
+        idle: list[_Worker | None] = []
         with contextlib.suppress(queue.Empty):
             while True:
                 idle.append(self._idle.get_nowait())
         try:
-            idle = [worker or self._fork() for worker in idle]
+            idle = [worker or self._fork_worker() for worker in idle]
         finally:
             for worker in idle:
                 self._idle.put(worker)
 
     def judge(self, pairs: tuple[Pair, ...]) -> tuple[GradeOutcome, str]:
-        """Compare (answer, ground truth) pairs in a judge process: correct if any is equal.
+        """Compare (answer, ground truth) pairs in a worker process.
 
-        Returns the outcome and, where it was stopped, the reason. Waiting for a free process does not count as time.
+        The time limit starts when a worker has the pairs; waiting for an idle worker does not count.
+
+        Args:
+            pairs: the answer is correct if any pair is equal.
+
+        Returns:
+            The outcome, and the reason if the worker was stopped (empty otherwise).
+
+        Raises:
+            RuntimeError: no worker can be started.
         """
         worker = self._idle.get()
         try:
-            if worker is not None and worker.answered >= _ANSWERS_PER_JUDGE:
+            if worker is not None and worker.answered >= _ANSWERS_PER_WORKER:
                 worker = self._replace(worker)
             remaining_s = self.settings.time_limit_s
             for attempt in _ATTEMPTS:
                 given, worker = worker, None
-                worker = self._running(given)
+                worker = self._ready_worker(given)
                 started = time.monotonic()
                 try:
                     return self._ask(worker, pairs, started + remaining_s)
@@ -107,28 +118,29 @@ class JudgePool:
                     return GradeOutcome.TIMED_OUT, f"no verdict in {self.settings.time_limit_s:g} s"
                 except (wire.ClosedError, ValueError, KeyError) as error:
                     worker = self._replace(worker)
-                    remaining_s -= time.monotonic() - started  # a new forge takes longer to load than an answer may
-                    reason = f"the judge process ended in attempt {attempt}: {error}"
+                    # Loading a new fork server takes longer than an answer may, so only the judging is charged.
+                    remaining_s -= time.monotonic() - started
+                    reason = f"the worker process ended in attempt {attempt}: {error}"
                 except BaseException:
-                    # Interrupted: its verdict is still to come and must not be taken for the next answer's.
+                    # The caller was interrupted. The verdict is still to come and must not go to the next answer.
                     worker = self._replace(worker)
                     raise
             return GradeOutcome.TIMED_OUT, reason
         finally:
             self._idle.put(worker)
 
-    def _ask(self, worker: _Judge, pairs: tuple[Pair, ...], deadline: float) -> tuple[GradeOutcome, str]:
+    def _ask(self, worker: _Worker, pairs: tuple[Pair, ...], deadline: float) -> tuple[GradeOutcome, str]:
         wire.send(worker.sock, {"pairs": pairs}, deadline)
         verdict = wire.receive(worker.sock, deadline)["verdict"]
         worker.answered += 1
         return _OUTCOMES[verdict], "out of memory" if verdict == "exhausted" else ""
 
-    def _running(self, worker: _Judge | None) -> _Judge:
-        """A judge that runs, so that an answer's time starts when its judge does: this one, or a new one."""
+    def _ready_worker(self, worker: _Worker | None) -> _Worker:
+        """Return this worker or a new one, once it runs, so that the time limit never includes the fork."""
         if worker is not None and worker.ready:
             return worker
         for _ in _ATTEMPTS:
-            worker = worker or self._fork()
+            worker = worker or self._fork_worker()
             try:
                 wire.receive(worker.sock, time.monotonic() + _FORK_LIMIT_S)
             except (TimeoutError, wire.ClosedError) as error:
@@ -138,54 +150,54 @@ class JudgePool:
             else:
                 worker.ready = True
                 return worker
-        raise RuntimeError(f"no judge process could be forked: {reason}; is the machine out of memory?")
+        raise RuntimeError(f"no judge process could be forked: {reason}; check that the machine has free memory")
 
-    def _fork(self) -> _Judge:
-        """Ask the forge for a judge; it says when it runs."""
+    def _fork_worker(self) -> _Worker:
+        """Have a worker forked, starting the fork server if necessary; the worker reports when it runs."""
         with self._lock:
-            if self._forge is None:
-                self._start_forge()
+            if self._fork_server is None:
+                self._start_fork_server()
             try:
-                return self._request_judge()
-            except OSError:  # something ended the forge, and its judges with it
-                self._end_forge()
-                self._start_forge()
-                return self._request_judge()
+                return self._request_worker()
+            except OSError:  # another program ended the fork server, and the workers died with it
+                self._stop_fork_server()
+                self._start_fork_server()
+                return self._request_worker()
 
-    def _request_judge(self) -> _Judge:
+    def _request_worker(self) -> _Worker:
         ours, theirs = socket.socketpair()
         number = next(self._numbers)
         with theirs:
-            socket.send_fds(self._control, [_COMMAND.pack(_FORK, number)], [theirs.fileno()])
-        return _Judge(number, ours)
+            socket.send_fds(self._control, [wire.COMMAND.pack(wire.FORK, number)], [theirs.fileno()])
+        return _Worker(number, ours)
 
-    def _replace(self, worker: _Judge) -> _Judge | None:
-        """Have a judge killed and its successor forked, waiting for neither. None if the forge is gone too."""
+    def _replace(self, worker: _Worker) -> _Worker | None:
+        """Have a worker killed and its successor forked without waiting; None if the fork server is gone."""
         self._kill(worker)
         with self._lock, contextlib.suppress(OSError):
-            return self._request_judge() if self._control is not None else None
+            return self._request_worker() if self._control is not None else None
         return None
 
-    def _kill(self, worker: _Judge) -> None:
-        worker.sock.close()  # and that is all it takes when the forge is gone too
+    def _kill(self, worker: _Worker) -> None:
+        worker.sock.close()  # ends an idle worker even if the fork server is gone
         with self._lock, contextlib.suppress(OSError):
             if self._control is not None:
-                self._control.sendall(_COMMAND.pack(_KILL, worker.number))
+                self._control.sendall(wire.COMMAND.pack(wire.KILL, worker.number))
 
-    def _start_forge(self) -> None:
+    def _start_fork_server(self) -> None:
         ours, theirs = socket.socketpair()
         package_root = str(Path(__file__).resolve().parents[3])
         path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH", "")]))
         arguments = [str(theirs.fileno()), str(os.getpid()), str(self.settings.memory_limit_mib)]
         with theirs:
-            forge = subprocess.Popen(
+            fork_server = subprocess.Popen(
                 [sys.executable, "-m", "verl_relift.rewards.judge.fork_server", *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                # sympy's simplifier walks sets: a fixed hash makes its verdicts repeat from run to run.
+                # sympy iterates over sets while it simplifies; a fixed hash seed makes its verdicts reproducible.
                 env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
-                start_new_session=True,  # the terminal's Ctrl-C is the trainer's business
+                start_new_session=True,  # Ctrl-C in the terminal is for the trainer to handle
             )
         try:
             hello = wire.receive(ours, time.monotonic() + self.settings.start_limit_s)
@@ -193,61 +205,63 @@ class JudgePool:
             hello = {"error": str(error) or type(error).__name__}
         if "error" in hello:
             ours.close()
-            forge.kill()
-            forge.wait()
-            raise RuntimeError(f"The math judge did not start ({hello['error']}). Is math-verify installed?")
+            fork_server.kill()
+            fork_server.wait()
+            raise RuntimeError(
+                f"The math judge did not start ({hello['error']}); check that math-verify is installed in {sys.prefix}"
+            )
         ours.settimeout(None)
-        self._forge, self._control = forge, ours
+        self._fork_server, self._control = fork_server, ours
 
     def close(self) -> None:
-        """End every process of the pool. The pool starts again if it is used again."""
+        """End every process of the pool; the pool starts again if it is used again."""
         with self._lock:
-            if self._forge is not None:
-                self._drop_judges()
-                self._end_forge()
+            if self._fork_server is not None:
+                self._drop_idle_workers()
+                self._stop_fork_server()
 
-    def _end_forge(self) -> None:
-        forge, control = self._forge, self._control
-        self._forge = self._control = None
-        control.close()  # the forge ends its judges and itself
+    def _stop_fork_server(self) -> None:
+        fork_server, control = self._fork_server, self._control
+        self._fork_server = self._control = None
+        control.close()  # the fork server then ends its workers and itself
         try:
-            forge.wait(_CLOSE_LIMIT_S)
+            fork_server.wait(_CLOSE_LIMIT_S)
         except subprocess.TimeoutExpired:
-            forge.kill()
-            forge.wait()
+            fork_server.kill()
+            fork_server.wait()
 
-    def _drop_judges(self) -> None:
-        """Forget the idle judges; one that is busy is dropped by the thread that uses it, when it finds it dead."""
-        places = 0
+    def _drop_idle_workers(self) -> None:
+        """Forget the idle workers; a thread that uses a busy worker drops it when it finds the worker dead."""
+        slots = 0
         with contextlib.suppress(queue.Empty):
             while True:
                 worker = self._idle.get_nowait()
-                places += 1
+                slots += 1
                 if worker is not None:
                     worker.sock.close()
-        for _ in range(places):
+        for _ in range(slots):
             self._idle.put(None)
 
-    def _forget(self) -> None:
-        """In a forked child: the processes are the parent's; close this copy of its sockets and start anew."""
+    def _reset_after_fork(self) -> None:
+        """Start over in a forked child: the processes belong to the parent, so close this copy of the socket."""
         if self._control is not None:
             self._control.close()
-            self._forge.returncode = 0  # not this process's child: Popen must not wait for it
+            self._fork_server.returncode = 0  # it is not a child of this process: Popen must not wait for it
         self._reset()
 
-    def __enter__(self) -> JudgePool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-_pools: weakref.WeakSet[JudgePool] = weakref.WeakSet()
+_pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
 
 
-def _forget_pools() -> None:
+def _reset_pools_after_fork() -> None:
     for pool in list(_pools):
-        pool._forget()
+        pool._reset_after_fork()
 
 
-os.register_at_fork(after_in_child=_forget_pools)
+os.register_at_fork(after_in_child=_reset_pools_after_fork)

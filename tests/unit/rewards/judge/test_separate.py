@@ -3,8 +3,8 @@
 import pytest
 from math_verify import parse, verify
 
-from verl_relift.rewards.judge.judge import parse as parse_whole
 from verl_relift.rewards.judge.separate import surely_unequal
+from verl_relift.rewards.judge.verdict import parse as parse_whole
 
 FORMS = (
     *(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from verl_relift.rewards import GradeOutcome
-from verl_relift.rewards.judge.worker_pool import JudgePool
+from verl_relift.rewards.judge.worker_pool import WorkerPool
 from verl_relift.rewards.settings import PoolSettings
 
 HANGS = (("9^{9^{9^{9}}}", "x^{2}"),)
@@ -24,7 +24,7 @@ ATTEMPTS = 5
 
 @pytest.fixture
 def pool():
-    with JudgePool(PoolSettings(workers=1, time_limit_s=LIMIT_S)) as pool:
+    with WorkerPool(PoolSettings(workers=1, time_limit_s=LIMIT_S)) as pool:
         pool.start()
         yield pool
 
@@ -64,26 +64,26 @@ def test_a_hanging_answer_is_killed_and_the_next_is_judged(pool):
         took.append((stopped - started, time.perf_counter() - stopped))
     assert LIMIT_S <= min(hung for hung, _ in took) < LIMIT_S + GRACE_S
     assert min(easy for _, easy in took) < GRACE_S
-    assert len(_living_children(pool._forge.pid)) == 1
+    assert len(_living_children(pool._fork_server.pid)) == 1
 
 
 def test_an_answers_time_starts_when_its_judge_runs(pool, monkeypatch):
     """A machine that takes its time to fork costs no answer its verdict."""
-    fork = pool._request_judge
+    fork = pool._request_worker
 
     def slowly():
-        forge = pool._forge.pid
-        os.kill(forge, signal.SIGSTOP)
-        threading.Timer(2 * LIMIT_S, os.kill, (forge, signal.SIGCONT)).start()
+        fork_server_pid = pool._fork_server.pid
+        os.kill(fork_server_pid, signal.SIGSTOP)
+        threading.Timer(2 * LIMIT_S, os.kill, (fork_server_pid, signal.SIGCONT)).start()
         return fork()
 
-    monkeypatch.setattr(pool, "_request_judge", slowly)
+    monkeypatch.setattr(pool, "_request_worker", slowly)
     assert pool.judge(HANGS)[0] is GradeOutcome.TIMED_OUT
     assert pool.judge(EASY)[0] is GradeOutcome.CORRECT
 
 
 def test_others_are_unharmed_by_a_hanging_answer():
-    with JudgePool(PoolSettings(workers=2, time_limit_s=1.5)) as pool:
+    with WorkerPool(PoolSettings(workers=2, time_limit_s=1.5)) as pool:
         pool.start()
         outcomes = []
         hanging = threading.Thread(target=lambda: outcomes.append(pool.judge(HANGS)[0]))
@@ -96,31 +96,33 @@ def test_others_are_unharmed_by_a_hanging_answer():
 
 def test_memory_is_limited():
     limit_mib = 700
-    with JudgePool(PoolSettings(workers=1, time_limit_s=20, memory_limit_mib=limit_mib)) as pool:
+    with WorkerPool(PoolSettings(workers=1, time_limit_s=20, memory_limit_mib=limit_mib)) as pool:
         assert pool.judge(EASY)[0] is GradeOutcome.CORRECT
-        (judge,) = _children(pool._forge.pid)
-        limits = Path(f"/proc/{judge}/limits").read_text()
+        (worker,) = _children(pool._fork_server.pid)
+        limits = Path(f"/proc/{worker}/limits").read_text()
         assert str(limit_mib * 1024 * 1024) in next(line for line in limits.splitlines() if "address space" in line)
         peak = int(
-            next(x for x in Path(f"/proc/{judge}/status").read_text().splitlines() if x.startswith("VmPeak")).split()[1]
+            next(x for x in Path(f"/proc/{worker}/status").read_text().splitlines() if x.startswith("VmPeak")).split()[
+                1
+            ]
         )
         assert peak < limit_mib * 1024
 
 
-def test_a_killed_judge_is_replaced_and_its_answer_judged_again(pool):
+def test_a_killed_worker_is_replaced_and_its_answer_judged_again(pool):
     assert pool.judge(EASY)[0] is GradeOutcome.CORRECT
-    (judge,) = _children(pool._forge.pid)
-    os.kill(judge, signal.SIGKILL)
+    (worker,) = _children(pool._fork_server.pid)
+    os.kill(worker, signal.SIGKILL)
     assert pool.judge(EASY)[0] is GradeOutcome.CORRECT
 
 
-def test_a_killed_forge_is_replaced(pool):
+def test_a_killed_fork_server_is_replaced(pool):
     assert pool.judge(EASY)[0] is GradeOutcome.CORRECT
-    forge, judges = pool._forge.pid, _children(pool._forge.pid)
-    os.kill(forge, signal.SIGKILL)
-    assert _wait_until_dead(judges), "judges outlived the forge"
+    fork_server_pid, workers = pool._fork_server.pid, _children(pool._fork_server.pid)
+    os.kill(fork_server_pid, signal.SIGKILL)
+    assert _wait_until_dead(workers), "workers outlived the fork server"
     assert pool.judge(EASY)[0] is GradeOutcome.CORRECT
-    assert pool._forge.pid != forge
+    assert pool._fork_server.pid != fork_server_pid
 
 
 def test_an_interrupted_wait_does_not_mix_up_verdicts(pool, monkeypatch):
@@ -143,9 +145,9 @@ def _interrupt_once(receive, patch):
 
 
 def test_close_ends_every_process_and_the_pool_can_be_used_again():
-    pool = JudgePool(PoolSettings(workers=2))
+    pool = WorkerPool(PoolSettings(workers=2))
     pool.judge(EASY)
-    processes = [pool._forge.pid, *_children(pool._forge.pid)]
+    processes = [pool._fork_server.pid, *_children(pool._fork_server.pid)]
     pool.close()
     pool.close()
     assert _wait_until_dead(processes)
@@ -158,13 +160,14 @@ def test_no_process_outlives_its_parent(death):
     """Also while a judge is at work, and with a forked sibling that holds the parent's sockets open."""
     code = f"""
 import os, sys, threading, time
-from verl_relift.rewards.judge.worker_pool import JudgePool
+from verl_relift.rewards.judge.worker_pool import WorkerPool
 from verl_relift.rewards.settings import PoolSettings
-pool = JudgePool(PoolSettings(workers=1, time_limit_s=60))
+pool = WorkerPool(PoolSettings(workers=1, time_limit_s=60))
 pool.judge((("x+1", "1+x"),))
 threading.Thread(target=pool.judge, args=((("9^{{9^{{9^{{9}}}}}}", "x^{{2}}"),),), daemon=True).start()
 time.sleep(0.2)
-print(pool._forge.pid, open(f"/proc/{{pool._forge.pid}}/task/{{pool._forge.pid}}/children").read(), flush=True)
+pid = pool._fork_server.pid
+print(pid, open(f"/proc/{{pid}}/task/{{pid}}/children").read(), flush=True)
 {death}
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -176,7 +179,7 @@ print(pool._forge.pid, open(f"/proc/{{pool._forge.pid}}/task/{{pool._forge.pid}}
 def test_a_judge_that_does_not_load_says_why(monkeypatch, tmp_path):
     (tmp_path / "math_verify.py").write_text("raise ImportError('broken installation')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with JudgePool(PoolSettings(workers=1)) as pool:
+    with WorkerPool(PoolSettings(workers=1)) as pool:
         for _ in range(2):
             with pytest.raises(RuntimeError, match="broken installation"):
                 pool.judge(EASY)

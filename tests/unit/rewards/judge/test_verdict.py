@@ -47,21 +47,21 @@ def test_upstream_accepts_any_equation_without_solutions():
     assert run(r"""
         from math_verify import parse, verify
         print(verify(parse("$x^2+1=0$"), parse("$1=2$")))
-        from verl_relift.rewards.judge import judge
+        from verl_relift.rewards.judge import verdict
         from verl_relift.upstream.fixes import math_verify as upstream
         upstream.apply()
-        print(judge.judge([("1=2", "x^2+1=0")]), judge.judge([("y=2x+1", "y-1=2x")]))
+        print(verdict.judge([("1=2", "x^2+1=0")]), verdict.judge([("y=2x+1", "y-1=2x")]))
     """) == ["True", "wrong", "correct"]
 
 
 def test_upstream_does_not_read_percentages():
     """Fails when the grammar for antlr 4.9 is whole: then `read_percentages` can go."""
     assert run(r"""
-        from verl_relift.rewards.judge import judge
+        from verl_relift.rewards.judge import verdict
         from verl_relift.upstream.fixes import math_verify as upstream
-        print(judge.parse(r"5\%"))
+        print(verdict.parse(r"5\%"))
         upstream.apply()
-        print(judge.parse(r"7\%") is not None)
+        print(verdict.parse(r"7\%") is not None)
     """) == ["None", "True"]
 
 
@@ -69,18 +69,18 @@ def test_upstream_looks_ahead_in_full_context():
     """Fails when latex2sympy2_extended no longer does: then `parse_in_two_stages` can go."""
     assert run(r"""
         from antlr4.atn.ParserATNSimulator import ParserATNSimulator
-        from verl_relift.rewards.judge import judge
+        from verl_relift.rewards.judge import verdict
         from verl_relift.upstream.fixes import math_verify as upstream
         slow, look = [], ParserATNSimulator.execATNWithFullContext
         def spy(*arguments):
             slow.append(1)
             return look(*arguments)
         ParserATNSimulator.execATNWithFullContext = spy
-        judge.parse(r"(2+\sqrt{2},1)")
+        verdict.parse(r"(2+\sqrt{2},1)")
         print(len(slow) > 0)
         upstream.parse_in_two_stages()
         slow.clear()
-        judge.parse(r"(3+\sqrt{3},1)")
+        verdict.parse(r"(3+\sqrt{3},1)")
         print(len(slow))
     """) == ["True", "0"]
 
@@ -156,8 +156,8 @@ def test_a_judge_process_can_run_no_code_and_touch_no_file(tmp_path):
     assert (
         run(f"""
         import os, socket, subprocess
-        from verl_relift.rewards.judge import judge, sandbox
-        judge.prepare()
+        from verl_relift.rewards.judge import sandbox, verdict
+        verdict.prepare()
         sandbox.limit_resources(2**30)
         sandbox.forbid_code()
         attempts = [
@@ -180,7 +180,7 @@ def test_a_judge_process_can_run_no_code_and_touch_no_file(tmp_path):
                 print(number)
             except sandbox.ForbiddenError:
                 pass
-        assert judge.judge([("x^2+2x+1", "(x+1)^2")]) == "correct"
+        assert verdict.judge([("x^2+2x+1", "(x+1)^2")]) == "correct"
     """)
         == []
     )
@@ -194,12 +194,12 @@ def test_judging_imports_nothing_once_it_is_prepared():
         import sys
         from pathlib import Path
         from verl_relift.testing.corpora import equivalent_forms, read_olympiadbench
-        from verl_relift.rewards.judge import judge
-        judge.prepare()
+        from verl_relift.rewards.judge import verdict
+        verdict.prepare()
         before = set(sys.modules)
         for question in read_olympiadbench(Path("tests/data/grading/olympiadbench.jsonl")):
             for form in equivalent_forms(question.truth)[:4]:
-                judge.judge([(form, question.truth.replace("$", ""))])
+                verdict.judge([(form, question.truth.replace("$", ""))])
         for answer, truth in (
             (r"\int_0^1 x dx", "x"),
             (r"\sum_{k=1}^n k", "n(n+1)/2"),
@@ -208,7 +208,7 @@ def test_judging_imports_nothing_once_it_is_prepared():
             ("n!", r"\Gamma(n+1)"),
             (r"\binom{n}{2}", "n(n-1)/2"),
         ):
-            judge.judge([(answer, truth)])
+            verdict.judge([(answer, truth)])
         print(*sorted(name for name in set(sys.modules) - before if not name.startswith("encodings")))
     """)
         == []

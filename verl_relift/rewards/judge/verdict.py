@@ -1,11 +1,9 @@
-"""The judge of mathematical equality: math-verify, given one answer at a time. Runs only in the judge's processes.
+"""The verdict on one answer: math-verify's comparison of parsed LaTeX. Runs only in the judge's worker processes.
 
-Of math-verify only the LaTeX half is used. Its other half hands plain expressions to sympy's `parse_expr`, which is
-Python's `eval`; and both halves search the text for something that parses, so a box with several candidates, or with a
-candidate among words, has an answer for them. Here the whole answer parses or none of it does.
+Only the LaTeX half of math-verify is used. Its other half passes plain expressions to sympy's `parse_expr`, which calls
+Python's `eval`. Both halves also search the text for something that parses, so they find an answer in a box with
+several candidates or with a candidate among words. Here, either the whole answer parses or none of it does.
 """
-
-from __future__ import annotations
 
 import importlib
 import logging
@@ -37,8 +35,8 @@ _SYMPY_PACKAGES = tuple(
 _UNUSED_MODULE = re.compile(
     r"\.(?:tests|benchmarks|sampling|mathml|_compilation|testutil|runtests|compatibility|trace|pytest|randtest|tmpfiles)\b"
 )
-# The parser learns its decisions as it meets them, which costs the first answer of each kind tens of milliseconds. One
-# pair for each kind of notation; none of them is an answer of a data set that this project measures.
+# The parser caches its decisions, so the first answer of each kind costs tens of milliseconds. There is one pair for
+# each kind of notation. None of them is an answer in a data set that this project measures.
 _WARM_UP = (
     (r"\sin^2 x+\cos^2 x", "1"),
     (r"[0,1)\cup(2,3)", r"(2,3)\cup[0,1)"),
@@ -68,16 +66,16 @@ _WARM_UP = (
 
 
 class Verdict(StrEnum):
-    """What the judge says of one answer."""
+    """What a worker reports about one answer."""
 
     CORRECT = "correct"
     WRONG = "wrong"
-    UNPARSABLE = "unparsable"  # no ground truth is mathematics
-    EXHAUSTED = "exhausted"  # out of memory
+    UNPARSABLE = "unparsable"  # none of the ground truths is mathematics
+    EXHAUSTED = "exhausted"  # the worker ran out of memory
 
 
 def judge(pairs: Sequence[Sequence[str]]) -> Verdict:
-    """Compare (answer, ground truth) pairs; correct if any is equal."""
+    """Compare (answer, ground truth) pairs of LaTeX texts; the answer is correct if any pair is equal."""
     try:
         readable = [(parse(answer), gold) for answer, gold in _with_golds(pairs)]
         if not readable:
@@ -88,18 +86,18 @@ def judge(pairs: Sequence[Sequence[str]]) -> Verdict:
 
 
 def equal(gold: Any, target: Any) -> bool:
-    """math-verify's verdict on two parsed answers; False where either is None."""
+    """Return math-verify's verdict on two parsed answers; False if either is None."""
     if gold is None or target is None:
         return False
     if _is_told_apart(gold, target):
         return False
     try:
-        # math-verify's own time limit is a signal, which only a main thread may use; the pool's limit is a kill.
+        # math-verify enforces its time limit with a signal; here the pool kills the process instead.
         return verify(gold, target, timeout_seconds=None, raise_on_error=True)
     except MemoryError:
         raise
     except Exception:
-        # math-verify's rule: what cannot be compared is not equal.
+        # math-verify counts answers that cannot be compared as unequal.
         return False
 
 
@@ -109,12 +107,19 @@ def _is_told_apart(gold: Any, target: Any) -> bool:
     except MemoryError:
         raise
     except Exception:
-        # What sympy raises on odd input: then math-verify has the word.
+        # sympy fails on odd input; math-verify then decides.
         return False
 
 
 def parse(latex: str) -> Any:
-    """Parse a whole answer to a sympy object; None if it is no mathematics."""
+    """Parse a whole answer into a sympy object.
+
+    Returns:
+        None if the text is not mathematics as a whole.
+
+    Raises:
+        MemoryError: the worker's memory limit is reached.
+    """
     if not _is_balanced(latex):
         return None
     match = _WHOLE_BOX.fullmatch("\\boxed{" + latex + "}")
@@ -123,7 +128,7 @@ def parse(latex: str) -> Any:
     except MemoryError:
         raise
     except Exception:
-        # Whatever the normaliser raises on hostile text means the same: this is no answer.
+        # Whatever the normalizer raises on hostile text, the text is not an answer.
         return None
 
 
@@ -149,18 +154,24 @@ def _is_balanced(latex: str) -> bool:
 
 
 def prepare() -> None:
-    """Load all that judging needs, then close `eval`. Processes forked from this one find every import done."""
+    """Load everything that judging needs, warm up the parser, and close `eval`.
+
+    Processes that are forked from this one need no further import.
+    """
     logging.disable(logging.CRITICAL)
     for name in _modules_of_sympy():
         importlib.import_module(name)
-    upstream.parse_in_two_stages()  # before the warm-up, which is to teach it
+    upstream.parse_in_two_stages()  # before the warm-up, which fills this parser's caches
     for answer, truth in _WARM_UP:
         judge([(answer, truth)])
     upstream.apply()
 
 
 def _modules_of_sympy() -> Iterator[str]:
-    """sympy imports inside functions, and some of its modules evaluate text of their own when they are loaded."""
+    """Yield the modules to import in advance.
+
+    sympy imports inside functions, and some of its modules evaluate text of their own when they are loaded.
+    """
     for package in _SYMPY_PACKAGES:
         yield package
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
