@@ -1,16 +1,17 @@
-"""What a run needs before it has it: memory by part and phase, tokens and FLOPs per step.
+"""Estimates what a run needs before it starts: memory by part and phase, tokens and FLOPs per step.
 
-| module | what it holds |
+| module | contents |
 |---|---|
-| `shapes` | parameters of a model and where they are |
-| `job` | what of a configuration the arithmetic reads |
-| `memory` | bytes by part and phase, on CUDA and on CPU |
-| `flops` | tokens, FLOPs and seconds of a step |
-| `hardware` | what a GPU has; what this machine has |
-| `advice` | the largest token budget that fits, and what to change when nothing does |
-| `report` | tables and JSON |
+| `shapes` | counts the parameters of a model and where they are |
+| `job` | reads from a configuration what the arithmetic needs |
+| `memory` | computes bytes by part and phase, on CUDA and on CPU |
+| `flops` | computes tokens, FLOPs and seconds of a step |
+| `hardware` | knows what GPUs have, and what this machine has |
+| `advice` | finds the largest token budget that fits, and changes that make a run fit |
+| `planner` | makes a whole plan from a configuration |
+| `report` | shows a plan as tables and as JSON |
 
-Nothing here imports torch, verl, Ray or vLLM: it answers on a login node.
+Nothing here imports torch, verl, Ray or vLLM, so that it runs on a login node.
 """
 
 from .advice import refusals

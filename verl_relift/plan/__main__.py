@@ -1,8 +1,8 @@
-"""Can it run: ``python -m verl_relift.plan [--config-name NAME] [--gpu h100] [--json] key=value ...``
+"""Predict whether a run fits: ``python -m verl_relift.plan [--config-name NAME] [--gpu h100] [--json] key=value ...``
 
-Composes the configuration that ``verl_relift.train`` would compose from the same arguments and says, without a GPU and
-without importing torch, vLLM or Ray: memory by part and phase, tokens and FLOPs of a step, the largest micro-batch,
-and what to change if it does not fit. Exit status: 0 it fits, 1 it does not, 2 the question is wrong.
+Composes the same configuration as ``verl_relift.train`` from the same arguments. Without a GPU and without importing
+torch, vLLM or Ray, it prints memory by part and phase, tokens and FLOPs of a step, the largest micro-batch that fits,
+and what to change if the run does not fit. Exit status: 0: the run fits, 1: it does not fit, 2: invalid arguments.
 """
 
 import argparse
@@ -22,18 +22,20 @@ from .shapes import UnknownModel
 
 def _parse() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
-        prog="python -m verl_relift.plan", description="Memory, tokens and FLOPs of a run before it starts."
+        prog="python -m verl_relift.plan", description="Predict the memory, tokens and FLOPs of a run before it starts."
     )
-    parser.add_argument("--config-name", default="relift", help="as for verl_relift.train (default: relift)")
-    parser.add_argument("--config-dir", help="folder of a configuration of your own")
+    parser.add_argument("--config-name", default="relift", help="as in verl_relift.train; default %(default)s")
+    parser.add_argument("--config-dir", help="folder with your own configuration")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--gpu", choices=sorted(hardware.KNOWN), help="plan for this GPU, whatever is here")
+    size.add_argument("--gpu", choices=sorted(hardware.KNOWN), help="plan for this GPU instead of the one found here")
     size.add_argument("--gpu-memory", type=float, metavar="GIB", help="plan for a GPU with this much memory")
-    parser.add_argument("--memory", type=float, metavar="GIB", help="on CPU: plan for this much (default: available)")
-    parser.add_argument("--response-tokens", type=float, help="mean response (default: half of the longest)")
-    parser.add_argument("--local-spec", action="store_true", help="on CUDA: without Transformer Engine")
+    parser.add_argument(
+        "--memory", type=float, metavar="GIB", help="on CPU: plan for this much memory; default: available"
+    )
+    parser.add_argument("--response-tokens", type=float, help="mean response length; default: half of the longest")
+    parser.add_argument("--local-spec", action="store_true", help="on CUDA: plan without Transformer Engine")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for verl_relift.train")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in verl_relift.train")
     arguments = parser.parse_intermixed_args()
     wrong = [override for override in arguments.overrides if "=" not in override]
     if wrong:
@@ -50,7 +52,11 @@ def _gpu(arguments: argparse.Namespace) -> hardware.Accelerator | None:
 
 
 def main() -> int:
-    """Command line."""
+    """Run the command.
+
+    Returns:
+        The exit status: 0: the run fits, 1: it does not fit, 2: invalid arguments.
+    """
     arguments, overrides = _parse()
     prepare_environment()
     gpu = _gpu(arguments)
@@ -60,7 +66,7 @@ def main() -> int:
             arguments.config_name, arguments.config_dir, overrides, "cuda" if asked else detect_platform()
         )
         if config.trainer.device == "cuda" and gpu is None:
-            print("no GPU is visible here: say which with --gpu or --gpu-memory", file=sys.stderr)
+            print("no GPU found on this machine; name one with --gpu or --gpu-memory", file=sys.stderr)
             return 2
         plan = make_plan(
             config,
@@ -77,7 +83,7 @@ def main() -> int:
     else:
         from rich.console import Console
 
-        # Not narrower than the tables where the output is no terminal.
+        # Outside of a terminal rich assumes 80 columns, which is narrower than the tables.
         console = Console(highlight=False)
         show(plan, console if console.is_terminal else Console(highlight=False, width=140))
     return 0 if plan.fits else 1

@@ -1,5 +1,6 @@
-"""Does it fit; with which micro-batch; and if not, what to change."""
+"""Decides whether a job fits, with which micro-batch, and what to change if it does not."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from omegaconf import DictConfig
@@ -16,56 +17,66 @@ _BUDGET_STEP = 512
 
 @dataclass(frozen=True)
 class Budget:
-    """Memory there is, in bytes, and how the arithmetic takes it."""
+    """The memory to plan for, and two factors of the arithmetic.
 
-    memory: int  # of a GPU, or of the machine on CPU
+    Attributes:
+        memory: bytes of a GPU, or on CPU of the machine.
+        padding: padded tokens / tokens, see `memory.activation_elements`.
+        heap_factor: see `memory.HEAP_FACTOR`.
+    """
+
+    memory: int
     padding: float = 1.0
     heap_factor: float = memory.HEAP_FACTOR
 
     @classmethod
     def of_gpu(cls, size: int, padding: float = 1.0) -> "Budget":
+        """Return the budget of a GPU with `size` bytes."""
         return cls(size, padding)
 
     @classmethod
     def of_machine(cls, size: int, padding: float = 1.0) -> "Budget":
+        """Return the budget of a machine with `size` bytes for all processes."""
         factor = memory.HEAP_FACTOR_MMAP if hardware.frees_at_once() else memory.HEAP_FACTOR
         return cls(size, padding, factor)
 
     def usable(self, job: Job) -> int:
+        """Return the bytes that a job can use."""
         return int(self.memory * (1 - memory.FRAGMENTATION)) if job.cuda else self.memory
 
     def phases(self, job: Job) -> list[Phase]:
+        """Return the phases of a job within this budget."""
         return memory.phases(job, self.memory, self.padding, self.heap_factor)
 
 
 def problems(job: Job, budget: Budget) -> list[str]:
-    """What memory and lengths refuse, one line each; empty: it fits."""
+    """Return the reasons why a job does not fit, one line each; an empty list means that it fits."""
     found = list(_lengths(job))
     where = "a GPU" if job.cuda else "this machine"
     usable = budget.usable(job)
     if job.cuda:
-        # vLLM wants its share free when it starts.
+        # vLLM needs its share of the memory free when it starts.
         cache, longest = memory.kv_cache(job, budget.memory), job.rollout.max_model_len
         needed = longest * memory.kv_bytes_per_token(job)
         if cache < needed:
             found.append(
                 f"{_ROLLOUT}.gpu_memory_utilization={job.rollout.gpu_memory_utilization} of {gib(budget.memory)} "
                 f"leaves {gib(max(0, cache))} for vLLM's KV cache; one sequence of {longest} tokens needs "
-                f"{gib(needed)}; raise it, or {_ROLLOUT}.tensor_model_parallel_size"
+                f"{gib(needed)}; increase it, or {_ROLLOUT}.tensor_model_parallel_size"
             )
     worst = max(budget.phases(job), key=lambda phase: phase.total)
     if worst.total > usable:
         largest = sorted(worst.parts.items(), key=lambda part: -part[1])[:3]
         found.append(
-            f"{worst.name} needs {gib(worst.total)}, {where} has {gib(usable)} to give "
+            f"{worst.name} needs {gib(worst.total)}, but {where} has {gib(usable)} usable "
             f"({', '.join(f'{name} {gib(size)}' for name, size in largest)}); "
-            "`python -m verl_relift.plan` with the same arguments says what to change"
+            "`python -m verl_relift.plan` with the same arguments tells what to change"
         )
     return found
 
 
-def _lengths(job: Job):
-    """Limits that verl and vLLM assert in the middle of a run."""
+def _lengths(job: Job) -> Iterator[str]:
+    """Yield violations of limits that verl and vLLM would only assert in the middle of a run."""
     training, batches = job.training, job.batches
     rl, sft = batches.prompt_tokens + batches.response_tokens, batches.prompt_tokens + batches.demonstration_tokens
     keys = [(f"{_ACTOR}.ppo_max_token_len_per_gpu", training.token_budget, rl, "prompt and response")]
@@ -73,7 +84,7 @@ def _lengths(job: Job):
         key = f"{_ROLLOUT}.log_prob_max_token_len_per_gpu"
         keys.append((key, training.log_prob_token_budget, rl, "prompt and response"))
     if training.supervised:
-        key = "relift.sft.max_token_len_per_gpu"
+        key = "method.sft.max_token_len_per_gpu"
         if training.sft_token_budget == training.token_budget:
             key = f"{_ACTOR}.ppo_max_token_len_per_gpu"
         keys.append((key, training.sft_token_budget, sft, "prompt and demonstration"))
@@ -81,24 +92,33 @@ def _lengths(job: Job):
         if budget * training.context < longest:
             yield (
                 f"{key}={budget} x context_parallel_size={training.context} is less than the longest {what}, "
-                f"{longest} tokens, which must fit into a micro-batch; raise it to {-(-longest // training.context)}"
+                f"{longest} tokens, which must fit into a micro-batch; set it to {-(-longest // training.context)}"
             )
     largest = job.shape.largest_tensor * training.element_bytes
     if not job.cuda and largest > job.rollout.bucket_bytes:
         yield (
             f"{_ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes={job.rollout.bucket_bytes >> 20}: on CPU "
-            f"the largest weight, {largest >> 20} MiB, must fit; raise it to {-(-largest // (1 << 20))}"
+            f"the largest weight, {largest >> 20} MiB, must fit; set it to {-(-largest // (1 << 20))}"
         )
 
 
 def fits(job: Job, budget: Budget) -> bool:
+    """Return whether a job fits."""
     return not problems(job, budget)
 
 
 def largest_token_budget(job: Job, budget: Budget, limit: int = 1 << 18) -> int | None:
-    """The largest `ppo_max_token_len_per_gpu`, in steps of 512, with which the RL update fits; None: none does.
+    """Return the largest `ppo_max_token_len_per_gpu` with which the job fits.
 
-    The supervised update and the log-probs follow it where they follow it in the configuration.
+    Budgets of the supervised update and the log-probs change with it if the configuration ties them to it.
+
+    Args:
+        job: the job.
+        budget: the memory to plan for.
+        limit: largest value to consider, in tokens.
+
+    Returns:
+        A multiple of 512 tokens; None if no value fits.
     """
     low, high = 0, limit // _BUDGET_STEP
     while low < high:
@@ -106,7 +126,7 @@ def largest_token_budget(job: Job, budget: Budget, limit: int = 1 << 18) -> int 
         if fits(with_token_budget(job, middle * _BUDGET_STEP), budget):
             low = middle
         elif _too_short(job, middle * _BUDGET_STEP):
-            # Below the longest sequence nothing is accepted; what is too large is found above.
+            # The micro-batch cannot hold the longest sequence, so that the answer, if there is one, is larger.
             low = middle
         else:
             high = middle - 1
@@ -119,7 +139,7 @@ def _too_short(job: Job, tokens: int) -> bool:
 
 
 def with_token_budget(job: Job, tokens: int) -> Job:
-    """``job`` with another `ppo_max_token_len_per_gpu`, and whatever is equal to it in the configuration."""
+    """Return `job` with another `ppo_max_token_len_per_gpu`, and the same change to budgets that equal it."""
     old = job.training
     follow = {
         name: tokens if getattr(old, name) == old.token_budget else getattr(old, name)
@@ -130,7 +150,13 @@ def with_token_budget(job: Job, tokens: int) -> Job:
 
 @dataclass(frozen=True)
 class Step:
-    """One change and what the run would need with it and those before it."""
+    """One change of the configuration.
+
+    Attributes:
+        overrides: the change as key=value arguments.
+        reason: why it helps, or what it costs.
+        job: the job after this change and all changes before it.
+    """
 
     overrides: tuple[str, ...]
     reason: str
@@ -138,9 +164,13 @@ class Step:
 
 
 def changes(job: Job, budget: Budget) -> list[Step]:
-    """Changes to make, in this order and one on top of the other, until the job fits; as many as help.
+    """Return changes that build on each other, in this order, until the job fits or no change helps.
 
-    Cheapest first: what costs no speed, then recomputation, then offloading, then more GPUs a replica.
+    The cheapest come first: those without a cost in speed, then recomputation, offloading, and more GPUs per replica.
+
+    Args:
+        job: the job.
+        budget: the memory to plan for.
     """
     taken: list[Step] = []
     for candidate in _candidates:
@@ -182,7 +212,7 @@ def _smaller_budget(job: Job, budget: Budget) -> Step | None:
     if best >= job.training.token_budget:
         return None
     key = f"{_ACTOR}.ppo_max_token_len_per_gpu={best}"
-    return Step((key,), "smaller micro-batches, more of them", with_token_budget(job, best))
+    return Step((key,), "smaller and more micro-batches", with_token_budget(job, best))
 
 
 def _recompute(job: Job, budget: Budget) -> Step | None:
@@ -191,21 +221,21 @@ def _recompute(job: Job, budget: Budget) -> Step | None:
     key = f"{_ACTOR}.megatron.override_transformer_config.recompute"
     overrides = (f"{key}_granularity=full", f"{key}_method=uniform", f"{key}_num_layers=1")
     changed = _training(job, recompute=Recompute("full", (), "uniform", 1))
-    return Step(overrides, "activations again in the backward pass: a third more work in updates", changed)
+    return Step(overrides, "recomputes activations in the backward pass: a third more work in updates", changed)
 
 
 def _offload_optimizer(job: Job, budget: Budget) -> Step | None:
     if job.training.optimizer_offload or not job.cuda:
         return None
     key = f"{_ACTOR}.megatron.optimizer_offload=true"
-    return Step((key,), "optimizer in host memory during rollouts", _training(job, optimizer_offload=True))
+    return Step((key,), "moves the optimizer to host memory during rollouts", _training(job, optimizer_offload=True))
 
 
 def _offload_weights(job: Job, budget: Budget) -> Step | None:
     if job.training.param_offload or not job.cuda:
         return None
     key = f"{_ACTOR}.megatron.param_offload=true"
-    reason = "weights in host memory and no gradients during rollouts"
+    reason = "moves weights to host memory and frees gradients during rollouts"
     return Step((key,), reason, _training(job, param_offload=True))
 
 
@@ -233,7 +263,7 @@ def _more_tensor_parallel(job: Job, budget: Budget) -> Step | None:
         return None
     changed = _training(job, tensor=tensor, data=training.data // 2, sequence_parallel=True)
     key = f"{_ACTOR}.megatron.tensor_model_parallel_size={tensor}"
-    return Step((key,), "half of weights, activations and logits a GPU", changed)
+    return Step((key,), "half of the weights, activations and logits per GPU", changed)
 
 
 def _more_pipeline_parallel(job: Job, budget: Budget) -> Step | None:
@@ -242,7 +272,7 @@ def _more_pipeline_parallel(job: Job, budget: Budget) -> Step | None:
     if training.data % 2 or job.shape.num_hidden_layers % pipeline:
         return None
     changed = _training(job, pipeline=pipeline, data=training.data // 2)
-    return Step((f"{_ACTOR}.megatron.pipeline_model_parallel_size={pipeline}",), "half of the layers a GPU", changed)
+    return Step((f"{_ACTOR}.megatron.pipeline_model_parallel_size={pipeline}",), "half of the layers per GPU", changed)
 
 
 _candidates = (
@@ -268,10 +298,13 @@ _candidates = (
 
 
 def refusals(config: DictConfig) -> list[str]:
-    """Why the run that ``config`` describes cannot fit on the hardware of this machine, one line each.
+    """Return the reasons why a run cannot fit on this machine, one line each.
 
-    On CUDA against the smallest GPU that ``nvidia-smi`` lists: a head node without GPUs refuses nothing. On CPU
-    against the memory that is available. A model whose shape is not modelled is not refused.
+    On CUDA the run must fit the smallest GPU that `nvidia-smi` lists, so that a head node without GPUs rejects nothing.
+    On CPU it must fit the available memory. A model of unknown shape is never rejected.
+
+    Args:
+        config: the composed configuration.
     """
     try:
         job = read(config)
@@ -284,4 +317,5 @@ def refusals(config: DictConfig) -> list[str]:
 
 
 def gib(size: int) -> str:
+    """Format bytes in GiB."""
     return f"{size / GIB:.1f} GiB"

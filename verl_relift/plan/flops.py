@@ -1,4 +1,4 @@
-"""Tokens, floating-point operations and seconds of a training step."""
+"""Computes tokens, floating-point operations and seconds of a training step."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from .job import Job
 from .memory import kv_bytes_per_token, kv_cache, vllm_weights
 from .shapes import ModelShape
 
-# Assumed fractions of the data sheet's figures, for seconds only. None is measured.
+# Assumed fractions of the data sheet's figures. They affect only the estimated seconds, and none is measured.
 MFU_UPDATE = 0.35
 MFU_LOG_PROBS = 0.35
 MFU_PREFILL = 0.40
@@ -16,18 +16,30 @@ BANDWIDTH_DECODE = 0.60
 
 @dataclass(frozen=True)
 class Work:
-    """One stage of a step, over all GPUs."""
+    """One stage of a step, over all GPUs.
+
+    Attributes:
+        name: name of the stage.
+        tokens: tokens that it processes.
+        flops: floating-point operations.
+        seconds: estimated duration; None if the accelerator's figures are unknown.
+    """
 
     name: str
     tokens: int
     flops: float
-    seconds: float | None  # None: the accelerator's figures are not known
+    seconds: float | None
 
 
 def forward_flops(shape: ModelShape, tokens: float, context: float) -> float:
-    """Of a forward pass: two per weight and token, and attention over ``context`` earlier tokens on average.
+    """Return the floating-point operations of a forward pass: two per weight and token, plus attention.
 
-    The embedding is a look-up; the output layer is a matrix product whether tied or not.
+    The embedding is a look-up. The output layer is a matrix product, whether tied or not.
+
+    Args:
+        shape: the model.
+        tokens: number of tokens.
+        context: mean number of earlier tokens that a token attends to.
     """
     matrices = shape.num_hidden_layers * shape.layer_sharded + shape.embedding
     attention = 2 * 2 * shape.num_hidden_layers * shape.query_size * context
@@ -35,14 +47,16 @@ def forward_flops(shape: ModelShape, tokens: float, context: float) -> float:
 
 
 def step(job: Job, accelerator: Accelerator | None, response_tokens: float) -> list[Work]:
-    """Work of one step in its order.
+    """Return the stages of one step, in order.
 
     Args:
-        response_tokens: mean length of a response, and of a demonstration.
+        job: the job.
+        accelerator: the GPU; None on CPU.
+        response_tokens: mean length of a response and of a demonstration.
     """
     batches, shape, training = job.batches, job.shape, job.training
     sequences = batches.questions * batches.rollouts
-    prompt = batches.prompt_tokens / 2  # half of the longest, as for responses unless the caller knows better
+    prompt = batches.prompt_tokens / 2  # half of the longest, like the default for responses
     length = prompt + response_tokens
     tokens = sequences * length
     forward = forward_flops(shape, tokens, length / 2)
@@ -66,7 +80,7 @@ def step(job: Job, accelerator: Accelerator | None, response_tokens: float) -> l
 
 
 def _rollout(job: Job, accelerator: Accelerator | None, sequences: int, prompt: float, response: float) -> Work:
-    """Generation: prompts once a question (prefix caching), then one token at a time, bound by memory bandwidth."""
+    """Return the work of generation: one prefill per question (prefix caching), then bandwidth-bound decoding."""
     shape, batches = job.shape, job.batches
     prefill = forward_flops(shape, batches.questions * prompt, prompt / 2)
     decode = forward_flops(shape, sequences * response, prompt + response / 2)
@@ -84,5 +98,11 @@ def _rollout(job: Job, accelerator: Accelerator | None, sequences: int, prompt: 
 
 
 def concurrent(job: Job, memory: int, length: float) -> float:
-    """Sequences of ``length`` tokens that a vLLM replica's KV cache holds, at most `max_num_seqs`."""
+    """Return how many sequences a vLLM replica decodes at once: those that its KV cache holds, up to `max_num_seqs`.
+
+    Args:
+        job: the job.
+        memory: bytes of a GPU.
+        length: tokens per sequence.
+    """
     return min(job.rollout.max_num_seqs, max(0, kv_cache(job, memory)) / kv_bytes_per_token(job) / length)

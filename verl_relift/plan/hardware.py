@@ -1,4 +1,4 @@
-"""What an accelerator has, and what this machine has."""
+"""Knows the memory and speed of GPUs, and the memory of this machine."""
 
 import os
 import shutil
@@ -9,7 +9,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Accelerator:
-    """Memory in bytes as the driver reports it; dense bf16 FLOP/s and memory bytes/s of the vendor's data sheet."""
+    """A GPU.
+
+    Attributes:
+        name: name of the product.
+        memory: bytes, as the driver reports them.
+        flops: dense bf16 FLOP/s of the vendor's data sheet.
+        bandwidth: memory bytes/s of the vendor's data sheet.
+    """
 
     name: str
     memory: int
@@ -29,9 +36,9 @@ KNOWN = {
 
 
 def visible_gpu() -> Accelerator | None:
-    """The smallest GPU that ``nvidia-smi`` lists, or None: a head node may have none.
+    """Return the smallest GPU that `nvidia-smi` lists, or None, for example on a head node.
 
-    Asking torch would take memory of the first GPU for a context in this process.
+    It does not use torch, which would create a context in the memory of the first GPU.
     """
     program = shutil.which("nvidia-smi")
     if program is None:
@@ -50,7 +57,7 @@ def visible_gpu() -> Accelerator | None:
 
 
 def available_memory() -> int:
-    """Bytes that processes started now can take on this machine, its control group's limit included."""
+    """Return the bytes available to new processes on this machine, within the limit of its control group."""
     import psutil
 
     available = psutil.virtual_memory().available
@@ -62,7 +69,7 @@ def available_memory() -> int:
 
 
 def _inactive_file(stat: Path) -> int:
-    """Page cache that the kernel gives back first."""
+    """Return the bytes of page cache that the kernel reclaims first."""
     for line in stat.read_text().splitlines() if stat.exists() else ():
         name, value = line.split()
         if name == "inactive_file":
@@ -71,5 +78,5 @@ def _inactive_file(stat: Path) -> int:
 
 
 def frees_at_once() -> bool:
-    """Whether glibc returns freed tensors to the system, see ``memory.HEAP_FACTOR``."""
+    """Return whether glibc returns freed tensors to the system, see `memory.HEAP_FACTOR`."""
     return "MALLOC_MMAP_THRESHOLD_" in os.environ

@@ -1,13 +1,13 @@
-"""Bytes of a run, by phase and part.
+"""Computes the bytes of a run, by phase and part.
 
-Sources of the formulas: verl 0.9.1's Megatron engine (`workers/engine/megatron/transformer_impl.py`: logits, entropy,
-offloading), Megatron-Core's distributed optimizer, the tensors that autograd keeps in a layer of each spec (listed by
-`torch.autograd.graph.saved_tensors_hooks` for the local spec; derived from the modules' backward for Transformer
-Engine), and arXiv 2205.05198 for sequence parallelism and recomputation. The local spec in fp32 is checked against
-measurements (`benchmarks/engine/plan_memory.py`); bf16 on CUDA is derived and has not been measured.
+The formulas come from verl 0.9.1's Megatron engine (`workers/engine/megatron/transformer_impl.py`: logits, entropy,
+offloading), from Megatron-Core's distributed optimizer, from the tensors that autograd keeps in a layer of each spec
+(for the local spec listed by `torch.autograd.graph.saved_tensors_hooks`, for Transformer Engine derived from the
+modules' backward passes), and from arXiv 2205.05198 for sequence parallelism and recomputation. The local spec in fp32
+is checked against measurements (`benchmarks/engine/plan_memory.py`). bf16 on CUDA is derived and not measured.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,17 +20,17 @@ MIB, GIB = 1 << 20, 1 << 30
 CUDA_CONTEXT = int(1.5 * GIB)  # context, cuBLAS workspaces and NCCL buffers of the training process
 VLLM_ASLEEP = int(1.5 * GIB)  # context and CUDA graphs that a sleeping vLLM keeps
 CUDA_GRAPHS = GIB
-FRAGMENTATION = 0.06  # part of the memory that torch's allocator cannot use
+FRAGMENTATION = 0.06  # share of the memory that torch's allocator cannot use
 
 # ---- measured on CPU: `python -m benchmarks.engine.plan_memory`, the first three with `--processes` -----------
-# Proportional set size of a run with a 0.4M-parameter model, less what the arithmetic below accounts for.
-CPU_SYSTEM = 2600 * MIB  # driver, Ray, TransferQueue and vLLM's API server, once a machine
+# Proportional set size of a run with a 0.4M-parameter model, minus what the arithmetic below accounts for.
+CPU_SYSTEM = 2600 * MIB  # driver, Ray, TransferQueue and vLLM's API server, once per machine
 CPU_WORKER = 700 * MIB  # each training rank
 CPU_VLLM = 300 * MIB  # each vLLM rank
 # Libraries and thread pools that a training process loads in its first step.
 WORKER_FIRST_STEP = 60 * MIB
-# Resident memory of tensors over their size: the training processes keep what was freed (platforms/cpu.py), gaps
-# included. With MALLOC_MMAP_THRESHOLD_ in the environment glibc gives it back.
+# Resident memory of tensors relative to their size. It exceeds 1 because the training processes keep freed memory
+# (upstream/cpu/platform.py), gaps included. With MALLOC_MMAP_THRESHOLD_ in the environment glibc returns it.
 HEAP_FACTOR = 1.6
 HEAP_FACTOR_MMAP = 1.06
 CPU_BLOCK = 128  # tokens of a block of vLLM's KV cache on CPU
@@ -41,13 +41,19 @@ Parts = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Phase:
-    """What is in memory at once: bytes by part, per GPU on CUDA and per machine on CPU."""
+    """What is in memory at the same time.
+
+    Attributes:
+        name: name of the phase.
+        parts: bytes by part, per GPU on CUDA and per machine on CPU.
+    """
 
     name: str
     parts: Parts
 
     @property
     def total(self) -> int:
+        """Bytes of all parts."""
         return sum(self.parts.values())
 
 
@@ -55,18 +61,20 @@ class Phase:
 
 
 def activation_elements(shape: ModelShape, training: Training, padding: float = 1.0) -> float:
-    """Elements per token that one layer keeps for its backward pass, without recomputation.
+    """Return the elements per token that one layer keeps for its backward pass.
 
     Args:
-        padding: the local spec's attention pads a micro-batch's sequences to the longest: padded tokens / tokens.
+        shape: the model.
+        training: the parallelism, layer spec and selective recomputation.
+        padding: padded tokens / tokens, because the local spec's attention pads sequences of a micro-batch.
     """
     tensor = training.tensor
     query, key_value = shape.query_size, shape.key_value_size
-    # Inputs, outputs and, in the local spec, fp32 copies of two norms. Sequence parallelism divides them.
+    # Inputs and outputs of two norms and, in the local spec, fp32 copies. Sequence parallelism divides them.
     hidden = (4 if training.transformer_engine else 6) * shape.hidden_size
     hidden /= tensor if training.sequence_parallel else 1
     if padding == 1.0 or training.transformer_engine:
-        # The projection's output (the values are a view of it), rotated queries and keys, the attention's output.
+        # The projection's output (values are a view of it), rotated queries and keys, and the attention's output.
         attention = (query + 2 * key_value) + query + key_value + query
     else:
         # Padded queries, keys, values and output, and the output without padding.
@@ -74,7 +82,7 @@ def activation_elements(shape: ModelShape, training: Training, padding: float = 
     if shape.query_key_norm and not training.transformer_engine:
         attention += query + key_value
     rotary = 4 * shape.head_dim  # cosines and sines for queries and for keys; not divided
-    # Output of the first projection, SiLU of its gate, a copy of its other half (an offset of 0 is added), product.
+    # Output of the first projection, SiLU of its gate, a copy of its other half (0 is added to it), and their product.
     feed_forward = 5 * shape.intermediate_size
     recompute = training.recompute
     if recompute.granularity == "selective":
@@ -85,10 +93,14 @@ def activation_elements(shape: ModelShape, training: Training, padding: float = 
 
 
 def activations(shape: ModelShape, training: Training, tokens: int, stage: int, padding: float = 1.0) -> int:
-    """Bytes of activations of pipeline stage ``stage`` when its backward pass begins.
+    """Return the bytes of activations when the backward pass of a pipeline stage begins.
 
     Args:
-        tokens: of a micro-batch on this GPU.
+        shape: the model.
+        training: the parallelism, layer spec and recomputation.
+        tokens: tokens of a micro-batch on this GPU.
+        stage: the pipeline stage.
+        padding: see `activation_elements`.
     """
     layers = shape.num_hidden_layers // training.pipeline
     in_flight = training.pipeline - stage  # 1F1B: the first stage runs ahead by the length of the pipeline
@@ -103,7 +115,7 @@ def activations(shape: ModelShape, training: Training, tokens: int, stage: int, 
             kept, working = layers / recompute.layers * boundary, recompute.layers * layer
     else:
         kept, working = layers * layer, 0.0
-    # While the last micro-batch's layers are recomputed its logits are gone: the larger of the two counts.
+    # The logits of the last micro-batch are freed before its layers are recomputed, so that the larger of both counts.
     if stage == training.pipeline - 1:
         working = max(0.0, working - _logit_bytes(shape, training) / training.element_bytes)
     gathered = shape.hidden_size if training.sequence_parallel else 0  # buffer for a layer's whole input
@@ -112,11 +124,11 @@ def activations(shape: ModelShape, training: Training, tokens: int, stage: int, 
 
 
 def _logit_bytes(shape: ModelShape, training: Training, entropy: bool = True) -> float:
-    """Bytes per token of the logits and their copies at the peak.
+    """Return the bytes per token of the logits and their copies at the peak.
 
-    fp32: logits, a copy for the log-probs (overwritten with the softmax), the entropy's softmax and a product; in the
-    backward pass as many for autograd's copies of the division by the temperature, which is in place on a view. bf16:
-    the engine's output is cast to fp32, torch.compile saves the product, and nothing is a view.
+    In fp32 these are the logits, a copy for the log-probs (overwritten by the softmax), the entropy's softmax and a
+    product. The backward pass has the same number, for autograd's copies of the in-place division by the temperature.
+    In bf16 the engine casts its output to fp32, torch.compile avoids the product, and nothing is a view.
     """
     if training.fused_logits:
         return 0.0
@@ -125,35 +137,49 @@ def _logit_bytes(shape: ModelShape, training: Training, entropy: bool = True) ->
 
 
 def logits(shape: ModelShape, training: Training, tokens: int, entropy: bool) -> int:
-    """Bytes of logits and their copies on a rank of the last pipeline stage, at least what a layer's backward takes."""
+    """Return the bytes of logits and their copies on a rank of the last pipeline stage.
+
+    They are at least those that the backward pass of a layer needs.
+
+    Args:
+        shape: the model.
+        training: the parallelism and dtype.
+        tokens: tokens of a micro-batch on this GPU.
+        entropy: whether the pass computes the entropy.
+    """
     per_token = _logit_bytes(shape, training, entropy)
     layer = (shape.intermediate_size / training.tensor + shape.hidden_size) * training.element_bytes
     return int(max(per_token, layer) * tokens)
 
 
 def inference_activations(shape: ModelShape, training: Training, tokens: int) -> int:
-    """Bytes of one layer of a forward pass without gradients."""
+    """Return the bytes of one layer in a forward pass without gradients."""
     layer = 5 * shape.intermediate_size / training.tensor + 2 * shape.hidden_size
     return int(layer * tokens * training.element_bytes)
 
 
 def weights(shape: ModelShape, training: Training, stage: int) -> int:
+    """Return the bytes of the weights on a rank."""
     return shape.on_rank(training.tensor, training.pipeline, stage) * training.element_bytes
 
 
 def gradients(shape: ModelShape, training: Training, stage: int) -> int:
+    """Return the bytes of the gradient buffer on a rank."""
     return shape.on_rank(training.tensor, training.pipeline, stage) * training.gradient_bytes
 
 
 def optimizer(shape: ModelShape, training: Training, stage: int) -> int:
-    """AdamW's two fp32 moments, and a fp32 master copy unless the weights are fp32; over data-parallel ranks."""
+    """Return the bytes of the optimizer on a rank, which shares it with the other data-parallel ranks.
+
+    It holds AdamW's two fp32 moments, and an fp32 master copy unless the weights are fp32.
+    """
     parameters = shape.on_rank(training.tensor, training.pipeline, stage)
     each = 8 if training.element_bytes == 4 else 12
     return parameters * each // (training.data * training.context)
 
 
 def second_optimizer(shape: ModelShape, training: Training, stage: int) -> int:
-    """The supervised update's own moments (`relift.sft.optimizer=separate`); the master copy is shared."""
+    """Return the bytes of the supervised update's own moments; 0 unless `method.sft.optimizer=separate`."""
     if not training.separate_optimizer:
         return 0
     parameters = shape.on_rank(training.tensor, training.pipeline, stage)
@@ -164,19 +190,20 @@ def second_optimizer(shape: ModelShape, training: Training, stage: int) -> int:
 
 
 def kv_bytes_per_token(job: Job) -> int:
-    """Of one vLLM rank. Heads are copied where there are fewer than ranks."""
+    """Return the bytes of KV cache per token on one vLLM rank. Fewer heads than ranks are copied."""
     rollout, shape = job.rollout, job.shape
     heads = max(1, shape.num_key_value_heads // rollout.tensor)
     return 2 * (shape.num_hidden_layers // rollout.pipeline) * heads * shape.head_dim * rollout.element_bytes
 
 
 def vllm_weights(job: Job) -> int:
+    """Return the bytes of the weights on one vLLM rank."""
     rollout = job.rollout
     return job.shape.parameters // (rollout.tensor * rollout.pipeline) * rollout.element_bytes
 
 
 def vllm_working(job: Job) -> int:
-    """A forward pass of `max_num_batched_tokens`, sampling in fp32 for `max_num_seqs`, and CUDA graphs."""
+    """Return vLLM's working memory: a pass of `max_num_batched_tokens`, fp32 sampling and CUDA graphs, in bytes."""
     rollout, shape = job.rollout, job.shape
     layer = (4 * shape.hidden_size + (shape.query_size + 2 * shape.key_value_size) / rollout.tensor) + (
         3 * shape.intermediate_size / rollout.tensor
@@ -186,7 +213,7 @@ def vllm_working(job: Job) -> int:
 
 
 def kv_cache(job: Job, memory: int) -> int:
-    """Bytes of the KV cache of a vLLM rank; 0 or less: none fits."""
+    """Return the bytes of the KV cache of a vLLM rank; 0 or less means that none fits."""
     rollout = job.rollout
     if not job.cuda:
         return (rollout.blocks or 0) * CPU_BLOCK * kv_bytes_per_token(job) or GIB
@@ -197,12 +224,13 @@ def kv_cache(job: Job, memory: int) -> int:
 
 
 def phases(job: Job, memory: int, padding: float = 1.0, heap_factor: float = HEAP_FACTOR) -> list[Phase]:
-    """Every phase of a step: on CUDA per GPU (of the pipeline stage that needs most), on CPU per machine.
+    """Return the phases of a step: on CUDA per GPU of the pipeline stage that needs most, on CPU per machine.
 
     Args:
-        memory: bytes of a GPU; vLLM's share depends on it. Unused on CPU.
-        padding: see :func:`activation_elements`.
-        heap_factor: see :data:`HEAP_FACTOR`. Unused on CUDA.
+        job: the job.
+        memory: bytes of a GPU, which determine vLLM's share. Unused on CPU.
+        padding: see `activation_elements`.
+        heap_factor: see `HEAP_FACTOR`. Unused on CUDA.
     """
     if not job.cuda:
         return _cpu_phases(job, padding, heap_factor)
@@ -211,7 +239,7 @@ def phases(job: Job, memory: int, padding: float = 1.0, heap_factor: float = HEA
 
 
 def _updates(job: Job) -> tuple[tuple[str, int, bool], ...]:
-    """(name, tokens of the largest micro-batch on a GPU, needs the entropy); no tokens: the phase does not happen."""
+    """Return (name, tokens of the largest micro-batch per GPU, needs the entropy) per update; 0 tokens: no update."""
     training = job.training
     supervised = job.tokens(training.sft_token_budget, SUPERVISED) if training.supervised else 0
     return (
@@ -221,7 +249,7 @@ def _updates(job: Job) -> tuple[tuple[str, int, bool], ...]:
 
 
 def _resident(job: Job, stage: int, offloaded: bool) -> dict[str, int]:
-    """What Megatron keeps; ``offloaded``: while verl's offloading has moved it to host memory."""
+    """Return the bytes that Megatron keeps by part; `offloaded` means while verl's offloading is in effect."""
     shape, training = job.shape, job.training
     without_weights = offloaded and training.param_offload
     without_optimizer = offloaded and training.optimizer_offload
@@ -229,7 +257,7 @@ def _resident(job: Job, stage: int, offloaded: bool) -> dict[str, int]:
         "weights": 0 if without_weights else weights(shape, training, stage),
         "gradients": 0 if without_weights else gradients(shape, training, stage),
         "optimizer": 0 if without_optimizer else optimizer(shape, training, stage),
-        # Its moments wait in host memory; one of the two sets is on the GPU.
+        # With offloading, the set of moments that is not in use stays in host memory.
         "second optimizer": 0 if training.optimizer_offload else second_optimizer(shape, training, stage),
     }
     if training.reference and not training.reference_offload:
@@ -271,7 +299,7 @@ def _cuda_phases(job: Job, memory: int, stage: int, padding: float) -> list[Phas
         if tokens:
             result.append(Phase(name, _at_update(job, stage, tokens, entropy, padding) | asleep | overhead))
     sync = _resident(job, stage, True) | {"weights": weights(shape, training, stage)}
-    # A tensor is gathered from the tensor-parallel ranks and put together.
+    # A tensor is gathered from the tensor-parallel ranks and then concatenated.
     gathered = 2 * shape.largest_tensor * training.element_bytes
     buckets = {"weight-sync buckets": rollout.bucket_bytes + gathered}
     result.append(Phase("weight sync", sync | (asleep or {"vLLM weights": vllm_weights(job)}) | buckets | overhead))
@@ -279,7 +307,13 @@ def _cuda_phases(job: Job, memory: int, stage: int, padding: float) -> list[Phas
 
 
 def rank_parts(job: Job, stage: int = 0, padding: float = 1.0) -> dict[str, int]:
-    """Tensors of one training rank at the peak of an RL update, in bytes by part."""
+    """Return the bytes by part of one training rank at the peak of an RL update.
+
+    Args:
+        job: the job.
+        stage: the pipeline stage.
+        padding: see `activation_elements`.
+    """
     return _at_update(job, stage, job.tokens(job.training.token_budget, UPDATE), job.training.entropy, padding)
 
 
@@ -293,18 +327,18 @@ def _at_update(job: Job, stage: int, tokens: int, entropy: bool, padding: float)
 
 
 def _cpu_phases(job: Job, padding: float, heap_factor: float) -> list[Phase]:
-    """One machine: processes keep what they have, so phases differ only in a training rank's activations."""
+    """Return the phases of one machine. Processes keep their memory, so that phases differ only in activations."""
     training, rollout = job.training, job.rollout
     ranks = job.gpus_per_node
     kept = {
         "processes": CPU_SYSTEM + ranks * (CPU_WORKER + CPU_VLLM),
-        # vLLM's linear layers hold a packed copy beside the original.
+        # vLLM's linear layers hold a packed copy in addition to the original.
         "vLLM weights": 2 * vllm_weights(job) * ranks,
         "KV cache": kv_cache(job, 0) * ranks,
     }
     stages = [rank * training.pipeline // ranks for rank in range(ranks)]
 
-    def of_all(parts_of) -> dict[str, int]:
+    def of_all(parts_of: Callable[[int], dict[str, int]]) -> dict[str, int]:
         total: dict[str, int] = {}
         for stage in stages:
             for name, size in parts_of(stage).items():

@@ -1,4 +1,4 @@
-"""A plan as tables and as JSON."""
+"""Shows a plan as tables and as JSON."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,33 +19,46 @@ ASSUMED = (
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is reported."""
+    """The verdict on a configuration.
+
+    Attributes:
+        job: the job that the configuration describes.
+        budget: the memory to plan for.
+        accelerator: the GPU; None on CPU.
+        response_tokens: assumed mean length of a response.
+        refused: what training rejects regardless of memory, such as sizes that do not divide.
+        too_much: what does not fit.
+        token_budget: the largest token budget that fits, or None.
+        steps: changes that help.
+    """
 
     job: Job
     budget: Budget
-    accelerator: Accelerator | None  # None: CPU
-    response_tokens: float  # mean, assumed
-    refused: list[str]  # what training refuses whatever the memory: divisibility, settings
-    too_much: list[str]  # what does not fit
-    token_budget: int | None  # the largest that fits
+    accelerator: Accelerator | None
+    response_tokens: float
+    refused: list[str]
+    too_much: list[str]
+    token_budget: int | None
     steps: list[Step]
 
     @property
     def problems(self) -> list[str]:
+        """All problems, one line each."""
         return [*self.refused, *self.too_much]
 
     @property
     def fits(self) -> bool:
+        """Whether training accepts the configuration and it fits."""
         return not self.problems
 
     @property
     def steps_suffice(self) -> bool:
-        """Whether it fits once every change is made."""
+        """Whether the job fits after all changes."""
         return not self.too_much or (bool(self.steps) and fits(self.steps[-1].job, self.budget))
 
 
 def show(plan: Plan, console: Console) -> None:
-    """Print the plan."""
+    """Print a plan."""
     job = plan.job
     training, rollout = job.training, job.rollout
     console.print(f"model     {job.shape.parameters:,} parameters ({job.shape_source})")
@@ -78,24 +91,24 @@ def show(plan: Plan, console: Console) -> None:
     if plan.fits:
         console.print("[bold green]fits[/]")
         return
-    console.print("[bold red]does not fit[/]" if plan.too_much else "[bold red]cannot start[/]")
+    console.print("[bold red]does not fit[/]" if plan.too_much else "[bold red]is rejected[/]")
     for problem in plan.problems:
         console.print(f"  - {problem}", markup=False, soft_wrap=True)
     if plan.steps:
-        console.print("change, in this order:")
+        console.print("make these changes, in this order:")
         for number, step in enumerate(plan.steps, 1):
             console.print(f"  {number}. {' '.join(step.overrides)}   # {step.reason}", markup=False, soft_wrap=True)
     if not plan.steps_suffice:
-        console.print("that is not enough: take more GPUs, GPUs with more memory, or a smaller model", markup=False)
+        console.print(
+            "these changes are not enough: use more GPUs, GPUs with more memory, or a smaller model", markup=False
+        )
 
 
 def _memory_table(plan: Plan) -> Table:
     phases = plan.budget.phases(plan.job)
     where = "per GPU" if plan.accelerator else "on the machine"
     usable = plan.budget.usable(plan.job)
-    table = Table(
-        title=f"memory {where}, GiB, of {gib(plan.budget.memory)}: {gib(usable)} to give", title_justify="left"
-    )
+    table = Table(title=f"memory {where}, GiB; {gib(usable)} usable of {gib(plan.budget.memory)}", title_justify="left")
     table.add_column("part")
     for phase in phases:
         table.add_column(phase.name, justify="right")
@@ -117,7 +130,7 @@ def _cell(size: int, too_large: bool = False) -> str:
 
 def _work_table(plan: Plan) -> Table:
     work = flops.step(plan.job, plan.accelerator, plan.response_tokens)
-    title = f"one step, responses of {plan.response_tokens:.0f} tokens on average"
+    title = f"one step, mean response {plan.response_tokens:.0f} tokens"
     table = Table(title=title, title_justify="left", caption_justify="left")
     timed = any(stage.seconds is not None for stage in work)
     for name in ("stage", "tokens", "PFLOP", *(["seconds"] if timed else [])):
@@ -128,7 +141,7 @@ def _work_table(plan: Plan) -> Table:
     if timed:
         table.caption = (
             f"seconds assume {flops.MFU_UPDATE:.0%} of peak FLOP/s in updates, {flops.MFU_LOG_PROBS:.0%} in log-probs, "
-            f"{flops.BANDWIDTH_DECODE:.0%} of the memory's bandwidth in decoding; no stragglers, no communication"
+            f"{flops.BANDWIDTH_DECODE:.0%} of the memory bandwidth in decoding, no stragglers and no communication"
         )
     return table
 
@@ -137,14 +150,15 @@ def _show_cache(plan: Plan, console: Console) -> None:
     job = plan.job
     cache = max(0, memory.kv_cache(job, plan.budget.memory))
     tokens = cache // memory.kv_bytes_per_token(job)
+    size = memory.kv_bytes_per_token(job) / 1024
     console.print(
-        f"KV cache of a vLLM replica: {tokens:,} tokens ({memory.kv_bytes_per_token(job) / 1024:.0f} KiB each a GPU), "
-        f"{tokens // job.rollout.max_model_len} sequences of {job.rollout.max_model_len} at once"
+        f"KV cache of a vLLM replica: {tokens:,} tokens ({size:.0f} KiB per token and GPU), "
+        f"{tokens // job.rollout.max_model_len} concurrent sequences of {job.rollout.max_model_len}"
     )
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
-    """The plan as plain JSON types; bytes, tokens, FLOPs and seconds."""
+    """Return a plan as JSON types, in bytes, tokens, FLOPs and seconds."""
     job = plan.job
     return {
         "fits": plan.fits,

@@ -1,4 +1,4 @@
-"""Sizes of a model: how many parameters, and where they are under tensor and pipeline parallelism."""
+"""Counts a model's parameters and where they are under tensor and pipeline parallelism."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# model_type of config.json -> (query, key and value have a bias, query and key are normalised per head)
+# model_type of config.json -> (query, key and value have a bias, query and key are normalized per head)
 _FAMILIES = {
     "llama": (False, False),
     "mistral": (False, False),
@@ -18,12 +18,12 @@ HUB_TIMEOUT = 3.0  # seconds
 
 
 class UnknownModel(ValueError):
-    """There is no config.json, or it describes an architecture whose memory is not modelled."""
+    """The model has no config.json, or its architecture is not supported by the arithmetic."""
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A dense decoder with grouped-query attention and a gated feed-forward layer. Names are Hugging Face's."""
+    """A dense decoder with grouped-query attention and a gated feed-forward layer, by Hugging Face's names."""
 
     vocab_size: int
     hidden_size: int
@@ -38,16 +38,17 @@ class ModelShape:
 
     @property
     def query_size(self) -> int:
+        """Width of all queries of a token."""
         return self.num_attention_heads * self.head_dim
 
     @property
     def key_value_size(self) -> int:
-        """Of keys alone; values take as much again."""
+        """Width of all keys of a token; values have the same."""
         return self.num_key_value_heads * self.head_dim
 
     @property
     def embedding(self) -> int:
-        """Parameters of the token embedding, and of the output layer where it is not tied."""
+        """Parameters of the token embedding; an untied output layer has the same number."""
         return self.vocab_size * self.hidden_size
 
     @property
@@ -70,9 +71,14 @@ class ModelShape:
         return embeddings + self.num_hidden_layers * (self.layer_sharded + self.layer_replicated) + self.hidden_size
 
     def on_rank(self, tensor: int = 1, pipeline: int = 1, stage: int = 0) -> int:
-        """Parameters of one rank of pipeline stage ``stage``.
+        """Return the parameters on one rank.
 
-        With tied embeddings and several stages Megatron keeps the matrix on the first and on the last stage.
+        With tied embeddings and several stages, Megatron keeps the matrix on the first and on the last stage.
+
+        Args:
+            tensor: tensor-parallel size.
+            pipeline: pipeline-parallel size.
+            stage: the rank's pipeline stage.
         """
         layers = self.num_hidden_layers // pipeline
         count = layers * (self.layer_sharded // tensor + self.layer_replicated)
@@ -87,7 +93,7 @@ class ModelShape:
 
     @property
     def largest_tensor(self) -> int:
-        """Elements of the largest weight that is sent to vLLM."""
+        """Elements of the largest weight that training sends to vLLM."""
         return max(self.embedding, self.hidden_size * self.intermediate_size)
 
 
@@ -105,14 +111,17 @@ BUILT_IN = {
 
 
 def from_config(config: Mapping[str, Any]) -> ModelShape:
-    """The shape that a ``config.json`` describes.
+    """Return the shape that a `config.json` describes.
+
+    Args:
+        config: contents of `config.json`.
 
     Raises:
-        UnknownModel: the architecture is none of those modelled.
+        UnknownModel: the architecture is not supported.
     """
     family = config.get("model_type")
     if family not in _FAMILIES:
-        raise UnknownModel(f"model_type {family!r} is not modelled (only dense {', '.join(sorted(_FAMILIES))})")
+        raise UnknownModel(f"model_type {family!r} is not supported (only dense {', '.join(sorted(_FAMILIES))})")
     bias, query_key_norm = _FAMILIES[family]
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     return ModelShape(
@@ -130,12 +139,15 @@ def from_config(config: Mapping[str, Any]) -> ModelShape:
 
 
 def load(path: str) -> tuple[ModelShape, str]:
-    """The shape of the model at ``path``, a folder or hub id, and where it was read.
+    """Return the shape of a model and where it comes from.
 
-    A hub id is looked up in the local cache, then on the hub, then among :data:`BUILT_IN`.
+    A hub id is looked up in the local cache, then on the hub, then in `BUILT_IN`.
+
+    Args:
+        path: a Hugging Face folder or hub id.
 
     Raises:
-        UnknownModel: naming ``path`` and what was missing.
+        UnknownModel: the shape is unknown; the message names `path` and what is missing.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
@@ -151,13 +163,13 @@ def load(path: str) -> tuple[ModelShape, str]:
         if path in BUILT_IN:
             return BUILT_IN[path], f"built-in shape of {path}: its config.json could not be fetched"
         raise UnknownModel(
-            f"{path}: neither a folder nor a model of the hub that can be reached ({type(error).__name__}); give a "
+            f"{path}: neither a folder nor a reachable model of the hub ({type(error).__name__}); give a "
             f"folder with config.json, or one of {', '.join(BUILT_IN)}"
         ) from error
 
 
 def _hub_config(repository: str) -> dict[str, Any]:
-    """``config.json`` from the local cache, or from the hub in one request: ``hf_hub_download`` retries for 20 s."""
+    """Return `config.json` from the local cache, or from the hub in one request; `hf_hub_download` retries for 20 s."""
     import huggingface_hub
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 

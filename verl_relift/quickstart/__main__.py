@@ -1,12 +1,13 @@
-"""``python -m verl_relift.quickstart [key=value ...]``: from nothing to a trained, exported and tried model.
+"""Train, evaluate, export and try a small model: ``python -m verl_relift.quickstart [key=value ...]``
 
-Each stage is a command line of its own, shown as it runs; overrides of the training configuration go to training.
+Each stage is a command of its own, which is shown as it runs. Arguments override the training configuration.
 """
 
 import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -16,7 +17,7 @@ from ..run.folder import METRICS, write_atomically
 from . import base_model
 from .progress import TrainingProgress
 from .stages import MemoryWatch, StageFailed, run
-from .summary import shortfalls, summarise, table
+from .summary import shortfalls, summarize, table
 
 RUN = Path("outputs/quickstart")
 DATA, BASE, EXPORTED, LOGS = RUN / "data", RUN / "base", RUN / "hf", RUN / "logs"
@@ -27,20 +28,45 @@ QUESTIONS = ("7*2+3-4=?", "8+5-6=?")
 
 
 class Quickstart:
-    """The stages in order, with the seconds each took."""
+    """The stages of the quickstart.
+
+    Attributes:
+        overrides: key=value arguments for training.
+        console: where progress is shown.
+        seconds: duration of each finished stage.
+        memory: peak memory of all stages.
+    """
 
     def __init__(self, overrides: list[str], console: Console):
         self.overrides, self.console = overrides, console
         self.seconds: dict[str, float] = {}
         self.memory = MemoryWatch()
 
-    def stage(self, name: str, title: str, command: list[str], watch=lambda: None) -> None:
+    def stage(self, name: str, title: str, command: list[str], watch: Callable[[], None] = lambda: None) -> None:
+        """Run a stage and note its duration.
+
+        Args:
+            name: name of the stage, and of its log.
+            title: heading to show.
+            command: arguments of `python`.
+            watch: called twice a second while the stage runs.
+
+        Raises:
+            StageFailed: the command failed.
+        """
         self.console.print(f"[bold]{title}[/]  [dim]python {' '.join(command)}[/]", soft_wrap=True, highlight=False)
         self.seconds[name] = run(command, LOGS / f"{name}.log", self.memory, watch)
         self.console.print(f"  {self.seconds[name]:.0f} s")
 
     def go(self) -> list[str]:
-        """Run everything; returns why the model does not count as having learned, or nothing."""
+        """Run all stages.
+
+        Returns:
+            The reasons why the model does not count as having learned; empty if it does.
+
+        Raises:
+            StageFailed: a stage failed.
+        """
         _clear()
         self.stage("data", "Data", ["-m", "data_preprocess.arithmetic", "--output", str(DATA)])
         self._base()
@@ -51,75 +77,45 @@ class Quickstart:
             "evaluate_trained", "Evaluation after training", checkpoint / "actor/model/huggingface", TRAINED_EVALUATION
         )
         evaluations = [f"base={BASE_EVALUATION}", f"trained={TRAINED_EVALUATION}"]
-        self.stage(
-            "export",
-            "Export to Hugging Face",
-            [
-                "-m",
-                "verl_relift.export",
-                "--checkpoint",
-                str(checkpoint),
-                "--output",
-                str(EXPORTED),
-                "--overwrite",
-                "--evaluation",
-                *evaluations,
-            ],
-        )
+        export = ["-m", "verl_relift.export", "--checkpoint", str(checkpoint), "--output", str(EXPORTED), "--overwrite"]
+        self.stage("export", "Export to Hugging Face", [*export, "--evaluation", *evaluations])
         self.stage(
             "chat",
             "Sample usage of the exported model",
             [str(EXAMPLE), "--model", str(EXPORTED), *QUESTIONS],
         )
-        _, first, answers = (LOGS / "chat.log").read_text().partition(QUESTIONS[0])  # after vLLM's own lines
+        _, first, answers = (LOGS / "chat.log").read_text().partition(QUESTIONS[0])  # skips vLLM's own lines
         self.console.print(first + answers.rstrip(), markup=False, highlight=False, style="dim")
         self.stage(
             "report",
             "Report",
             ["-m", "verl_relift.report", str(RUN), "--output", str(RUN / "report.html"), "--evaluation", *evaluations],
         )
-        summary = summarise(RUN, BASE_EVALUATION, TRAINED_EVALUATION, self.seconds, self.memory.peak)
+        summary = summarize(RUN, BASE_EVALUATION, TRAINED_EVALUATION, self.seconds, self.memory.peak)
         write_atomically(RUN / "summary.json", json.dumps(summary, indent=2) + "\n")
         self._conclude(summary)
         return shortfalls(summary)
 
     def _base(self) -> None:
         key = _base_key()
-        recipe = BASE / "made_from.txt"
-        if recipe.exists() and recipe.read_text() == key:
-            self.console.print(f"[bold]Base model[/]  {BASE} is there")
+        origin = BASE / "made_from.txt"
+        if origin.exists() and origin.read_text() == key:
+            self.console.print(f"[bold]Base model[/]  using {BASE}")
             return
         self.stage(
             "base",
             "Base model",
             ["-m", "verl_relift.quickstart.base_model", "--data", str(DATA), "--output", str(BASE)],
         )
-        recipe.write_text(key)
+        origin.write_text(key)
 
     def _evaluate(self, name: str, title: str, model: Path, output: Path) -> None:
-        self.stage(
-            name,
-            title,
-            [
-                "-m",
-                "verl_relift.evaluate",
-                "--model",
-                str(model),
-                "--data",
-                str(DATA / "test.parquet"),
-                "--n",
-                "1",
-                "--temperature",
-                "0",
-                "--max-tokens",
-                "64",
-                "--output",
-                str(output),
-            ],
-        )
+        command = ["-m", "verl_relift.evaluate", "--model", str(model), "--data", str(DATA / "test.parquet")]
+        command += ["--n", "1", "--temperature", "0", "--max-tokens", "64", "--output", str(output)]
+        self.stage(name, title, command)
 
     def _train(self) -> int:
-        """Train; returns the number of steps."""
+        """Train and return the number of steps."""
         total = _total_steps(self.overrides)
         with TrainingProgress(RUN / METRICS, total, self.console) as progress:
             self.stage(
@@ -142,7 +138,7 @@ class Quickstart:
 
 
 def _clear() -> None:
-    """Remove what an earlier quickstart left, but for the data and the base model."""
+    """Remove the files of an earlier quickstart except for the data and the base model."""
     RUN.mkdir(parents=True, exist_ok=True)
     for path in RUN.iterdir():
         if path.name not in KEPT:
@@ -150,7 +146,7 @@ def _clear() -> None:
 
 
 def _base_key() -> str:
-    """Changes when the base model would: its code or its data."""
+    """Return a hash of the base model's code and data."""
     digest = hashlib.blake2b(digest_size=16)
     for path in (Path(base_model.__file__), DATA / "pretrain.parquet"):
         digest.update(path.read_bytes())
@@ -164,7 +160,11 @@ def _total_steps(overrides: list[str]) -> int:
 
 
 def main() -> None:
-    """Command line; exits with 1 if a stage failed or the model did not learn, with 130 on Ctrl-C."""
+    """Run the command.
+
+    Raises:
+        SystemExit: with status 0; with 1 if a stage failed or the model did not learn; with 130 on Ctrl-C.
+    """
     console = Console()
     try:
         missing = Quickstart(sys.argv[1:], console).go()

@@ -1,7 +1,7 @@
-"""The quickstart's base model: a Qwen2 of 0.3M parameters that can add and subtract, and has never seen ``*``.
+"""Pretrains the quickstart's base model: a Qwen2 of 0.3M parameters that can add and subtract but has never seen ``*``.
 
-``python -m verl_relift.quickstart.base_model --data DIR --output DIR`` pretrains it on ``DIR/pretrain.parquet`` in
-under a minute on two cores. Tokens are characters; each tag of the answer format and the line break are one token.
+``python -m verl_relift.quickstart.base_model --data DIR --output DIR`` trains it on ``DIR/pretrain.parquet`` in under a
+minute on two cores. Tokens are characters, except that each tag of the answer format is one token.
 """
 
 import argparse
@@ -33,7 +33,7 @@ WARMUP = 100
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A character-level tokenizer; its length equals the model's vocabulary, which verl and vLLM rely on."""
+    """Return a character-level tokenizer. Its length equals the model's vocabulary, which verl and vLLM rely on."""
     alphabet = sorted(
         {pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(c)[0][0] for c in [*CHARACTERS, "\n"]}
     )
@@ -48,7 +48,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<|pad|>",
-        # transformers adds this name to the tokenizer of any qwen2 model that lacks it
+        # transformers adds this token to the tokenizer of any qwen2 model that lacks it.
         eos_token="<|endoftext|>",
         clean_up_tokenization_spaces=False,
     )
@@ -57,7 +57,14 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(vocab_size: int, eos_token_id: int, pad_token_id: int, seed: int) -> Qwen2ForCausalLM:
-    """A Qwen2 of two layers, 128 wide, in fp32."""
+    """Return a randomly initialized Qwen2 with two layers of width 128, in fp32.
+
+    Args:
+        vocab_size: number of tokens.
+        eos_token_id: id of the end token.
+        pad_token_id: id of the padding token.
+        seed: seed of the initialization.
+    """
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=vocab_size,
@@ -81,7 +88,12 @@ def build_model(vocab_size: int, eos_token_id: int, pad_token_id: int, seed: int
 
 
 def read_pairs(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[tuple[list[int], list[int]]]:
-    """(prompt ids, response ids with the end token) of each row of a parquet file of the shared schema."""
+    """Return (prompt ids, response ids with the end token) of every row of a parquet file.
+
+    Args:
+        path: a parquet file in verl's schema with demonstrations in `target`.
+        tokenizer: a tokenizer with a chat template.
+    """
     rows = pq.read_table(path, columns=["prompt", "target"]).to_pylist()
     pairs = []
     for row in rows:
@@ -94,7 +106,15 @@ def read_pairs(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[tuple[lis
 def pretrain(
     model: Qwen2ForCausalLM, pairs: list[tuple[list[int], list[int]]], pad: int, seed: int, steps: int
 ) -> None:
-    """Supervised pretraining with AdamW: linear warm-up, linear decay to a tenth, loss on responses."""
+    """Train a model in place on the responses, with AdamW, linear warm-up and linear decay to a tenth.
+
+    Args:
+        model: the model.
+        pairs: (prompt ids, response ids) to sample from.
+        pad: id of the padding token.
+        seed: seed of the sampling.
+        steps: number of updates.
+    """
     rng = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
     start = time.time()
@@ -115,7 +135,7 @@ def pretrain(
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with pretrain.parquet")
     parser.add_argument("--output", type=Path, required=True)
@@ -123,12 +143,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     arguments = parser.parse_args()
 
-    # At this size a second thread costs more in waiting than it computes, above all on a busy machine.
+    # At this size a second thread waits longer than it computes, especially on a busy machine.
     torch.set_num_threads(1)
     scratch = arguments.output.with_name(f".{arguments.output.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     build_tokenizer().save_pretrained(scratch)
-    # Read back: what training and vLLM will load.
+    # Training and vLLM will load the tokenizer from the folder, so its length there is the one that counts.
     tokenizer = AutoTokenizer.from_pretrained(scratch)
     model = build_model(len(tokenizer), tokenizer.eos_token_id, tokenizer.pad_token_id, arguments.seed)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens")
@@ -141,7 +161,7 @@ def main() -> None:
     )
     model.save_pretrained(scratch)
     if len(AutoTokenizer.from_pretrained(scratch)) != model.config.vocab_size:
-        raise SystemExit(f"{scratch}: tokenizer and model disagree about the vocabulary's size")
+        raise SystemExit(f"{scratch}: the tokenizer's length differs from the model's vocabulary size")
     shutil.rmtree(arguments.output, ignore_errors=True)
     scratch.rename(arguments.output)
 

@@ -1,4 +1,4 @@
-"""The live line of a training run, read from its ``metrics.jsonl``."""
+"""Shows the progress of a training run, read from its ``metrics.jsonl``."""
 
 import json
 import time
@@ -7,11 +7,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-PLAIN_EVERY = 10  # steps between two lines where the output is no terminal
+PLAIN_EVERY = 10  # steps between two lines if the output is not a terminal
 
 
 class TrainingProgress:
-    """Shows step, reward, hardest questions, buffer, supervised updates and the time left."""
+    """Shows step, reward, hardest questions, buffer, supervised updates and remaining time.
+
+    Args:
+        metrics: the run's `metrics.jsonl`; it need not exist yet.
+        total_steps: number of steps of the run.
+        console: where to show it.
+    """
 
     def __init__(self, metrics: Path, total_steps: int, console: Console):
         self._path, self._total, self._console = metrics, total_steps, console
@@ -36,7 +42,7 @@ class TrainingProgress:
         self._bar.stop()
 
     def update(self) -> None:
-        """Read what is new in the file."""
+        """Show the steps that the file has gained since the last call."""
         if not self._path.exists():
             return
         with open(self._path) as file:

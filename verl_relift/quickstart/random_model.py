@@ -1,7 +1,9 @@
-"""A small randomly initialised model that reads any text, for trying the training loop on real data without weights.
+"""Write a small randomly initialized model that reads any text.
 
-``python -m verl_relift.quickstart.random_model --output DIR``: a Qwen2 with a byte-level tokenizer. It knows nothing,
-so every question is hardest and every supervised update lowers its loss.
+    python -m verl_relift.quickstart.random_model --output DIR
+
+The model is a Qwen2 with a byte-level tokenizer. It lets you try the training loop on real data without pretrained
+weights. It knows nothing, so that every question is hardest and every supervised update lowers its loss.
 """
 
 import argparse
@@ -13,12 +15,12 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from .base_model import CHAT_TEMPLATE, MULTIPLE, TAGS
 
-# The byte-level template has no token for a system prompt of its own; `<|system|>` is one.
+# `<|system|>` lets the chat template encode system prompts.
 SPECIAL = ["<|pad|>", "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
 def build_byte_tokenizer() -> PreTrainedTokenizerFast:
-    """256 bytes, the special tokens and one token for each tag of the answer format."""
+    """Return a tokenizer of 256 bytes, the special tokens, and one token per tag of the answer format."""
     tokens = [*SPECIAL, *TAGS, *(t for t in sorted(pre_tokenizers.ByteLevel.alphabet()) if t not in TAGS)]
     tokens += [f"<|reserved_{i}|>" for i in range(-len(tokens) % MULTIPLE)]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=[]))
@@ -34,7 +36,7 @@ def build_byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--hidden-size", type=int, default=128)

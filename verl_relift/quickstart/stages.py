@@ -1,4 +1,4 @@
-"""Running the quickstart's stages as the command lines a user would type, with their output in log files."""
+"""Runs the quickstart's stages as the commands that a user would type, with their output in log files."""
 
 import os
 import signal
@@ -11,29 +11,34 @@ from pathlib import Path
 
 import psutil
 
-LAST_LINES = 25  # of a failed stage's log that are shown
+LAST_LINES = 25  # number of lines of a failed stage's log to show
 SAMPLING_INTERVAL = 2.0  # seconds between two measurements of memory
 
 
 class StageFailed(RuntimeError):
-    """A stage ended with an error; the message holds the command, the log's path and its last lines."""
+    """A stage failed; the message has the command, the path of the log and its last lines."""
 
 
 class MemoryWatch:
-    """Peak memory of a process and all its descendants, in bytes of proportional set size (shared pages count once)."""
+    """Measures the peak memory of a process with all its descendants.
+
+    Attributes:
+        peak: bytes of proportional set size, which counts shared pages once.
+    """
 
     def __init__(self):
         self.peak = 0
         self._stop = threading.Event()
 
     def follow(self, pid: int) -> threading.Thread:
-        """Measure until the process ends or :meth:`stop` is called."""
+        """Start a thread that measures until the process ends or `stop` is called."""
         self._stop.clear()
         thread = threading.Thread(target=self._follow, args=(psutil.Process(pid),), daemon=True)
         thread.start()
         return thread
 
     def stop(self) -> None:
+        """End the measurement."""
         self._stop.set()
 
     def _follow(self, root: psutil.Process) -> None:
@@ -53,18 +58,24 @@ def _pss(process: psutil.Process) -> int:
 
 
 def run(command: Sequence[str], log: Path, memory: MemoryWatch, watch: Callable[[], None] = lambda: None) -> float:
-    """Run ``python -m command`` with its output in ``log`` and return the seconds it took.
+    """Run `python COMMAND`.
 
     Args:
-        watch: called twice a second meanwhile.
+        command: arguments of `python`.
+        log: file for its output.
+        memory: measures it while it runs.
+        watch: called twice a second while it runs.
+
+    Returns:
+        Seconds that it took.
 
     Raises:
-        StageFailed: it ended with a status other than 0.
+        StageFailed: it exited with a status other than 0.
     """
     start = time.monotonic()
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as output:
-        # A group of its own, so that Ctrl-C reaches it once, from here, and everything it started with it.
+        # In its own session, so that Ctrl-C reaches it and its children exactly once, through `_end`.
         process = subprocess.Popen(
             [sys.executable, *command],
             stdout=output,
@@ -87,14 +98,14 @@ def run(command: Sequence[str], log: Path, memory: MemoryWatch, watch: Callable[
     if process.returncode:
         lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
         raise StageFailed(
-            f"`python {' '.join(command)}` ended with status {process.returncode}; the end of {log}:\n"
+            f"`python {' '.join(command)}` exited with status {process.returncode}; the end of {log}:\n"
             + "\n".join(f"  {line[:300]}" for line in lines)
         )
     return time.monotonic() - start
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Interrupt as Ctrl-C would, so that Ray is shut down in order; kill after 30 seconds."""
+    """Interrupt the process like Ctrl-C, so that it shuts Ray down; kill it after 30 seconds."""
     process.send_signal(signal.SIGINT)
     try:
         process.wait(timeout=30)

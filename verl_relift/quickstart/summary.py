@@ -1,4 +1,4 @@
-"""What the quickstart concludes: ``summary.json``, the table, and whether the model learned."""
+"""Summarizes the quickstart: ``summary.json``, the table, and whether the model learned."""
 
 import json
 import platform
@@ -22,7 +22,7 @@ PACKAGES = (
     "math-verify",
 )
 
-# What counts as having learned.
+# Limits for a model that counts as having learned.
 MAX_HARDEST_BEFORE = 0.10
 MIN_HARDEST_AFTER = 0.60
 MIN_AVERAGE_GAIN = 0.20
@@ -30,7 +30,7 @@ MAX_DEMONSTRATION_FRACTION = 0.25
 
 
 def accuracies(evaluation: Path) -> dict[str, float]:
-    """Accuracy per level and their average, from the ``summary.json`` of an evaluation's folder."""
+    """Return the accuracy per level and their average from the `summary.json` of an evaluation's folder."""
     sources = json.loads((evaluation / "summary.json").read_text())["sources"]
     result = {level: sources[f"arithmetic/{level}"]["accuracy"] for level in LEVELS}
     result["average"] = statistics.mean(result.values())
@@ -40,12 +40,15 @@ def accuracies(evaluation: Path) -> dict[str, float]:
     return result
 
 
-def summarise(run: Path, base: Path, trained: Path, seconds: dict[str, float], peak_memory: int) -> dict[str, Any]:
-    """The content of ``summary.json``.
+def summarize(run: Path, base: Path, trained: Path, seconds: dict[str, float], peak_memory: int) -> dict[str, Any]:
+    """Return the contents of `summary.json`.
 
     Args:
-        run: the run's folder. base, trained: folders of the two evaluations.
-        seconds: stage -> duration. peak_memory: bytes, all processes.
+        run: folder of the run.
+        base: folder of the base model's evaluation.
+        trained: folder of the trained model's evaluation.
+        seconds: duration by stage.
+        peak_memory: bytes of all processes together.
     """
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     steps = [record for record in records if record["step"] > 0]
@@ -68,7 +71,7 @@ def summarise(run: Path, base: Path, trained: Path, seconds: dict[str, float], p
 
 
 def table(summary: dict[str, Any]) -> Table:
-    """Level x base/trained."""
+    """Return the table of accuracies: one row per level, before and after training."""
     result = Table(title="accuracy, greedy")
     for column in ("level", "base", "trained", "gain"):
         result.add_column(column, justify="left" if column == "level" else "right")
@@ -87,7 +90,7 @@ def table(summary: dict[str, Any]) -> Table:
 
 
 def shortfalls(summary: dict[str, Any]) -> list[str]:
-    """What keeps this run from counting as one that learned; empty if nothing does."""
+    """Return the reasons why the model does not count as having learned; empty if it does."""
     base, trained = summary["base"], summary["trained"]
     found = []
     if base["hardest"] > MAX_HARDEST_BEFORE:

@@ -131,7 +131,7 @@ def test_the_card_describes_the_run_at_the_step_and_names_no_path(checkpoint, tm
         ("method: {name: relift}", "A causal language model, trained with ReLIFT ([arXiv 2506.07527]"),
         (
             "method: {name: grpo}",
-            "A causal language model, trained with the method `grpo` of `verl_relift`. Training used",
+            "language model, trained with the method `grpo` of `verl_relift`. Training used",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Planning's arithmetic against cases computed by hand and against transformers."""
+"""Tests the arithmetic of planning against cases computed by hand and against transformers."""
 
 import json
 import subprocess
@@ -86,14 +86,14 @@ def test_ranks_hold_the_model_and_their_own_norms():
     assert tied.on_rank(pipeline=2, stage=0) + tied.on_rank(pipeline=2, stage=1) == tied.parameters + tied.embedding
 
 
-def test_a_model_that_is_not_modelled(tmp_path):
+def test_an_unsupported_model_is_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
-    with pytest.raises(UnknownModel, match=r"config\.json: model_type 'mamba' is not modelled"):
+    with pytest.raises(UnknownModel, match=r"config\.json: model_type 'mamba' is not supported"):
         shapes.load(str(tmp_path))
     with pytest.raises(UnknownModel, match=r"the folder has no config\.json"):
         shapes.load(str(tmp_path.parent))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UnknownModel, match="not modelled"):
+    with pytest.raises(UnknownModel, match="not supported"):
         shapes.load(str(tmp_path))
 
 
@@ -161,7 +161,7 @@ def test_a_micro_batch_is_no_larger_than_what_there_is():
 
 
 def test_flops_by_hand():
-    """Two a weight and token; attention: 4 x layers x query size x context."""
+    """Two operations per weight and token; attention adds 4 x layers x query size x context."""
     shape = shapes.ModelShape(100, 8, 16, 2, 2, 1, 4, False, False, False)
     matrices = 2 * (8 * 8 * 2 + 8 * 4 * 2 + 3 * 8 * 16) + 100 * 8
     assert flops.forward_flops(shape, 10, 5) == 10 * (2 * matrices + 4 * 2 * 8 * 5)
@@ -196,7 +196,7 @@ def test_changes_make_it_fit():
     assert fits(steps[-1].job, budget), problems(steps[-1].job, budget)
 
 
-def test_what_cannot_fit_is_said_to():
+def test_changes_that_are_not_enough_are_not_claimed_to_be():
     budget = Budget.of_gpu(8 * GIB)
     planned = replace(job(tensor=2, data=4), gpus_per_node=2)
     steps = changes(planned, budget)
@@ -215,7 +215,7 @@ def test_a_micro_batch_must_hold_the_longest_sequence():
 
 
 def test_the_same_configuration_as_training():
-    """The command line of `train` and `plan` give one configuration."""
+    """`train` and `plan` compose the same configuration from the same arguments."""
     overrides = ["data.train_batch_size=96", "actor_rollout_ref.actor.ppo_mini_batch_size=48", "trainer.nnodes=3"]
     shown = subprocess.run(
         [
@@ -251,8 +251,8 @@ def test_values_come_from_the_configuration():
             "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=2",
             "actor_rollout_ref.actor.megatron.optimizer_offload=true",
             "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=10240",
-            "relift.sft.optimizer=separate",
-            "relift.sft.max_token_len_per_gpu=12288",
+            "method.sft.optimizer=separate",
+            "method.sft.max_token_len_per_gpu=12288",
         ],
         "cuda",
     )
@@ -268,7 +268,7 @@ def test_values_come_from_the_configuration():
 
 
 def test_refusals_against_this_machine(tmp_path):
-    """On CPU against the memory that is available; an unknown model is not refused."""
+    """On CPU a run must fit the available memory; an unknown model is not rejected."""
     config = {"model_type": "llama", "vocab_size": 320000, "hidden_size": 8192, "intermediate_size": 28672}
     config |= {"num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -338,14 +338,14 @@ def test_the_command_line_refuses_and_accepts():
         (("--config-name", "missing"), "missing"),
     ],
 )
-def test_a_wrong_question_ends_with_2(arguments, message):
+def test_invalid_arguments_end_with_2(arguments, message):
     answer = run(*arguments)
     assert answer.returncode == 2
     assert message in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
-def test_the_answer_takes_no_heavy_import_and_ten_seconds_of_processor_time():
+def test_planning_imports_nothing_heavy_and_takes_ten_seconds_of_processor_time():
     code = (
         "import sys, time\n"
         f"sys.argv = ['plan', *{SEVEN_B!r}]\n"
