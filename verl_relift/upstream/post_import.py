@@ -5,6 +5,7 @@ A process that never imports Megatron must not pay for patching it, so patches w
 
 import importlib.abc
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -33,19 +34,25 @@ class _HookedLoader(importlib.abc.Loader):
 
 class _HookFinder(importlib.abc.MetaPathFinder):
     def __init__(self):
-        self.exact: dict[str, list[Hook]] = {}
-        self.prefix: dict[str, list[Hook]] = {}
+        # Every import asks: a dictionary for modules, a loop for the few packages. The numbers keep the order.
+        self._modules: dict[str, list[tuple[int, Hook]]] = {}
+        self._packages: dict[str, list[tuple[int, Hook]]] = {}
+        self._numbers = itertools.count()
         self._searching: set[str] = set()
 
-    def hooks_of(self, name: str) -> list[Hook]:
-        hooks = list(self.exact.get(name, []))
-        for prefix, more in self.prefix.items():
-            if name == prefix or name.startswith(prefix + "."):
+    def register(self, pattern: str, hook: Hook) -> None:
+        where = self._packages if pattern.endswith(".*") else self._modules
+        where.setdefault(pattern, []).append((next(self._numbers), hook))
+
+    def _hooks_of(self, name: str) -> list[Hook]:
+        hooks = list(self._modules.get(name, ()))
+        for pattern, more in self._packages.items():
+            if matches(pattern, name):
                 hooks += more
-        return hooks
+        return [hook for _, hook in sorted(hooks, key=lambda numbered: numbered[0])]
 
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
-        hooks = self.hooks_of(fullname)
+        hooks = self._hooks_of(fullname)
         if not hooks or fullname in self._searching:
             return None
         self._searching.add(fullname)
@@ -62,23 +69,25 @@ class _HookFinder(importlib.abc.MetaPathFinder):
 _FINDER = _HookFinder()
 
 
-def after_import(module: str, hook: Hook) -> None:
-    """Call ``hook(module)`` when ``module`` has been imported, at once if it already is."""
-    _install_finder()
-    _FINDER.exact.setdefault(module, []).append(hook)
-    if module in sys.modules:
-        hook(sys.modules[module])
+def matches(pattern: str, module: str) -> bool:
+    """Return whether ``module`` is the one that ``pattern`` names; ``package.*`` names a package and all in it."""
+    if not pattern.endswith(".*"):
+        return module == pattern
+    package = pattern[:-2]
+    return module == package or module.startswith(package + ".")
 
 
-def after_import_of_package(package: str, hook: Hook) -> None:
-    """Call ``hook`` for every module of ``package``, present and future."""
-    _install_finder()
-    _FINDER.prefix.setdefault(package, []).append(hook)
-    for name, module in list(sys.modules.items()):
-        if module is not None and (name == package or name.startswith(package + ".")):
-            hook(module)
+def after_import(pattern: str, hook: Hook) -> None:
+    """Call ``hook(module)`` when a module has been imported, at once if it already is.
 
-
-def _install_finder() -> None:
+    Args:
+        pattern: a module's name, or ``package.*`` for every module of a package, present and future.
+        hook: the hooks of a module run in the order in which they were registered.
+    """
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
+    _FINDER.register(pattern, hook)
+    present = list(sys.modules) if pattern.endswith(".*") else [pattern]
+    for name in present:
+        if matches(pattern, name) and sys.modules.get(name) is not None:
+            hook(sys.modules[name])

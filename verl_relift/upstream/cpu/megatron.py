@@ -1,57 +1,35 @@
-"""Megatron-Core on a CPU: its hard-wired CUDA calls, its type checks by string, and its checkpoints.
+"""Megatron-Core and mbridge on a CPU: their hard-wired CUDA calls and their type checks by string.
 
 Megatron writes ``torch.zeros(..., device="cuda")`` and ``torch.cuda.current_device()`` throughout. Its modules get a
 view of torch in which those mean the CPU; torch itself, and every other module's view of it, stays as it is.
 """
 
 import functools
-import importlib
 import os
-import queue
-import types
 from collections.abc import Callable
 from types import ModuleType
 
 import torch
 
-from .. import versions as upstream
-from ..post_import import after_import, after_import_of_package
+from ..registry import Where, patch, replace, replaced_during
+from ..view import View
 
 _FACTORIES = ("zeros", "ones", "empty", "tensor", "full", "arange", "empty_like", "zeros_like", "ones_like", "rand")
-_PACKAGES = ("megatron.core", "mbridge")
 
 
-def install_after_import() -> None:
-    """Arrange for every patch of this module to run when Megatron is imported in this process."""
-    # Megatron compiles small functions with torch.compile, which needs a C++ compiler and minutes on a CPU.
+@patch(
+    where=Where.CPU,
+    sets=("os.environ: TORCHDYNAMO_DISABLE, CUDA_DEVICE_MAX_CONNECTIONS, unless they are set",),
+    upstream="Megatron compiles small functions with torch.compile, which takes a C++ compiler and minutes on a CPU; "
+    "with tensor parallelism it asserts a CUDA setting that means nothing to gloo",
+    canary="test_megatron_still_compiles_functions_and_asserts_a_cuda_setting",
+)
+def set_environment() -> None:
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    # Megatron asserts it with tensor parallelism; it means nothing to gloo.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
-    for package in _PACKAGES:
-        after_import_of_package(package, see_cpu_for_cuda)
-    after_import("megatron.core.transformer.module", _keep_modules_on_cpu)
-    after_import("megatron.core.tensor_parallel.random", _use_cpu_generator)
-    after_import("megatron.core.optimizer.optimizer", _accept_cpu_types_in_optimizer)
-    after_import("megatron.core.optimizer.distrib_optimizer", _patch_distributed_optimizer)
-    after_import("megatron.core.dist_checkpointing.strategies.filesystem_async", _save_without_processes)
-    after_import("megatron.core.dist_checkpointing.exchange_utils", _exchange_on_cpu)
-    after_import("megatron.core.models.common.language_module.language_module", _tie_embeddings_on_cpu)
-    after_import("verl.workers.engine.megatron.transformer_impl", _register_engines)
-    after_import("verl.workers.config.engine", _accept_fp32)
 
 
 # ---- torch as Megatron's modules see it ------------------------------------------------------------------------------
-
-
-class _View(types.ModuleType):
-    """A module that shows another one except for what is set on it."""
-
-    def __init__(self, shown: ModuleType):
-        super().__init__(shown.__name__)
-        self.__dict__["_shown"] = shown
-
-    def __getattr__(self, name: str):
-        return getattr(self.__dict__["_shown"], name)
 
 
 def _on_cpu(factory: Callable) -> Callable:
@@ -65,38 +43,55 @@ def _on_cpu(factory: Callable) -> Callable:
     return make
 
 
-def _make_torch_view() -> ModuleType:
-    view, cuda = _View(torch), _View(torch.cuda)
-    for name in _FACTORIES:
-        setattr(view, name, _on_cpu(getattr(torch, name)))
-    cuda.current_device = lambda: torch.device("cpu")
-    cuda.synchronize = lambda *_: None
-    cuda.empty_cache = lambda: None
-    cuda.manual_seed = torch.manual_seed
-    cuda.get_rng_state = lambda *_: torch.get_rng_state()
-    cuda.set_rng_state = lambda state, *_: torch.set_rng_state(state)
-    view.cuda = cuda
-    return view
+_CUDA_VIEW = View(
+    torch.cuda,
+    current_device=lambda: torch.device("cpu"),
+    synchronize=lambda *_: None,
+    empty_cache=lambda: None,
+    manual_seed=torch.manual_seed,
+    get_rng_state=lambda *_: torch.get_rng_state(),
+    set_rng_state=lambda state, *_: torch.set_rng_state(state),
+)
+_TORCH_VIEW = View(torch, cuda=_CUDA_VIEW, **{name: _on_cpu(getattr(torch, name)) for name in _FACTORIES})
 
 
-_TORCH_VIEW = _make_torch_view()
-
-
+@patch(
+    where=Where.CPU,
+    replaces=("megatron.core.*:torch", "mbridge.*:torch"),
+    versions=("megatron-core", "mbridge"),
+    upstream='their modules write `device="cuda"` and `torch.cuda.current_device()`; each gets a view of torch in '
+    "which those mean the CPU",
+    canary="test_megatron_still_hard_wires_cuda",
+)
 def see_cpu_for_cuda(module: ModuleType) -> None:
-    """Replace the global ``torch`` of one Megatron module by the view in which CUDA means the CPU."""
     if module.__dict__.get("torch") is torch:
-        module.torch = _TORCH_VIEW
+        replace(module, "torch", _TORCH_VIEW)
 
 
-def _keep_modules_on_cpu(module: ModuleType) -> None:
-    # mbridge moves a built model with `.cuda(device)`.
-    module.MegatronModule.cuda = lambda self, *_: self
+@patch(
+    where=Where.CPU,
+    replaces=("megatron.core.transformer.module:MegatronModule.cuda",),
+    versions=("megatron-core", "mbridge"),
+    upstream="mbridge moves the model that it built to CUDA",
+    canary="test_mbridge_still_moves_models_to_cuda",
+)
+def keep_modules_on_cpu(module: ModuleType) -> None:
+    replace(module.MegatronModule, "cuda", lambda self, *_: self)
 
 
-def _use_cpu_generator(random: ModuleType) -> None:
-    upstream.require("megatron-core")
-    random._get_cuda_rng_state = lambda *_, **__: torch.get_rng_state()
-    random._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
+@patch(
+    where=Where.CPU,
+    replaces=(
+        "megatron.core.tensor_parallel.random:_get_cuda_rng_state",
+        "megatron.core.tensor_parallel.random:_set_cuda_rng_state",
+    ),
+    versions=("megatron-core",),
+    upstream="Megatron keeps the state of CUDA's random number generators",
+    canary="test_megatron_still_asks_for_cudas_generator",
+)
+def use_cpu_generator(random: ModuleType) -> None:
+    replace(random, "_get_cuda_rng_state", lambda *_, **__: torch.get_rng_state())
+    replace(random, "_set_cuda_rng_state", lambda state, *_, **__: torch.set_rng_state(state))
 
 
 # ---- `param.type() == "torch.cuda.FloatTensor"` ----------------------------------------------------------------------
@@ -117,90 +112,43 @@ def _with_cuda_type_names(function: Callable) -> Callable:
             answer = original(tensor, *type_args, **type_kwargs)
             return answer.replace("torch.", "torch.cuda.", 1) if isinstance(answer, str) else answer
 
-        torch.Tensor.type = type_name
-        try:
+        with replaced_during(torch.Tensor, "type", type_name):
             return function(*args, **kwargs)
-        finally:
-            torch.Tensor.type = original
 
     return run
 
 
-def _accept_cpu_types_in_optimizer(optimizer: ModuleType) -> None:
-    optimizer.clip_grad_by_total_norm_fp32 = _with_cuda_type_names(optimizer.clip_grad_by_total_norm_fp32)
+@patch(
+    where=Where.CPU,
+    replaces=(
+        "megatron.core.optimizer.optimizer:clip_grad_by_total_norm_fp32",
+        "megatron.core.optimizer.optimizer:Float16OptimizerWithFloat16Params.__init__",
+    ),
+    during=("torch:Tensor.type",),
+    versions=("megatron-core",),
+    upstream="the optimizers refuse parameters and gradients whose type's name is not one of CUDA's",
+    canary="test_optimizers_still_refuse_tensors_of_a_cpu",
+)
+def accept_cpu_types_in_optimizers(optimizer: ModuleType) -> None:
+    replace(optimizer, "clip_grad_by_total_norm_fp32", _with_cuda_type_names(optimizer.clip_grad_by_total_norm_fp32))
     half = optimizer.Float16OptimizerWithFloat16Params
-    half.__init__ = _with_cuda_type_names(half.__init__)
+    replace(half, "__init__", _with_cuda_type_names(half.__init__))
 
 
-# ---- the distributed optimizer's checkpoints -------------------------------------------------------------------------
-
-
-def _patch_distributed_optimizer(module: ModuleType) -> None:
-    """Make ``DistributedOptimizer`` save and load exactly with torch's own AdamW.
-
-    Four upstream faults, all hidden where Transformer Engine's or Apex's optimizer is installed:
-
-    1. in fp32 the parameter is its own master copy, and loading copies in place into a leaf that requires grad;
-    2. AdamW keeps ``step`` per parameter; loading gives all parameters one shared tensor, or writes the value of the
-       running process back over the loaded one, so bias correction is wrong after a resume;
-    3. loading in a fresh process asserts on AdamW's state, which is empty until the first step;
-    4. the fully reshardable format has no ``step`` per parameter, but loading it looks for one.
-    """
+@patch(
+    where=Where.CPU,
+    replaces=("megatron.core.optimizer.distrib_optimizer:DistributedOptimizer.__init__",),
+    during=("torch:Tensor.type",),
+    versions=("megatron-core",),
+    upstream="the distributed optimizer refuses parameters whose type's name is not one of CUDA's",
+    canary="test_the_distributed_optimizer_still_refuses_tensors_of_a_cpu",
+)
+def accept_cpu_types_in_distributed_optimizer(module: ModuleType) -> None:
     optimizer = module.DistributedOptimizer
-    optimizer.__init__ = _with_cuda_type_names(optimizer.__init__)
-    set_states = optimizer._set_main_param_and_optimizer_states
-
-    @functools.wraps(set_states)
-    @torch.no_grad()
-    def set_states_without_step(self, model_param, tensors):
-        # `load_with_own_steps` gives the real one.
-        set_states(self, model_param, {"step": torch.tensor(0.0), **tensors})
-
-    optimizer._set_main_param_and_optimizer_states = set_states_without_step
-
-    load_state_dict = optimizer.load_state_dict
-
-    @functools.wraps(load_state_dict)
-    def load_with_own_steps(self, state_dict):
-        result = load_state_dict(self, state_dict)
-        step = state_dict["optimizer"]["param_groups"][0].get("step")
-        if step is not None:
-            for state in self.optimizer.state.values():
-                if torch.is_tensor(state.get("step")):
-                    state["step"] = torch.tensor(float(step))
-        return result
-
-    optimizer.load_state_dict = load_with_own_steps
-
-    sharded_state_dict = optimizer.sharded_state_dict
-
-    @functools.wraps(sharded_state_dict)
-    def sharded_with_state(self, model_sharded_state_dict, is_loading=False, *args, **kwargs):
-        if is_loading:
-            for group in self.optimizer.param_groups:
-                for param in group["params"]:
-                    state = self.optimizer.state[param]
-                    if not state:
-                        state["step"] = torch.tensor(0.0)
-                        state["exp_avg"] = torch.zeros_like(param.data)
-                        state["exp_avg_sq"] = torch.zeros_like(param.data)
-        return sharded_state_dict(self, model_sharded_state_dict, is_loading, *args, **kwargs)
-
-    optimizer.sharded_state_dict = sharded_with_state
+    replace(optimizer, "__init__", _with_cuda_type_names(optimizer.__init__))
 
 
-def _exchange_on_cpu(module: ModuleType) -> None:
-    """Data-parallel ranks each read a part of a checkpoint and exchange them.
-
-    Megatron moves the parts to the GPU and does not wait for its broadcasts: a CUDA stream keeps their order, gloo's
-    threads do not.
-    """
-    view, distributed = _View(_TORCH_VIEW), _View(torch.distributed)
-    distributed.broadcast = lambda *args, async_op=False, **kwargs: torch.distributed.broadcast(*args, **kwargs)
-    view.distributed = distributed
-    module.torch = view
-    for name in ("exchange_loaded_tensors_broadcast", "exchange_loaded_tensors_gather_rounds"):
-        setattr(module, name, _with_cuda_as_identity(getattr(module, name)))
+# ---- `tensor.cuda()` -------------------------------------------------------------------------------------------------
 
 
 def _with_cuda_as_identity(function: Callable) -> Callable:
@@ -208,79 +156,38 @@ def _with_cuda_as_identity(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def run(*args, **kwargs):
-        original = torch.Tensor.cuda
-        torch.Tensor.cuda = lambda tensor, *_, **__: tensor
-        try:
+        with replaced_during(torch.Tensor, "cuda", lambda tensor, *_, **__: tensor):
             return function(*args, **kwargs)
-        finally:
-            torch.Tensor.cuda = original
 
     return run
 
 
-def _save_without_processes(module: ModuleType) -> None:
-    """A synchronous save writes its files itself, one after another.
-
-    Megatron forks a writer a file, and keeps their results in the queue of one more process. Spawning that one imports
-    the main module again, 20 s a save. A forked one has this worker's sockets open, so that neither Ray nor gloo
-    notices when the worker dies; and writers whose worker was killed wait for each other for ever.
-    """
-
-    def write(transforms: list, use_msc: bool, rank: int, buckets: list, results: queue.Queue) -> None:
-        written: dict[int, list] | Exception = {}
-        for number, bucket in enumerate(buckets):
-            outcome, running = queue.Queue(), queue.Queue()
-            running.put(number)
-            writer.write_preloaded_data(transforms, number, bucket, outcome, running, use_fsync=True, use_msc=use_msc)
-            _, items = outcome.get_nowait()
-            if isinstance(items, Exception):
-                written = items
-                break
-            written[number] = items
-        results.put(written)
-
-    def _get_write_results_queue() -> queue.Queue:
-        if module._results_queue is None:
-            module._results_queue = queue.Queue()
-        return module._results_queue
-
-    writer = module.FileSystemWriterAsync
-    writer.write_preloaded_data_multiproc = staticmethod(write)
-    module._get_write_results_queue = _get_write_results_queue
+@patch(
+    where=Where.CPU,
+    replaces=(
+        "megatron.core.models.common.language_module.language_module:LanguageModule.setup_embeddings_and_output_layer",
+    ),
+    during=("torch:Tensor.cuda",),
+    versions=("megatron-core",),
+    upstream="moves the embeddings that the first and the last pipeline stage share to CUDA to compare them",
+    canary="test_megatron_still_moves_tensors_to_cuda",
+)
+def tie_embeddings_on_cpu(module: ModuleType) -> None:
+    language_module, name = module.LanguageModule, "setup_embeddings_and_output_layer"
+    replace(language_module, name, _with_cuda_as_identity(getattr(language_module, name)))
 
 
-def _tie_embeddings_on_cpu(module: ModuleType) -> None:
-    """Where the first and the last pipeline stage share their embeddings, Megatron moves them to CUDA to compare."""
-    language_module = module.LanguageModule
-    language_module.setup_embeddings_and_output_layer = _with_cuda_as_identity(
-        language_module.setup_embeddings_and_output_layer
-    )
-
-
-# ---- verl's Megatron engine ------------------------------------------------------------------------------------------
-
-
-def _register_engines(transformer_impl: ModuleType) -> None:
-    """Register verl's Megatron engines, unchanged, for the device ``cpu``."""
-    registry = importlib.import_module("verl.workers.engine.base").EngineRegistry
-    for model_type, engine in (
-        ("language_model", transformer_impl.MegatronEngineWithLMHead),
-        ("value_model", transformer_impl.MegatronEngineWithValueHead),
-    ):
-        registry.register(model_type=model_type, backend="megatron", device="cpu")(engine)
-
-
-def _accept_fp32(engine_config: ModuleType) -> None:
-    """verl refuses fp32 for Megatron, where bf16 is the faster choice; on a CPU it is the slower one, and inexact."""
-    config = engine_config.McoreEngineConfig
-    check = config.__post_init__
-
-    @functools.wraps(check)
-    def check_all_but_fp32(self):
-        dtype = self.dtype
-        if dtype in ("float32", "fp32"):
-            object.__setattr__(self, "dtype", "bfloat16")
-        check(self)
-        object.__setattr__(self, "dtype", dtype)
-
-    config.__post_init__ = check_all_but_fp32
+@patch(
+    where=Where.CPU,
+    replaces=(
+        "megatron.core.dist_checkpointing.exchange_utils:exchange_loaded_tensors_broadcast",
+        "megatron.core.dist_checkpointing.exchange_utils:exchange_loaded_tensors_gather_rounds",
+    ),
+    during=("torch:Tensor.cuda",),
+    versions=("megatron-core",),
+    upstream="data-parallel ranks, each of which reads a part of a checkpoint, move the parts to CUDA to exchange them",
+    canary="test_megatron_still_moves_tensors_to_cuda",
+)
+def exchange_on_cpu(module: ModuleType) -> None:
+    for name in ("exchange_loaded_tensors_broadcast", "exchange_loaded_tensors_gather_rounds"):
+        replace(module, name, _with_cuda_as_identity(getattr(module, name)))

@@ -1,17 +1,19 @@
-"""verl's platform for machines without an accelerator.
+"""verl's platform for machines without an accelerator, registered with verl's own ``PlatformRegistry``.
 
 Ray schedules *logical* GPUs (``ray.init(num_gpus=N)``): verl's resource checks count only GPU and NPU resources, so
 the resource keeps its name and stands for a training rank.
 """
 
-import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import psutil
 import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry
+
+from ..registry import Where, add, patch
 
 
 def _resident_bytes(*_args, **_kwargs) -> int:
@@ -48,35 +50,16 @@ _DEVICE_MODULE_GAPS = {
 }
 
 
-# Parameters of glibc's mallopt(3), from its malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT_BLOCK = 1 << 30  # bytes; larger blocks are rare enough to be given back
-_MALLOC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_")
-
-
-def keep_freed_memory() -> bool:
-    """Let glibc keep the memory of freed tensors for the next ones, as torch's allocator does on a GPU.
-
-    By default it gives every block of over 32 MiB, and the end of its heap, back to the kernel. The next step gets
-    the same memory as pages of zeros, each by a fault that takes microseconds on a virtual machine.
-
-    Returns:
-        Whether it was changed: not where the user's environment sets how malloc works, nor without glibc.
-    """
-    if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(name in os.environ for name in _MALLOC_VARIABLES):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    # -1: the heap's end is never given back.
-    return bool(mallopt(_M_TRIM_THRESHOLD, -1) and mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK))
-
-
-def fill_device_module_gaps() -> None:
-    """Give ``torch.cpu`` the functions of ``torch.cuda`` that verl calls without asking."""
+@patch(
+    where=Where.CPU,
+    after=("torch.cpu",),
+    adds=tuple(f"torch.cpu:{name}" for name in _DEVICE_MODULE_GAPS),
+    upstream="verl and vLLM's workers call functions of the device's module that `torch.cpu` lacks",
+    canary="test_torch_still_lacks_the_functions_of_a_device_module",
+)
+def fill_device_module_gaps(device_module: ModuleType) -> None:
     for name, function in _DEVICE_MODULE_GAPS.items():
-        if not hasattr(torch.cpu, name):
-            setattr(torch.cpu, name, function)
+        add(device_module, name, function)
 
 
 @PlatformRegistry.register(platform="cpu")

@@ -2,11 +2,13 @@
 
 from transfer_queue.storage.simple_storage import SimpleStorageUnit
 
-from .transfer_queue import pack, unpack
+from .transfer_queue import PACKS, PackingName, pack, unpack
 
 
 class PackingStorageUnit(SimpleStorageUnit.__ray_metadata__.modified_class):
-    """Takes packed columns apart into rows when they are put, and packs rows when they are got."""
+    """Takes packed columns apart into rows when they are put, and packs rows for readers that unpack them."""
+
+    storage_unit_id = PackingName()
 
     def _handle_put(self, message):
         message.body["data"] = {name: unpack(column) for name, column in message.body["data"].items()}
@@ -14,6 +16,6 @@ class PackingStorageUnit(SimpleStorageUnit.__ray_metadata__.modified_class):
 
     def _handle_get(self, message):
         response = super()._handle_get(message)
-        if "data" in response.body:
+        if "data" in response.body and message.sender_id.endswith(PACKS):
             response.body["data"] = {name: pack(column) for name, column in response.body["data"].items()}
         return response

@@ -1,8 +1,4 @@
-"""Megatron's rotary embedding of packed input, without its copies.
-
-Where no kernel of Transformer Engine does it, Megatron cuts out the angles of every sequence and computes their cosines
-anew for the queries and the keys of every layer, and makes a copy of its input for every operation of the formula.
-"""
+"""Megatron's rotary embedding of packed input, without its copies."""
 
 import functools
 from types import ModuleType
@@ -10,11 +6,21 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from ..registry import Where, patch, replace
 from .rows import places
 
 
+@patch(
+    where=Where.LOCAL_SPEC,
+    replaces=("megatron.core.models.common.embeddings.rope_utils:_apply_rotary_pos_emb_thd",),
+    versions=("megatron-core",),
+    upstream="where no kernel of Transformer Engine does it, cuts out the angles of every sequence, computes their "
+    "cosines again for the queries and the keys of every layer, and copies its input for every operation of the "
+    "formula. What is asked for beyond the plain case is left to it",
+    canary="test_megatron_still_computes_the_same_cosines_for_every_layer",
+    issue="NVIDIA/Megatron-LM#1646",
+)
 def rotate_at_once(rope_utils: ModuleType) -> None:
-    """``megatron.core.models.common.embeddings.rope_utils``: what is asked for beyond the plain case is left to it."""
     original = rope_utils._apply_rotary_pos_emb_thd
 
     @functools.wraps(original)
@@ -26,7 +32,7 @@ def rotate_at_once(rope_utils: ModuleType) -> None:
             return original(t, cu_seqlens, freqs, *args, mscale=mscale, cp_group=cp_group, **settings)
         return _Rotate.apply(t, *_turns(freqs, cu_seqlens, t.dtype))
 
-    rope_utils._apply_rotary_pos_emb_thd = _apply_rotary_pos_emb_thd
+    replace(rope_utils, "_apply_rotary_pos_emb_thd", _apply_rotary_pos_emb_thd)
 
 
 def _turns(freqs: Tensor, starts: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,6 @@
 """verl handles the rows of an unpadded batch one by one; here a column is moved by one operation.
 
-A micro-batch of verl's Megatron engine is cut out of the batch, packed, unpacked and padded in Python loops over its
-rows, of several small operations each, and the backward pass adds up a tensor of the micro-batch's size for each row.
-The trainer shares the rows out among the ranks by comparing tensors of one element. The values are the same, to the
-last bit.
-
-What only context parallelism needs is left to verl.
+The values are the same, to the last bit. What only context parallelism needs is left to verl.
 """
 
 import functools
@@ -15,15 +10,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from ..post_import import after_import
-
-
-def install_after_import() -> None:
-    """Arrange for the patches to run when verl's modules are imported in this process."""
-    after_import("verl.utils.tensordict_utils", _select_at_once)
-    after_import("verl.models.mcore.util", _pack_at_once)
-    after_import("verl.workers.utils.padding", _pad_at_once)
-    after_import("verl.utils.seqlen_balancing", _balance_numbers)
+from ..registry import Where, patch, replace
 
 
 def is_plain(column: object) -> bool:
@@ -61,7 +48,14 @@ def take_rows(column: Tensor, rows: Tensor) -> Tensor:
     return column_of(column.values()[places(column.offsets()[:-1][rows], lengths)], lengths)
 
 
-def _select_at_once(module: ModuleType) -> None:
+@patch(
+    where=Where.EVERYWHERE,
+    replaces=("verl.utils.tensordict_utils:index_select_tensor_dict",),
+    versions=("verl",),
+    upstream="cuts a micro-batch out of the batch row by row",
+    canary="test_verl_still_selects_row_by_row",
+)
+def select_at_once(module: ModuleType) -> None:
     select = module.index_select_tensor_dict
 
     @functools.wraps(select)
@@ -75,10 +69,21 @@ def _select_at_once(module: ModuleType) -> None:
             selected[name] = take_rows(batch[name], rows)
         return selected
 
-    module.index_select_tensor_dict = index_select_tensor_dict
+    replace(module, "index_select_tensor_dict", index_select_tensor_dict)
 
 
-def _pack_at_once(module: ModuleType) -> None:
+@patch(
+    where=Where.EVERYWHERE,
+    replaces=(
+        "verl.models.mcore.util:preprocess_thd_engine",
+        "verl.models.mcore.util:postprocess_thd_engine",
+    ),
+    versions=("verl",),
+    upstream="packs and unpacks a micro-batch row by row; for each row the backward pass adds up a tensor of the "
+    "micro-batch's size",
+    canary="test_verl_still_packs_and_unpacks_row_by_row",
+)
+def pack_at_once(module: ModuleType) -> None:
     pack, unpack, mpu = module.preprocess_thd_engine, module.postprocess_thd_engine, module.mpu
 
     def is_split(local_cp_size: int | None, cp_layout: str) -> bool:
@@ -125,10 +130,18 @@ def _pack_at_once(module: ModuleType) -> None:
         where = places(packed_seq_params.cu_seqlens_q_padded[:-1], lengths)
         return column_of(output[0].index_select(0, where), lengths)
 
-    module.preprocess_thd_engine, module.postprocess_thd_engine = preprocess_thd_engine, postprocess_thd_engine
+    replace(module, "preprocess_thd_engine", preprocess_thd_engine)
+    replace(module, "postprocess_thd_engine", postprocess_thd_engine)
 
 
-def _pad_at_once(module: ModuleType) -> None:
+@patch(
+    where=Where.EVERYWHERE,
+    replaces=("verl.workers.utils.padding:no_padding_2_padding",),
+    versions=("verl",),
+    upstream="pads the responses row by row",
+    canary="test_verl_still_pads_row_by_row",
+)
+def pad_at_once(module: ModuleType) -> None:
     pad = module.no_padding_2_padding
 
     @functools.wraps(pad)
@@ -148,10 +161,17 @@ def _pad_at_once(module: ModuleType) -> None:
         missing = (columns >= lengths[:, None]).reshape(*where.shape, *[1] * (values.ndim - 1))
         return values[where].masked_fill(missing, 0)
 
-    module.no_padding_2_padding = no_padding_2_padding
+    replace(module, "no_padding_2_padding", no_padding_2_padding)
 
 
-def _balance_numbers(module: ModuleType) -> None:
+@patch(
+    where=Where.EVERYWHERE,
+    replaces=("verl.utils.seqlen_balancing:karmarkar_karp",),
+    versions=("verl",),
+    upstream="shares the rows out among the ranks by comparing elements of a tensor, an operation of torch for each",
+    canary="test_verl_still_balances_tensors_of_one_element",
+)
+def balance_numbers(module: ModuleType) -> None:
     partition = module.karmarkar_karp
 
     @functools.wraps(partition)
@@ -160,4 +180,4 @@ def _balance_numbers(module: ModuleType) -> None:
         numbers = seqlen_list.tolist() if isinstance(seqlen_list, Tensor) else seqlen_list
         return partition(numbers, k_partitions, equal_size)
 
-    module.karmarkar_karp = karmarkar_karp
+    replace(module, "karmarkar_karp", karmarkar_karp)

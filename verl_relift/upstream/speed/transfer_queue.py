@@ -1,11 +1,12 @@
 """TransferQueue's ``SimpleStorage`` sends a column as one buffer, not as one buffer a row.
 
-It gives every row of every column a pickled header and a message frame of its own, on the way in and on the way out:
-with a dozen columns of short responses that is more work than the data. Here a column of one-dimensional tensors
-travels as its values laid end to end and their lengths. What is stored, and everything else, is as before.
+A column of one-dimensional tensors travels as its values laid end to end and their lengths. What is stored, and
+everything else, is as before.
 
-Readers, writers and storage processes must agree: the first two all import verl, whose plugin installs this; the last
-are started by a process that does.
+A process packs only for one that unpacks. Both sides of a message carry a name, which TransferQueue exchanges anyway;
+the names of storage processes and of the managers in readers and writers end in :data:`PACKS` where these patches are
+active. So processes with and without them, which an environment or a version that differs between two hosts can make,
+still work together, one buffer a row.
 """
 
 from types import ModuleType
@@ -13,16 +14,17 @@ from typing import Any
 
 import torch
 
-from .. import versions as upstream
-from ..post_import import after_import
+from ..registry import Where, add, patch, replace
 
 _VALUES, _LENGTHS = "packed_values", "packed_lengths"
+PACKS = "+packs"
+_MANAGER = "transfer_queue.storage.managers.simple_storage_manager:AsyncSimpleStorageManager"
 
 
 def install_after_import() -> None:
-    """Arrange for the patches to run when TransferQueue is imported in this process."""
-    after_import("transfer_queue.storage.managers.simple_storage_manager", _pack_in_managers)
-    after_import("transfer_queue.storage.bootstrap.simple_storage_bootstrap", _start_packing_units)
+    """Install the patches of this module alone, without verl's plugin."""
+    pack_in_managers()
+    start_packing_units()
 
 
 def pack(column: Any) -> Any:
@@ -46,15 +48,43 @@ def pack(column: Any) -> Any:
 
 
 def unpack(column: Any) -> Any:
-    """Undo :func:`pack`, but that a column of tensors is a list of its rows afterwards."""
+    """Undo :func:`pack`, except that a column of tensors is a list of its rows afterwards."""
     if isinstance(column, dict) and column.keys() == {_VALUES, _LENGTHS}:
         return list(column[_VALUES].split(column[_LENGTHS].tolist()))
     return column
 
 
-def _pack_in_managers(module: ModuleType) -> None:
-    """Readers and writers."""
-    upstream.require("TransferQueue")
+def _rows_of(column: Any) -> Any:
+    """A column as TransferQueue sends it: a jagged tensor as a list of its rows."""
+    return list(column.unbind()) if isinstance(column, torch.Tensor) and column.is_nested else column
+
+
+class PackingName:
+    """An attribute that holds a process's name, and ends it in :data:`PACKS` when it is set."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._key = f"_{name}"
+
+    def __get__(self, instance: Any, owner: type | None = None) -> str:
+        return self if instance is None else instance.__dict__[self._key]
+
+    def __set__(self, instance: Any, name: str) -> None:
+        instance.__dict__[self._key] = name if name.endswith(PACKS) else name + PACKS
+
+
+@patch(
+    where=Where.EVERYWHERE,
+    replaces=tuple(
+        f"{_MANAGER}.{name}"
+        for name in ("_put_to_single_storage_unit", "_get_from_single_storage_unit", "_select_by_positions")
+    ),
+    adds=(f"{_MANAGER}.storage_manager_id",),
+    versions=("TransferQueue",),
+    upstream="readers and writers give every row of every column a pickled header and a message frame of its own: with "
+    "a dozen columns of short responses that is more work than the data",
+    canary="test_transfer_queue_still_sends_a_frame_a_row",
+)
+def pack_in_managers(module: ModuleType) -> None:
     manager = module.AsyncSimpleStorageManager
     put, get = manager._put_to_single_storage_unit, manager._get_from_single_storage_unit
     select = manager._select_by_positions
@@ -64,22 +94,34 @@ def _pack_in_managers(module: ModuleType) -> None:
         everything = len(positions) == len(field_data) and positions == list(range(len(field_data)))
         return field_data if everything else select(field_data, positions)
 
-    async def put_packed(self, global_indexes, storage_data, *args, **kwargs):
-        packed = {name: pack(column) for name, column in storage_data.items()}
-        return await put(self, global_indexes, packed, *args, **kwargs)
+    async def put_packed(self, global_indexes, storage_data, *args, target_storage_unit, **kwargs):
+        prepare = pack if target_storage_unit.endswith(PACKS) else _rows_of
+        columns = {name: prepare(column) for name, column in storage_data.items()}
+        return await put(self, global_indexes, columns, *args, target_storage_unit=target_storage_unit, **kwargs)
 
     async def get_packed(self, *args, **kwargs):
         fields, columns = await get(self, *args, **kwargs)
         return fields, {name: unpack(column) for name, column in columns.items()}
 
-    manager._put_to_single_storage_unit, manager._get_from_single_storage_unit = put_packed, get_packed
-    manager._select_by_positions = staticmethod(select_rows)
+    name = PackingName()
+    name.__set_name__(manager, "storage_manager_id")
+    add(manager, "storage_manager_id", name)
+    replace(manager, "_put_to_single_storage_unit", put_packed)
+    replace(manager, "_get_from_single_storage_unit", get_packed)
+    replace(manager, "_select_by_positions", staticmethod(select_rows))
 
 
-def _start_packing_units(module: ModuleType) -> None:
-    """Storage processes, whose class Ray finds by its name: they need no plugin."""
+@patch(
+    where=Where.EVERYWHERE,
+    replaces=("transfer_queue.storage.bootstrap.simple_storage_bootstrap:SimpleStorageUnit",),
+    versions=("TransferQueue",),
+    upstream="storage processes do the same as readers and writers. Ray finds the class that takes their place by its "
+    "name, so they need no plugin",
+    canary="test_transfer_queue_still_sends_a_frame_a_row",
+)
+def start_packing_units(module: ModuleType) -> None:
     import ray
 
     from .packing_unit import PackingStorageUnit
 
-    module.SimpleStorageUnit = ray.remote(num_cpus=1)(PackingStorageUnit)
+    replace(module, "SimpleStorageUnit", ray.remote(num_cpus=1)(PackingStorageUnit))

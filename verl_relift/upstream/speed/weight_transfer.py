@@ -22,28 +22,39 @@ from types import ModuleType
 import torch
 import zmq
 
+from ..registry import Where, patch, replace
+
 # By verl's name of the socket: each pair of processes has its own.
 _sockets: dict[str, zmq.Socket] = {}  # but for the one of an update that is under way
 _segments: dict[str, shared_memory.SharedMemory] = {}
 
 
-def install_after_import() -> None:
-    """Patch the module once this process has it."""
-    from ..post_import import after_import
-
-    after_import("verl.workers.rollout.vllm_rollout.bucketed_weight_transfer", _install)
-
-
-def _install(module: ModuleType) -> None:
+@patch(
+    where=Where.EVERYWHERE,
+    replaces=tuple(
+        f"verl.workers.rollout.vllm_rollout.bucketed_weight_transfer:{attribute}"
+        for attribute in (
+            *("BucketedWeightSender._init_socket", "BucketedWeightSender._init_buffer"),
+            *("BucketedWeightSender._cleanup", "BucketedWeightSender.async_send_weights"),
+            *("BucketedWeightReceiver._init_socket", "BucketedWeightReceiver._init_buffer"),
+            *("BucketedWeightReceiver._cleanup", "BucketedWeightReceiver.receive_weights"),
+        )
+    ),
+    versions=("verl",),
+    upstream="for each update of the weights binds a new socket, for which the receiver looks every 100 to 200 ms, and "
+    "makes a new segment of shared memory, whose pages the kernel fills with zeros; here those of the first update stay",
+    canary="test_verl_still_connects_for_every_update",
+)
+def keep_connections(module: ModuleType) -> None:
     sender, receiver = module.BucketedWeightSender, module.BucketedWeightReceiver
-    sender._init_socket = _bind_once(sender._init_socket)
-    sender._init_buffer = _share_segment(sender._init_buffer)
-    sender._cleanup = _without_socket(sender._cleanup)
-    sender.async_send_weights = _keep_after_sending(sender.async_send_weights)
-    receiver._init_socket = _connect_once(receiver._init_socket)
-    receiver._init_buffer = _take_segment(receiver._init_buffer)
-    receiver._cleanup = _without_socket(receiver._cleanup)
-    receiver.receive_weights = _keep_after_receiving(receiver.receive_weights)
+    replace(sender, "_init_socket", _bind_once(sender._init_socket))
+    replace(sender, "_init_buffer", _share_segment(sender._init_buffer))
+    replace(sender, "_cleanup", _without_socket(sender._cleanup))
+    replace(sender, "async_send_weights", _keep_after_sending(sender.async_send_weights))
+    replace(receiver, "_init_socket", _connect_once(receiver._init_socket))
+    replace(receiver, "_init_buffer", _take_segment(receiver._init_buffer))
+    replace(receiver, "_cleanup", _without_socket(receiver._cleanup))
+    replace(receiver, "receive_weights", _keep_after_receiving(receiver.receive_weights))
 
 
 # Sockets. verl's `_cleanup`, which runs at the end of an update however that comes, closes the socket; these put it

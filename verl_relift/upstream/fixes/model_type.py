@@ -1,0 +1,28 @@
+"""A member of Megatron's ``ModelType`` that mbridge 0.15.1 asks for and megatron-core 0.18 no longer has."""
+
+from types import ModuleType
+
+from ..registry import Where, patch, replace
+
+
+class _ModelTypes:
+    """Megatron's ``ModelType`` with the member that mbridge still compares with."""
+
+    encoder_and_decoder = object()
+
+    def __init__(self, known: type):
+        self.encoder_or_decoder = known.encoder_or_decoder
+
+
+@patch(
+    where=Where.EVERYWHERE,
+    replaces=("mbridge.core.util:ModelType",),
+    versions=("mbridge",),
+    upstream="compares with `ModelType.encoder_and_decoder`, which megatron-core 0.18 removed. No "
+    "model of mbridge's is of that type, so the comparison only has to be possible",
+    needed=lambda util: not hasattr(util.ModelType, "encoder_and_decoder"),
+    canary="test_mbridge_still_asks_for_the_removed_model_type",
+    issue="ISEEKYAN/mbridge#155",
+)
+def know_removed_model_type(util: ModuleType) -> None:
+    replace(util, "ModelType", _ModelTypes(util.ModelType))
