@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Says in one line what would otherwise end a run after minutes, then runs the command.
+# Warns about a shared memory that is too small, which would otherwise stop a run after minutes. Then runs the command.
 set -euo pipefail
 
 shared_memory=$(df --output=size -B1M /dev/shm | tail -1)

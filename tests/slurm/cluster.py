@@ -1,4 +1,4 @@
-"""A Slurm cluster of two nodes on this machine, in namespaces of its own: no daemon, port or mount is seen outside."""
+"""A Slurm cluster of two nodes on this machine. Its daemons, ports and mounts live in namespaces of their own."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ _NAMESPACES = ("--net", "--uts", "--ipc", "--mount", "--pid")
 
 
 def missing() -> str | None:
-    """Why there can be no cluster here, or None."""
+    """Return why this machine can't run a cluster, or None."""
     if os.geteuid() != 0:
         return "needs root, to make namespaces and to run slurmd"
     lacking = [name for name in ("slurmctld", "slurmd", "munged", "ip", "unshare") if shutil.which(name) is None]
@@ -21,7 +21,7 @@ def missing() -> str | None:
 
 
 class VirtualCluster:
-    """Nodes ``node1`` and ``node2``, one logical GPU each. A context manager: its end is the end of every process."""
+    """Nodes ``node1`` and ``node2`` with one logical GPU each. Leaving the context ends all of their processes."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -51,7 +51,7 @@ class VirtualCluster:
         return self
 
     def __exit__(self, *_exception) -> None:
-        # The first process of a process namespace: the kernel ends all others with it, the nodes' too.
+        # This is the first process of a process namespace. The kernel ends all others with it, also those of the nodes.
         if self._init is not None:
             os.kill(self._init, 9)
         else:
@@ -59,7 +59,11 @@ class VirtualCluster:
         self._unshare.wait()
 
     def run(self, *command: str, **environment: str) -> str:
-        """What ``command`` prints when it is run on the controller's host."""
+        """Run ``command`` on the controller's host and return what it prints.
+
+        Raises:
+            RuntimeError: its exit status is not 0.
+        """
         result = subprocess.run(
             ["nsenter", f"--target={self._init}", *_NAMESPACES, *command],
             env={**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"), **environment},
@@ -72,13 +76,13 @@ class VirtualCluster:
         return result.stdout
 
     def job(self, number: str) -> dict[str, str]:
-        """What the controller knows of a job: JobState, Restarts, TimeLimit, ..."""
+        """Return the controller's fields of a job: JobState, Restarts, TimeLimit, ..."""
         for _ in range(10):
             try:
                 fields = self.run("scontrol", "--oneliner", "show", "job", number).split()
                 break
             except RuntimeError as error:
-                # on a busy machine munge, which waits for two seconds, does not always get an answer
+                # munge waits for two seconds, which a busy machine may exceed
                 last = error
                 time.sleep(1.0)
         else:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A Slurm cluster on one machine: a controller and two nodes, each with a host name, a network address, processes and
-# shared memory of its own, and one GPU that exists only in the books. Called by cluster.py as
+# Runs a Slurm cluster on one machine: a controller and two nodes, each with its own host name, network address,
+# processes and shared memory, and with one GPU that exists only in Slurm's configuration. cluster.py calls it as
 #
 #   unshare --net --uts --ipc --mount --pid --fork --kill-child --mount-proc cluster.sh FOLDER
 #
-# as the first process of its process namespace: everything started here ends with it.
+# so that it is the first process of its process namespace, and everything started here ends with it.
 set -euo pipefail
 
 folder=$1
@@ -46,7 +46,7 @@ NodeName=node1 NodeAddr=10.77.0.11 CPUs=$cores RealMemory=$memory Gres=gpu:1
 NodeName=node2 NodeAddr=10.77.0.12 CPUs=$cores RealMemory=$memory Gres=gpu:1
 PartitionName=all Nodes=node1,node2 Default=YES State=UP
 CONF
-# Slurm wants a device for a GPU; nothing opens this one.
+# Slurm requires a device for a GPU; nothing opens this one.
 echo "Name=gpu File=/dev/null" >"$folder/gres.conf"
 mkdir -p "$folder/state" "$folder/spool-node1" "$folder/spool-node2"
 export SLURM_CONF=$folder/slurm.conf

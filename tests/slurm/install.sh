@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What tests/slurm needs beside the CPU stack, from Debian's packages. Run as root.
+# Installs what tests/slurm needs besides the CPU stack, from Debian's packages. Run as root.
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 apt-get update

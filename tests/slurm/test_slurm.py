@@ -1,4 +1,4 @@
-"""examples/slurm/train.sbatch on a real Slurm: two nodes, a time limit that comes too early, and the last step."""
+"""examples/slurm/train.sbatch on a real Slurm: two nodes, and a time limit that comes before the last step."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.slurm.cluster import VirtualCluster, missing
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(missing() is not None, reason=missing() or "")]
 
 ROOT = Path(__file__).parents[2]
-# more than an idle machine makes until Slurm, which looks twice a minute, has seen the time limit
+# more than an idle machine makes before Slurm, which checks twice a minute, sees the time limit
 STEPS = 60
 SECONDS_TO_FIRST_STEP = 180
 PATIENCE = 900.0
@@ -25,7 +25,7 @@ PATIENCE = 900.0
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    """The quickstart's data and base model, in little."""
+    """A small version of the quickstart's data and base model."""
     folder = tmp_path_factory.mktemp("prepared")
     sizes = ["--train-size", "512", "--eval-size", "8", "--pretrain-size", "4096"]
     for arguments in (
@@ -38,15 +38,16 @@ def prepared(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def cluster(tmp_path_factory):
-    # The path of munged's socket must be short.
+    # munged's socket must have a short path.
     with VirtualCluster(tmp_path_factory.mktemp("slurm")) as cluster:
         yield cluster
 
 
 def submit(cluster: VirtualCluster, prepared: Path, run: Path, *overrides: str, **variables: str) -> str:
-    """Submit the script as a user would, its edit block set from outside; the job's number."""
+    """Submit the script with the variables of its edit block set from outside, and return the job's number."""
     environment = {
-        "RUN_SCRIPT": "examples/run_qwen2.5-math-1.5b_megatron.sh",
+        "RUN_SCRIPT": "recipe/relift/run.sh",
+        "MODEL": "qwen2.5-math-1.5b",
         "VENV": str(Path(sys.prefix)),
         "MODEL_PATH": str(prepared / "base"),
         "TRAIN_FILES": str(prepared / "train.parquet"),
@@ -59,7 +60,7 @@ def submit(cluster: VirtualCluster, prepared: Path, run: Path, *overrides: str, 
         "MAX_PROMPT_LENGTH": "32",
         "MAX_RESPONSE_LENGTH": "64",
         "STEPS": str(STEPS),
-        # Ray's CPUs are what verl's workers ask for, more than this machine has
+        # verl's workers request more CPUs of Ray than this machine has
         "RAY_ARGUMENTS": "--num-cpus=16 --object-store-memory=500000000",
         **variables,
     }
@@ -79,7 +80,7 @@ def steps_of(run: Path) -> list[int]:
 
 
 def wait_until(condition, cluster: VirtualCluster, job: str, run: Path) -> None:
-    """Poll; a job that failed, or none of it after PATIENCE, fails the test with the end of its log."""
+    """Poll. If the job fails, or PATIENCE runs out, fail the test with the end of the job's log."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         state = cluster.job(job)["JobState"]
@@ -98,7 +99,7 @@ def test_a_run_on_two_nodes_is_requeued_by_its_time_limit_and_finishes(cluster, 
     seconds = time.monotonic() - start
     print(f"sbatch to first step: {seconds:.0f} s, load {os.getloadavg()[0]:.1f}")
 
-    # Whatever this machine's speed, the limit comes while it trains: two to three minutes from now.
+    # The limit comes while it trains, whatever this machine's speed: two to three minutes from now.
     used = int(time.time() - start_time(cluster, job))
     cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={used // 60 + 3}")
     wait_until(lambda: cluster.job(job)["Restarts"] == "1", cluster, job, run)
@@ -109,7 +110,7 @@ def test_a_run_on_two_nodes_is_requeued_by_its_time_limit_and_finishes(cluster, 
     wait_until(lambda: cluster.job(job)["JobState"] == "COMPLETED", cluster, job, run)
 
     assert steps_of(run) == list(range(1, STEPS + 1))
-    # several processes write progress bars into it at once
+    # several processes write progress bars to it at the same time
     log = run.with_suffix(".log").read_text(errors="replace")
     assert f"stopped after step {stopped}" in log
     assert (run / f"global_step_{STEPS}" / "relift" / "state.json").exists()
@@ -120,20 +121,20 @@ def test_a_run_on_two_nodes_is_requeued_by_its_time_limit_and_finishes(cluster, 
 
 
 def trainings(run: Path) -> list[psutil.Process]:
-    """The training's process, if it runs, as this machine sees it."""
+    """Return the training's process, if it runs, as this machine sees it."""
     own = f"trainer.default_local_dir={run}"
     found = [p for p in psutil.process_iter(["cmdline"]) if own in (p.info["cmdline"] or [])]
-    return found[:1]  # in the order of their ids: forked children have the same command line
+    return found[:1]  # the one with the lowest id; forked children have the same command line
 
 
 def start_time(cluster: VirtualCluster, job: str) -> float:
-    """When the job's present run began, Unix seconds."""
+    """Return when the job's present run began, in Unix seconds."""
     return time.mktime(time.strptime(cluster.job(job)["StartTime"], "%Y-%m-%dT%H:%M:%S"))
 
 
 @pytest.mark.timeout(1200)
 def test_a_step_that_outlasts_the_time_limit_costs_the_step_not_the_job(cluster, prepared, tmp_path):
-    """The training is frozen: it hears no signal."""
+    """The training is suspended, so it does not react to the signal."""
     run = tmp_path / "run"
     job = submit(cluster, prepared, run)
     wait_until(lambda: trainings(run), cluster, job, run)
@@ -148,7 +149,7 @@ def test_a_step_that_outlasts_the_time_limit_costs_the_step_not_the_job(cluster,
 
 
 @pytest.mark.timeout(600)
-def test_a_run_script_that_does_not_exist_ends_the_job_with_a_line(cluster, prepared, tmp_path):
+def test_a_missing_run_script_ends_the_job_with_one_line(cluster, prepared, tmp_path):
     run = tmp_path / "run"
     job = submit(cluster, prepared, run, RUN_SCRIPT="recipe/none.sh")
     deadline = time.monotonic() + 120
