@@ -1,6 +1,4 @@
-"""Where the final answer stands in a solution, and how a demonstration is spelled."""
-
-from __future__ import annotations
+"""Answers in solutions: finding the boxed answer, and spelling a demonstration."""
 
 import re
 
@@ -8,12 +6,12 @@ _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What stands in the last complete `\boxed{...}`, braces matched; None if there is none."""
+    r"""Return the content of the last complete `\boxed{...}`, with matching braces; None if there is none."""
     for match in reversed(list(_BOXED.finditer(text))):
         depth, i = 1, match.end()
         while i < len(text) and depth:
             if text[i] == "\\":
-                i += 1  # an escaped brace doesn't count
+                i += 1  # an escaped brace does not count
             elif text[i] in "{}":
                 depth += 1 if text[i] == "{" else -1
             i += 1
@@ -23,10 +21,13 @@ def last_boxed(text: str) -> str | None:
 
 
 def demonstration(solution: str, answer: str, think: bool) -> str:
-    r"""A solution and its answer as an assistant's message.
+    r"""Return a solution and its answer as the text of an assistant message.
 
-    With `think` the reasoning stands between tags and the answer after them: `<think>...\n</think>\boxed{N}`. Without,
-    the solution comes as it is, followed by the boxed answer unless it boxes one itself.
+    Args:
+        solution: the worked solution.
+        answer: the final answer.
+        think: whether to write `<think>...\n</think>\boxed{N}`, the reasoning between tags and the answer after them.
+            Otherwise the solution is kept, and the boxed answer is appended unless the solution already boxes one.
     """
     solution = solution.strip()
     if think:

@@ -1,26 +1,23 @@
-"""Arithmetic chains: a small task with levels, made from a seed, on which ReLIFT can be seen to learn within minutes on
-a CPU.
+"""Arithmetic chains: a small task with levels, made from a seed.
 
-A question is a chain of + and - over digits 1 to 9, read from left to right, whose running value stays within 0..99. A
-model that was pretrained on easy, medium and hard chains has never seen `*`: on `hardest` every rollout fails and only
-a demonstration helps.
+On this task, ReLIFT learns within minutes on a CPU. A question is a chain of + and - over digits 1 to 9, evaluated from
+left to right, whose running value stays within 0..99. A model that was pretrained on easy, medium and hard chains has
+never seen `*`: every rollout fails on `hardest`, and only a demonstration helps.
 
-| level    | rule                                               | used for            |
-|----------|----------------------------------------------------|---------------------|
+| level    | rule                                               | used for             |
+|----------|----------------------------------------------------|----------------------|
 | easy     | 2 or 3 terms                                       | training, evaluation |
 | medium   | 4 terms                                            | training, evaluation |
 | hard     | 5 or 6 terms                                       | training, evaluation |
 | hardest  | `a*2±b±c`, a in 3..9                               | training, evaluation |
-| ood_long | 7 or 8 terms                                       | evaluation          |
-| ood_two  | `a*2±b*2`, a and b in 3..9: 77 questions in all    | evaluation          |
-| ood_mix  | 3 terms, the product second or third               | evaluation          |
+| ood_long | 7 or 8 terms                                       | evaluation           |
+| ood_two  | `a*2±b*2`, a and b in 3..9: 77 questions in all    | evaluation           |
+| ood_mix  | 3 terms, the product second or third               | evaluation           |
 
 No evaluation question of any level is in the training or the pretraining set.
 
     python -m data_preprocess.arithmetic --output DIR [--seed 0 --train-size 1280 --eval-size 200]
 """
-
-from __future__ import annotations
 
 import argparse
 import random
@@ -34,7 +31,7 @@ from verl_relift.data.schema import Row
 from .output import write_rows
 
 MAX_VALUE = 99
-# Each level is a set of shapes; a shape says for each term whether it is a product `a*2` (True) or a digit (False).
+# Each level has one or more shapes. A shape says for each term whether it is a product `a*2` (True) or a digit (False).
 SHAPES: dict[str, tuple[tuple[bool, ...], ...]] = {
     "easy": ((False,) * 2, (False,) * 3),
     "medium": ((False,) * 4,),
@@ -44,22 +41,29 @@ SHAPES: dict[str, tuple[tuple[bool, ...], ...]] = {
     "ood_two": ((True, True),),
     "ood_mix": ((False, True, False), (False, False, True)),
 }
-# Only on request, for evaluation: unlike those above, a model that has learned `hardest` solves a part of them.
+# Evaluated on request only. Unlike the `ood` levels above, a model that has learned `hardest` solves some of these.
 EXTRA_SHAPES: dict[str, tuple[tuple[bool, ...], ...]] = {
     "ood_short": ((True, False),),
     "ood_chain": ((True, False, False, False), (True, False, False, False, False)),
 }
 TRAIN_SHARES = {"easy": 0.2, "medium": 0.3, "hard": 0.2, "hardest": 0.3}
 PRETRAIN_SHARES = {"easy": 0.65, "medium": 0.27, "hard": 0.08}
-# Evaluation takes at most this part of a shape's distinct questions where training uses the shape too: there are 126 of
-# two terms.
+# If training uses a shape too, evaluation takes at most this fraction of its distinct problems: two terms have only
+# 126.
 MAX_HELD_OUT = 1 / 3
-_COUNTABLE = 4  # shapes of up to so many terms are enumerated; longer ones have hundreds of thousands of questions
+_COUNTABLE = 4  # shapes with at most this many terms are enumerated; longer ones have hundreds of thousands of problems
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A chain, e.g. `7*2+3-4`: `text` is what the user asks, `solution` the demonstration."""
+class Problem:
+    """A chain such as `7*2+3-4` with its solution.
+
+    Attributes:
+        level: one of `SHAPES` or `EXTRA_SHAPES`.
+        expression: the chain.
+        steps: the steps of the solution, such as `7+7=14`.
+        answer: the value of the chain.
+    """
 
     level: str
     expression: str
@@ -68,29 +72,44 @@ class Question:
 
     @property
     def text(self) -> str:
+        """The question as the user asks it."""
         return f"{self.expression}=?"
 
     @property
     def solution(self) -> str:
+        """The demonstration."""
         lines = "".join(f"{step}\n" for step in self.steps)
         return f"<think>{lines}</think>\\boxed{{{self.answer}}}"
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Questions of the three files. Evaluation questions (`test`) are in neither of the others; `train` has no question
-    twice.
+    """The problems of the three files.
+
+    Attributes:
+        train: distinct problems for training.
+        test: problems for evaluation, which are in neither of the other sets.
+        pretrain: problems for the base model, with repetition.
     """
 
-    train: list[Question]
-    test: list[Question]
-    pretrain: list[Question]
+    train: list[Problem]
+    test: list[Problem]
+    pretrain: list[Problem]
 
 
-def solve(level: str, signs: Sequence[str], digits: Sequence[int], shape: Sequence[bool]) -> Question | None:
-    """The chain with these signs before its terms (the first is "+"), or None if its value leaves 0..99 on the way.
+def solve(level: str, signs: Sequence[str], digits: Sequence[int], shape: Sequence[bool]) -> Problem | None:
+    """Build the chain with these signs, digits and products.
 
-    A product is worked out first, by addition: `7*2` is the step `7+7=14`.
+    A product is computed first, by addition: `7*2` becomes the step `7+7=14`.
+
+    Args:
+        level: recorded in the problem.
+        signs: one before each term, the first is "+".
+        digits: one per term.
+        shape: for each term, whether it is a product `a*2`.
+
+    Returns:
+        The problem; None if its running value leaves 0..99.
     """
     terms = [f"{digit}*2" if doubled else str(digit) for digit, doubled in zip(digits, shape, strict=True)]
     steps = [f"{digit}+{digit}={2 * digit}" for digit, doubled in zip(digits, shape, strict=True) if doubled]
@@ -103,29 +122,29 @@ def solve(level: str, signs: Sequence[str], digits: Sequence[int], shape: Sequen
         steps.append(f"{total}{sign}{value}={after}")
         total = after
     expression = terms[0] + "".join(sign + term for sign, term in zip(signs[1:], terms[1:], strict=True))
-    return Question(level, expression, tuple(steps), str(total))
+    return Problem(level, expression, tuple(steps), str(total))
 
 
-def draw(level: str, shape: Sequence[bool], rng: random.Random) -> Question:
-    """A random question of one shape."""
+def draw(level: str, shape: Sequence[bool], rng: random.Random) -> Problem:
+    """Draw a random problem of one shape."""
     while True:
         digits = [rng.randint(3 if doubled else 1, 9) for doubled in shape]
         signs = ["+", *(rng.choice("+-") for _ in shape[1:])]
-        question = solve(level, signs, digits, shape)
-        if question is not None:
-            return question
+        problem = solve(level, signs, digits, shape)
+        if problem is not None:
+            return problem
 
 
 @cache
-def enumerate_shape(level: str, shape: tuple[bool, ...]) -> tuple[Question, ...]:
-    """Every question of one shape, in a fixed order."""
+def enumerate_shape(level: str, shape: tuple[bool, ...]) -> tuple[Problem, ...]:
+    """Return every problem of one shape, in a fixed order."""
     digits = product(*(range(3 if doubled else 1, 10) for doubled in shape))
     candidates = (
         solve(level, ("+", *signs), chosen, shape)
         for chosen in digits
         for signs in product("+-", repeat=len(shape) - 1)
     )
-    return tuple(question for question in candidates if question is not None)
+    return tuple(problem for problem in candidates if problem is not None)
 
 
 def make_split(
@@ -136,22 +155,23 @@ def make_split(
     train_shares: Mapping[str, float] = TRAIN_SHARES,
     extra_levels: Sequence[str] = (),
 ) -> Split:
-    """Training, evaluation and pretraining questions.
+    """Make training, evaluation and pretraining problems. Equal arguments give equal problems.
 
     Args:
-        seed: equal arguments give equal questions.
-        train_size: distinct training questions, divided by `train_shares`.
-        eval_size: evaluation questions of each level; a level that has fewer in all (ood_two: 77) gives what it has.
-        pretrain_size: pretraining questions, drawn with repetition.
-        extra_levels: of EXTRA_SHAPES, evaluated too; the other questions are the same with and without them.
+        seed: seed of all draws.
+        train_size: number of distinct training problems, divided by `train_shares`.
+        eval_size: number of evaluation problems of each level; a level that has fewer (ood_two: 77) gives all it has.
+        pretrain_size: number of pretraining problems, drawn with repetition.
+        train_shares: fraction of the training problems of each level.
+        extra_levels: levels of `EXTRA_SHAPES` to evaluate too. They do not change the other problems.
 
     Raises:
-        ValueError: a level has fewer distinct questions than asked for.
+        ValueError: a level has fewer distinct problems than `train_size` asks for.
     """
     rng = random.Random(seed)
-    test = [question for level, shapes in SHAPES.items() for question in _evaluation(level, shapes, eval_size, rng)]
-    held_out = {question.expression for question in test}
-    train: list[Question] = []
+    test = [problem for level, shapes in SHAPES.items() for problem in _evaluation(level, shapes, eval_size, rng)]
+    held_out = {problem.expression for problem in test}
+    train: list[Problem] = []
     for level, size in _sizes(train_size, train_shares).items():
         train += _distinct(level, size, held_out, rng)
     rng.shuffle(train)
@@ -160,61 +180,66 @@ def make_split(
     return Split(train, test, pretraining_questions(seed, pretrain_size, held_out))
 
 
-def pretraining_questions(seed: int, size: int, held_out: Collection[str]) -> list[Question]:
-    """`size` questions of the levels that a base model knows, with repetition, none of them with an expression in
-    `held_out`.
+def pretraining_questions(seed: int, size: int, held_out: Collection[str]) -> list[Problem]:
+    """Draw problems of the levels that a base model knows, with repetition.
+
+    Args:
+        seed: seed of the draws.
+        size: number of problems.
+        held_out: expressions that must not occur.
     """
     rng = random.Random(f"pretrain-{seed}")
     held_out = frozenset(held_out)
-    questions = [
+    problems = [
         _outside(level, held_out, rng) for level, count in _sizes(size, PRETRAIN_SHARES).items() for _ in range(count)
     ]
-    rng.shuffle(questions)
-    return questions
+    rng.shuffle(problems)
+    return problems
 
 
-def to_row(question: Question, index: int, split: str) -> Row:
-    """`question` in the shared schema. The level is part of `data_source`, so that verl's validation reports each
-    level.
+def to_row(problem: Problem, index: int, split: str) -> Row:
+    """Convert a problem to the shared schema.
+
+    The level is part of `data_source`, so verl's validation reports each level.
     """
     return Row(
-        data_source=f"arithmetic/{question.level}",
-        prompt=[("user", question.text)],
-        target=question.solution,
-        ground_truth=question.answer,
+        data_source=f"arithmetic/{problem.level}",
+        prompt=[("user", problem.text)],
+        target=problem.solution,
+        ground_truth=problem.answer,
         index=index,
         split=split,
-        level=question.level,
+        level=problem.level,
     )
 
 
-def _evaluation(level: str, shapes: Sequence[tuple[bool, ...]], size: int, rng: random.Random) -> list[Question]:
-    """Up to `size` distinct questions of a level, shared evenly by its shapes as far as these have enough."""
-    chosen: list[Question] = []
+def _evaluation(level: str, shapes: Sequence[tuple[bool, ...]], size: int, rng: random.Random) -> list[Problem]:
+    """Choose up to `size` distinct problems of a level, spread evenly over its shapes if these have enough."""
+    chosen: list[Problem] = []
     for position, shape in enumerate(shapes):
         wanted = (size - len(chosen)) // (len(shapes) - position)
         if len(shape) > _COUNTABLE:
             chosen += _distinct_of_shape(level, shape, wanted, frozenset(), rng)
             continue
-        questions = enumerate_shape(level, shape)
-        most = int(len(questions) * MAX_HELD_OUT) if level in TRAIN_SHARES else len(questions)
-        chosen += rng.sample(questions, min(wanted, most))
+        problems = enumerate_shape(level, shape)
+        most = int(len(problems) * MAX_HELD_OUT) if level in TRAIN_SHARES else len(problems)
+        chosen += rng.sample(problems, min(wanted, most))
     return chosen
 
 
-def _distinct(level: str, size: int, held_out: Collection[str], rng: random.Random) -> list[Question]:
-    """`size` distinct questions of a level outside `held_out`, shared by its shapes as far as these have enough."""
-    chosen: list[Question] = []
+def _distinct(level: str, size: int, held_out: Collection[str], rng: random.Random) -> list[Problem]:
+    """Choose `size` distinct problems of a level outside `held_out`, spread over its shapes if these have enough."""
+    chosen: list[Problem] = []
     for position, shape in enumerate(SHAPES[level]):
         wanted = (size - len(chosen)) // (len(SHAPES[level]) - position)
         if len(shape) > _COUNTABLE:
             chosen += _distinct_of_shape(level, shape, wanted, held_out, rng)
             continue
-        left = [question for question in enumerate_shape(level, shape) if question.expression not in held_out]
+        left = [problem for problem in enumerate_shape(level, shape) if problem.expression not in held_out]
         chosen += rng.sample(left, min(wanted, len(left)))
     if len(chosen) < size:
         raise ValueError(
-            f"level {level} has {len(chosen)} questions beside the evaluation's, not {size}: "
+            f"level {level} has only {len(chosen)} questions that are not in the evaluation set, not {size}: "
             "lower --train-size or --eval-size"
         )
     return chosen
@@ -222,24 +247,24 @@ def _distinct(level: str, size: int, held_out: Collection[str], rng: random.Rand
 
 def _distinct_of_shape(
     level: str, shape: Sequence[bool], size: int, held_out: Collection[str], rng: random.Random
-) -> list[Question]:
-    found: dict[str, Question] = {}
+) -> list[Problem]:
+    found: dict[str, Problem] = {}
     while len(found) < size:
-        question = draw(level, shape, rng)
-        if question.expression not in held_out:
-            found.setdefault(question.expression, question)
+        problem = draw(level, shape, rng)
+        if problem.expression not in held_out:
+            found.setdefault(problem.expression, problem)
     return list(found.values())
 
 
-def _outside(level: str, held_out: frozenset[str], rng: random.Random) -> Question:
+def _outside(level: str, held_out: frozenset[str], rng: random.Random) -> Problem:
     while True:
-        question = draw(level, rng.choice(SHAPES[level]), rng)
-        if question.expression not in held_out:
-            return question
+        problem = draw(level, rng.choice(SHAPES[level]), rng)
+        if problem.expression not in held_out:
+            return problem
 
 
 def _sizes(total: int, shares: Mapping[str, float]) -> dict[str, int]:
-    """`total` divided by `shares`; the rounding's remainder goes to the first levels."""
+    """Divide `total` by `shares`; the first levels get what rounding leaves over."""
     sizes = {level: int(total * share) for level, share in shares.items()}
     for level in list(sizes)[: total - sum(sizes.values())]:
         sizes[level] += 1
@@ -262,12 +287,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_rows(
         options.output,
         {
-            f"{name}.parquet": [to_row(question, i, name) for i, question in enumerate(questions)]
-            for name, questions in sets.items()
+            f"{name}.parquet": [to_row(problem, i, name) for i, problem in enumerate(problems)]
+            for name, problems in sets.items()
         },
     )
-    for name, questions in sets.items():
-        print(f"{name}.parquet: {len(questions)} questions")
+    for name, problems in sets.items():
+        print(f"{name}.parquet: {len(problems)} questions")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,14 @@
-"""Evaluation sets: AIME 2024 and 2025, AMC 2023, MATH-500, Minerva, OlympiadBench, MMLU-Pro, GPQA-diamond,
-ARC-Challenge.
+"""Evaluation sets: AIME 2024 and 2025, AMC 2023, MATH-500, Minerva, OlympiadBench, MMLU-Pro, GPQA, ARC-Challenge.
 
-Each becomes one file `NAME.parquet` without `target`. With one benchmark, --input is its file, folder or hub id; with
-several, a folder in which each has a file or folder of its name (`aime24.jsonl`, `math500/test.parquet`). Without
---input, each comes from the hub.
+Each becomes one file `NAME.parquet` without `target`. With one benchmark, --input is its file, folder or hub id. With
+several, --input is a folder that contains a file or folder of each name (`aime24.jsonl`, `math500/test.parquet`).
+Without --input, each benchmark comes from the hub.
 
-Questions with choices list them as A, B, C ... and the ground truth is the letter. GPQA's choices are shuffled by
---choice-seed and the question itself, so that a question keeps its order whatever else is in the file.
+Questions with choices list them as A, B, C ..., and the ground truth is the letter. --choice-seed and the question
+itself determine the order of GPQA's choices, so a question keeps its order whatever else is in the file.
 
     python -m data_preprocess.benchmarks --benchmark aime24 math500 --input DIR --output DIR
 """
-
-from __future__ import annotations
 
 import argparse
 import random
@@ -32,13 +29,21 @@ from .cli import DataSet, Flags, add_common_flags, check_flags, options_of, repo
 from .pipeline import Job, MapRow, run
 from .template import Template, chat
 
-Read = Callable[[dict[str, Any], int], "Item"]  # (record, seed of the choices' order)
+Read = Callable[[dict[str, Any], int], "Item"]  # (record, seed of the order of the choices)
 SPLITS = ("test", "train", "validation")
+_WRONG_FILE = "check that this is the right file"
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A question, its ground truth, its level or category and its identifier."""
+    """What a benchmark's record contains.
+
+    Attributes:
+        question: the text, with the choices if there are any.
+        answer: the ground truth.
+        level: level or category; None if there is none.
+        id: the source's identifier; None if there is none.
+    """
 
     question: str
     answer: str
@@ -48,7 +53,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Where an evaluation set is on the hub and how a record of it reads."""
+    """Where an evaluation set is on the hub and how to read its records."""
 
     read: Read
     hub: str
@@ -58,7 +63,10 @@ class Benchmark:
 
 
 def read_problem(record: dict[str, Any], seed: int) -> Item:
-    """Question and answer under their usual names; without an answer column, the solution's last boxed answer."""
+    """Read question and answer under their usual names.
+
+    Without an answer column, the answer is the last boxed answer of the solution.
+    """
     question = text(record, next((name for name in QUESTION_COLUMNS if name in record), "problem"))
     column = next((name for name in ("answer", "Answer") if record.get(name) is not None), None)
     if column is not None:
@@ -71,16 +79,14 @@ def read_problem(record: dict[str, Any], seed: int) -> Item:
 
 
 def read_olympiad(record: dict[str, Any], seed: int) -> Item:
-    """OlympiadBench: the context, if there is one, stands before the question; several answers are one list."""
+    """Read OlympiadBench: the context, if any, precedes the question, and several answers become one list."""
     answers = record.get("final_answer")
     if answers is None:
         raise DataError(Reason.NOT_VERIFIABLE, "no final answer: a proof", column="final_answer")
     if isinstance(answers, str):
         answers = [answers]
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
-        raise DataError(
-            Reason.WRONG_TYPE, "not a list of text", column="final_answer", remedy="is this the right file?"
-        )
+        raise DataError(Reason.WRONG_TYPE, "not a list of text", column="final_answer", remedy=_WRONG_FILE)
     context = optional_text(record, "context")
     question = text(record, "question")
     answer = ", ".join(answer.strip() for answer in answers)
@@ -93,17 +99,17 @@ def read_olympiad(record: dict[str, Any], seed: int) -> Item:
 
 
 def read_mmlu_pro(record: dict[str, Any], seed: int) -> Item:
-    """MMLU-Pro: `options` and the letter `answer`."""
+    """Read MMLU-Pro: `options` and the letter `answer`."""
     options = record.get("options")
     if not isinstance(options, list) or not 2 <= len(options) <= len(ascii_uppercase):
-        raise DataError(Reason.WRONG_TYPE, "not a list of choices", column="options", remedy="is this the right file?")
+        raise DataError(Reason.WRONG_TYPE, "not a list of choices", column="options", remedy=_WRONG_FILE)
     letter = _letter(text(record, "answer"), len(options), "answer")
     question = with_choices(text(record, "question"), options)
     return Item(question, letter, optional_text(record, "category"), _id(record, "question_id"))
 
 
 def read_gpqa(record: dict[str, Any], seed: int) -> Item:
-    """GPQA: the correct answer and three others, put in an order drawn from the seed and the question."""
+    """Read GPQA: the correct answer and three others, in an order drawn from the seed and the question."""
     question = text(record, "Question").strip()
     choices = [text(record, "Correct Answer"), *(text(record, f"Incorrect Answer {i}") for i in (1, 2, 3))]
     order = random.Random(f"{seed}:{question}").sample(range(4), 4)
@@ -114,12 +120,15 @@ def read_gpqa(record: dict[str, Any], seed: int) -> Item:
 
 
 def read_arc(record: dict[str, Any], seed: int) -> Item:
-    """ARC: `choices` with texts and labels, mostly letters, sometimes digits; all become letters."""
+    """Read ARC: `choices` with texts and labels, which are mostly letters and sometimes digits; all become letters."""
     choices = record.get("choices")
     texts, labels = (choices.get("text"), choices.get("label")) if isinstance(choices, dict) else (None, None)
     if not isinstance(texts, list) or not isinstance(labels, list) or len(texts) != len(labels):
         raise DataError(
-            Reason.WRONG_TYPE, "not {text: list, label: list}", column="choices", remedy="is this the right file?"
+            Reason.WRONG_TYPE,
+            "not {text: list, label: list}",
+            column="choices",
+            remedy=_WRONG_FILE,
         )
     key = text(record, "answerKey")
     if key not in labels:
@@ -132,7 +141,7 @@ def read_arc(record: dict[str, Any], seed: int) -> Item:
 
 
 def with_choices(question: str, choices: Sequence[str]) -> str:
-    """A question followed by its choices, one a line, and how to answer."""
+    """Return a question followed by its choices, one a line, and by how to answer."""
     lines = "\n".join(f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False))
     return f"{question}\n\n{lines}\n\nAnswer with the letter of the right choice."
 
@@ -163,7 +172,7 @@ BENCHMARKS = {
 
 
 def mapping(name: str, template: Template, seed: int) -> MapRow:
-    """The function from record to row for one benchmark."""
+    """Return the function from record to row for one benchmark."""
     benchmark = BENCHMARKS[name]
 
     def to_row(record: dict[str, Any], index: int, split: str) -> Row:
@@ -175,10 +184,15 @@ def mapping(name: str, template: Template, seed: int) -> MapRow:
 
 
 def locate(name: str, inputs: Sequence[str] | None, several: bool) -> Source:
-    """Where a benchmark comes from.
+    """Return the source of a benchmark.
+
+    Args:
+        name: the benchmark.
+        inputs: the values of --input; None for the hub.
+        several: whether --input is a folder of benchmarks.
 
     Raises:
-        DataError: there is nothing of its name in the folder.
+        DataError: the folder contains nothing of this name.
     """
     benchmark = BENCHMARKS[name]
     on_hub = Source("test", hub=benchmark.hub, hub_config=benchmark.hub_config, hub_split=benchmark.hub_split)
@@ -207,7 +221,7 @@ def make(flags: Flags) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status."""
+    """Run the command line and return the exit status."""
     description = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("data_preprocess.benchmarks", description=__doc__, formatter_class=description)
     names = list(BENCHMARKS)

@@ -1,17 +1,15 @@
-"""Whether parquet files are fit to train on, in seconds, before a GPU is taken.
+"""A report on whether parquet files are fit to train on, in seconds, before a GPU is taken.
 
     python -m data_preprocess.check train.parquet test.parquet [--tokenizer DIR --max-prompt-tokens N
     --max-target-tokens N]
 
-Checks columns and types, empty and duplicate prompts, ground truths that no answer can be graded against,
-demonstrations whose answer is wrong, token lengths against limits, and questions that training and validation share. A
-file counts as validation when --validation names it, or when the split in its rows or its name says test, val or eval;
-validation files need no `target`.
+The checks cover columns and types, empty and duplicate prompts, ground truths that no answer can be graded against,
+demonstrations with a wrong answer, token lengths over the limits, and questions that training and validation share. A
+file is a validation file if --validation names it, or if its name or the split in its rows says test, val or eval.
+Validation files need no `target`.
 
-Exit status: 0 fit, 1 not. `check_files` is the same for a program.
+Exit status: 0 if the files are fit, 1 if not. Programs call `verl_relift.data.check.check_files`.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -26,7 +24,7 @@ from .cli import positive, run_reporting
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status."""
+    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(
         "data_preprocess.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -37,13 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="parquet files that are validation whatever their names",
+        help="validation files, whatever their names",
     )
-    add("--tokenizer", help="folder or hub id: lengths in tokens")
+    add("--tokenizer", help="folder or hub id; lengths are then tokens")
     add("--max-prompt-tokens", type=positive)
     add("--max-target-tokens", type=positive)
-    add("--no-demonstrations", action="store_true", help="training needs no target (RL alone)")
-    add("--no-verify", action="store_true", help="don't grade demonstrations or try ground truths")
+    add("--no-demonstrations", action="store_true", help="training needs no target (RL only)")
+    add("--no-verify", action="store_true", help="do not grade demonstrations or try ground truths")
     add(
         "--sample",
         type=positive,
@@ -52,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     rows = f"tokenize N rows a file, evenly spaced, or all of them (default {TOKEN_SAMPLE})"
     add("--token-sample", metavar="N|all", type=_number_or_all, default=TOKEN_SAMPLE, help=rows)
-    add("--ngram", type=positive, default=DEFAULT_N, help="words in a row that make two questions overlap")
+    add("--ngram", type=positive, default=DEFAULT_N, help="consecutive words that two overlapping questions share")
     add(
         "--allow",
         nargs="+",
@@ -60,14 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=list(Kind),
         default=[],
         metavar="KIND",
-        help="faults that are only warnings",
+        help="faults to count as warnings",
     )
     add("--json", action="store_true", help="print the report as JSON")
     add("--stats", metavar="PNG", help="write length histograms to this file and print counts by source and level")
     add("--quiet", action="store_true", help="no progress bar")
     flags = parser.parse_args(arguments)
     if (flags.max_prompt_tokens or flags.max_target_tokens) and not flags.tokenizer:
-        parser.error("--max-prompt-tokens and --max-target-tokens count tokens: give --tokenizer")
+        parser.error("--max-prompt-tokens and --max-target-tokens count tokens; give --tokenizer too")
     reports = []
     status = run_reporting(lambda: reports.append(_run(flags)))
     return status or (0 if reports[0].ok else 1)

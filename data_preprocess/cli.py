@@ -1,6 +1,4 @@
-"""The command line that all data sets share: `DataSet` describes one, `main` runs it."""
-
-from __future__ import annotations
+"""The command line that all data sets share: `DataSet` describes a data set, and `main` runs its command line."""
 
 import argparse
 import sys
@@ -24,9 +22,16 @@ Flags = argparse.Namespace
 class DataSet:
     """What is particular to one data set.
 
-    `mapping` gives the function from record to row for the flags of a run; `columns` are those it reads; `template` is
-    the default; `levels` the values that `--difficulty` takes, if the set has levels; `add_flags` adds flags of its
-    own.
+    Attributes:
+        name: the name of the module.
+        help: the description on the command line.
+        splits: the splits to look for; each becomes one file.
+        mapping: returns the function from record to row for the flags of a run.
+        columns: the columns that the mapping reads; None for all.
+        template: the default system prompt; None keeps the messages as they are.
+        hub_config: default configuration of the hub data set.
+        levels: the values of `--difficulty`; empty if the set has no levels.
+        add_flags: adds flags of the data set to the parser.
     """
 
     name: str
@@ -41,7 +46,11 @@ class DataSet:
 
 
 def main(data_set: DataSet, arguments: Sequence[str] | None = None) -> int:
-    """Run a data set's command line; the exit status, 0 or 1. A fault is one line on stderr."""
+    """Run a data set's command line.
+
+    Returns:
+        The exit status, 0 or 1. A fault is reported in one line on stderr.
+    """
     parser = argparse.ArgumentParser(
         prog=f"data_preprocess.{data_set.name}",
         description=data_set.help,
@@ -56,7 +65,11 @@ def main(data_set: DataSet, arguments: Sequence[str] | None = None) -> int:
 
 
 def run_reporting(action: Callable[[], None]) -> int:
-    """Run `action`; what is wrong with the data or the disk is one line on stderr and exit status 1."""
+    """Run `action`, and report a fault of the data or the disk in one line on stderr.
+
+    Returns:
+        The exit status: 0, 1 after a fault, 130 after Ctrl-C.
+    """
     try:
         action()
     except DataError as error:
@@ -82,7 +95,7 @@ def make(data_set: DataSet, flags: Flags) -> None:
 
 
 def report(stats: dict, folder: str) -> None:
-    """One line a file: what came in, what was kept, what was left out and why."""
+    """Print one line a file: the rows read, kept, and left out by reason."""
     for file, counts in stats["files"].items():
         left_out = ", ".join(f"{count:,} {reason}" for reason, count in counts["left_out"].items())
         kept = (
@@ -92,7 +105,7 @@ def report(stats: dict, folder: str) -> None:
 
 
 def options_of(flags: Flags) -> Options:
-    """The pipeline's options from parsed flags."""
+    """Return the pipeline's options for parsed flags."""
     contamination = None
     if flags.decontaminate:
         contamination = NGramIndex(flags.ngram)
@@ -117,7 +130,7 @@ def options_of(flags: Flags) -> Options:
 
 
 def read_questions(file: str) -> list[str]:
-    """The questions of an evaluation set in any known layout.
+    """Read the questions of an evaluation set in any known layout.
 
     Raises:
         DataError: the first fault, with its place.
@@ -134,62 +147,66 @@ def read_questions(file: str) -> list[str]:
 
 
 def add_common_flags(parser: argparse.ArgumentParser, data_set: DataSet, input_required: bool = True) -> None:
-    """The flags that every data set has."""
+    """Add the flags that every data set has."""
     add = parser.add_argument
     add("--input", required=input_required, nargs="+", help="a folder, files (parquet, jsonl, json, csv) or a hub id")
     add("--output", required=True, help="folder for the parquet files, stats.json and rejected.jsonl")
     add("--hub-config", default=data_set.hub_config, help="configuration of a hub data set")
-    kinds = "none: the question alone; boxed, think: with the system prompts in data_preprocess/templates"
-    default = f"default: {data_set.template or 'messages as they are'}"
+    kinds = "none: only the question; boxed, think: with a system prompt of data_preprocess/templates"
+    default = f"default: {data_set.template or 'keep the messages'}"
     add("--template", type=Template, choices=list(Template), default=data_set.template, help=f"{kinds}; {default}")
-    add("--tokenizer", help="folder or hub id; counts tokens, and filters with the two limits below")
+    add("--tokenizer", help="folder or hub id; counts tokens and applies the two limits below")
     add("--max-prompt-tokens", type=positive, help="leave out longer prompts")
-    add("--max-target-tokens", type=positive, help="leave out longer demonstrations; they are never cut")
+    add("--max-target-tokens", type=positive, help="leave out longer demonstrations; they are never truncated")
     add(
         "--verify",
         type=Verify,
         choices=list(Verify),
         nargs="?",
         const=Verify.ROW,
-        help="grade demonstrations; where the answer isn't the ground truth leave out the row (default) or the target",
+        help="grade demonstrations; if the answer is not the ground truth, leave out the row (default) or the target",
     )
-    add("--dedup", action="store_true", help="keep the first of equal questions (case and white space aside)")
+    add("--dedup", action="store_true", help="keep the first of the questions that differ only in case and white space")
     add(
         "--decontaminate",
         nargs="+",
         metavar="FILE",
-        help="leave out training questions that share words in a row with these",
+        help="leave out training questions that share consecutive words with a question of these files",
     )
     add(
         "--ngram",
         type=positive,
         default=DEFAULT_N,
-        help=f"how many words in a row count as shared (default {DEFAULT_N})",
+        help=f"number of consecutive words that counts as shared (default {DEFAULT_N})",
     )
-    add("--limit", type=positive, help="keep at most so many rows a file: the first, or with --seed a sample")
-    add("--seed", type=int, help="seed of the sample that --limit takes")
+    add("--limit", type=positive, help="keep at most this many rows a file: the first or, with --seed, a sample")
+    add("--seed", type=int, help="seed of the sample for --limit")
     if data_set.levels:
         add("--difficulty", nargs="+", choices=data_set.levels, default=(), help="keep these levels")
     add(
         "--on-error",
         choices=("fail", "skip"),
         default="fail",
-        help="a faulty row ends the run, or is listed in rejected.jsonl",
+        help="fail (default): a faulty row ends the run; skip: it is listed in rejected.jsonl",
     )
     add("--max-field-bytes", type=positive, default=MAX_FIELD_BYTES, help="a longer field is a fault")
     add("--quiet", action="store_true", help="no progress bar")
 
 
 def check_flags(parser: argparse.ArgumentParser, flags: Flags) -> None:
-    """End with a usage message if flags contradict each other."""
+    """Exit with a usage message if flags contradict each other."""
     if (flags.max_prompt_tokens or flags.max_target_tokens) and not flags.tokenizer:
-        parser.error("--max-prompt-tokens and --max-target-tokens count tokens: give --tokenizer")
+        parser.error("--max-prompt-tokens and --max-target-tokens count tokens; give --tokenizer too")
     if getattr(flags, "difficulty", ()) and getattr(flags, "level_column", "") is None:
         parser.error("--difficulty needs --level-column")
 
 
 def positive(value: str) -> int:
-    """A positive integer from the command line."""
+    """Parse a positive integer.
+
+    Raises:
+        argparse.ArgumentTypeError: the number is not positive.
+    """
     number = int(value)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{value} is not positive")

@@ -1,13 +1,10 @@
 """GSM8K (openai/gsm8k): grade-school word problems with worked solutions; files train and test.
 
-Each record has `question` and `answer`. The answer is a solution whose lines may hold calculator annotations,
-`<<48/2=24>>`, and which ends in `#### 72`. The annotations are removed; the number, without thousands separators, is
-the ground truth.
+Each record has `question` and `answer`. The answer is a solution that ends in `#### 72` and may contain calculator
+annotations, `<<48/2=24>>`. The annotations are removed. The number, without thousands separators, is the ground truth.
 
     python -m data_preprocess.gsm8k --input DIR --output DIR
 """
-
-from __future__ import annotations
 
 import re
 import sys
@@ -27,10 +24,10 @@ _NUMBER = re.compile(r"-?(\d+(\.\d+)?|\.\d+)")
 
 
 def split_answer(answer: str) -> tuple[str, str]:
-    """The solution without calculator annotations, and the final number without separators.
+    """Split an answer into the solution without calculator annotations and the final number without separators.
 
     Raises:
-        DataError: no number after `####`.
+        DataError: there is no number after `####`.
     """
     solution, mark, number = answer.rpartition("####")
     number = number.strip().replace(",", "").removeprefix("$")
@@ -39,13 +36,13 @@ def split_answer(answer: str) -> tuple[str, str]:
             Reason.NO_GROUND_TRUTH,
             f"no number after ####: {answer[-40:]!r}",
             column="answer",
-            remedy="drop the row or fix it",
+            remedy="drop the row or correct it",
         )
     return _ANNOTATION.sub("", solution).strip(), number
 
 
 def mapping(flags: Flags) -> MapRow:
-    """The function from record to row."""
+    """Return the function from record to row."""
     template: Template = flags.template
 
     def to_row(record: dict[str, Any], index: int, split: str) -> Row:

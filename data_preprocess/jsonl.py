@@ -1,12 +1,10 @@
-"""Anyone's own data: jsonl, json, csv or parquet with columns named by flags; files train and test.
+"""Your own data: jsonl, json, csv or parquet with columns named by flags; files train and test.
 
-A column may lie inside another: `--answer-column reward_model.ground_truth`. The question is text or a chat list.
+A column may lie inside another one: `--answer-column reward_model.ground_truth`. The question is text or a chat list.
 
     python -m data_preprocess.jsonl --input my.jsonl --output DIR --question-column prompt --answer-column final
     --target-column solution
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -24,10 +22,15 @@ from .template import Template, dress
 
 
 def pick(record: dict[str, Any], column: str, required: bool = True) -> Any:
-    """The value in a column, given as it is spelled or as a path with dots.
+    """Return the value of a column.
+
+    Args:
+        record: the columns.
+        column: the name of a column, or a path with dots.
+        required: whether a missing column is a fault.
 
     Raises:
-        DataError: there is no such column.
+        DataError: a required column is missing.
     """
     if column in record:
         return record[column]
@@ -48,7 +51,7 @@ def pick(record: dict[str, Any], column: str, required: bool = True) -> Any:
 
 
 def mapping(flags: Flags) -> MapRow:
-    """The function from record to row."""
+    """Return the function from record to row."""
     template: Template | None = flags.template
 
     def label(record: dict[str, Any], column: str | None) -> str | None:
@@ -86,17 +89,17 @@ def mapping(flags: Flags) -> MapRow:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Which column is what."""
+    """Add the flags that name the columns."""
     add = parser.add_argument
     add("--question-column", default="question", help="text or a chat list")
     add("--answer-column", default="answer", help="the ground truth: text, a number or a list of one")
-    add("--target-column", help="the demonstration: text, a chat list or null; without the flag there are none")
+    add("--target-column", help="the demonstration: text, a chat list or null; without the flag there is none")
     add("--id-column", help="identifiers, which must be unique")
     add("--level-column", help="difficulty or category")
     add("--difficulty", nargs="+", default=(), metavar="LEVEL", help="keep these levels of --level-column")
-    add("--data-source", default="jsonl", help="the name that metrics show")
+    add("--data-source", default="jsonl", help="the name under which metrics appear")
     add("--ability", default="math")
-    add("--split", choices=("train", "test"), help="the split of all input; without it, as the file's name says")
+    add("--split", choices=("train", "test"), help="the split of all input; by default, the file's name says it")
 
 
 JSONL = DataSet("jsonl", __doc__, ("train", "test"), mapping, None, template=None, add_flags=add_flags)

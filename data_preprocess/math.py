@@ -1,12 +1,10 @@
-"""MATH (Hendrycks et al., arXiv 2103.03874): competition problems with solutions, levels 1 to 5; files train and test.
+r"""MATH (Hendrycks et al., arXiv 2103.03874): competition problems with solutions, levels 1 to 5; files train and test.
 
-Each record has `problem`, `level` ("Level 3"), `type` (the subject) and `solution`, whose last \\boxed{} is the ground
-truth. Reads the original folders (`train/algebra/1.json`), and parquet or jsonl files with the same columns.
+Each record has `problem`, `level` ("Level 3"), `type` (the subject) and `solution`, whose last \boxed{} is the ground
+truth. The input is the original folders (`train/algebra/1.json`), or parquet or jsonl files with the same columns.
 
     python -m data_preprocess.math --input DIR --output DIR [--difficulty 3 4 5]
 """
-
-from __future__ import annotations
 
 import re
 import sys
@@ -25,13 +23,13 @@ LEVELS = ("1", "2", "3", "4", "5")
 
 
 def level_of(value: str) -> str | None:
-    """The level as a digit; None for the few problems of "Level ?"."""
+    """Return the level as a digit; None for the few problems of "Level ?"."""
     found = re.fullmatch(r"(?:Level\s*)?([1-5])", value.strip())
     return found and found.group(1)
 
 
 def mapping(flags: Flags) -> MapRow:
-    """The function from record to row."""
+    """Return the function from record to row."""
     template: Template = flags.template
 
     def to_row(record: dict[str, Any], index: int, split: str) -> Row:

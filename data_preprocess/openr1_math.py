@@ -1,19 +1,15 @@
 """OpenR1-Math: olympiad-style problems with DeepSeek-R1's solutions, the training set of ReLIFT; file train.
 
-Two layouts are known, told apart by their columns:
+The columns of a record tell which of two layouts it has:
 
-- Elliott/Openr1-Math-46k-8192, ReLIFT's and LUFFY's own: `data_source, prompt, target, ability, reward_model,
-extra_info`. Messages stay as
-  they are unless --template is given.
+- Elliott/Openr1-Math-46k-8192, which ReLIFT and LUFFY use: `data_source, prompt, target, ability, reward_model,
+  extra_info`. Messages are kept unless --template is given.
 - open-r1/OpenR1-Math-220k, raw: `problem, answer, generations, correctness_math_verify, is_reasoning_complete, source,
-uuid`. The
-  demonstration is a generation that is complete and that math-verify found correct; --generation chooses among them.
-  Problems whose answer is blank are proofs and are left out. The level is the problem's `source`.
+  uuid`. The demonstration is a generation that is complete and that math-verify found correct; --generation chooses
+  among several. Problems with a blank answer are proofs and are left out. The level is the problem's `source`.
 
     python -m data_preprocess.openr1_math --input DIR --output DIR [--template think] [--verify]
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -43,14 +39,15 @@ class Generation(StrEnum):
 
 
 def correct_generations(record: dict[str, Any]) -> list[str]:
-    """The generations of a raw record that are complete and that math-verify found correct.
+    """Return the generations of a raw record that are complete and that math-verify found correct.
 
     Raises:
-        DataError: `generations` isn't a list of text, or the lists differ in length.
+        DataError: `generations` is not a list of text, or the lists differ in length.
     """
     generations = record.get("generations")
     if not isinstance(generations, list) or not all(isinstance(one, str) for one in generations):
-        raise DataError(Reason.WRONG_TYPE, "not a list of text", column="generations", remedy="is this the right file?")
+        remedy = "check that this is the right file"
+        raise DataError(Reason.WRONG_TYPE, "not a list of text", column="generations", remedy=remedy)
     marks = []
     for column in ("correctness_math_verify", "is_reasoning_complete"):
         values = record.get(column)
@@ -66,7 +63,7 @@ def correct_generations(record: dict[str, Any]) -> list[str]:
 
 
 def mapping(flags: Flags) -> MapRow:
-    """The function from record to row, for either layout."""
+    """Return the function from record to row, for both layouts."""
     template: Template | None = flags.template
 
     def to_row(record: dict[str, Any], index: int, split: str) -> Row:
@@ -92,7 +89,7 @@ def _from_ready(record: dict[str, Any], index: int, split: str, template: Templa
 
 
 def _ground_truth(reward_model: Any) -> str:
-    """The text in `reward_model.ground_truth`, which some files wrap in a list of one."""
+    """Return the text in `reward_model.ground_truth`, which some files wrap in a list of one."""
     value = reward_model.get("ground_truth") if isinstance(reward_model, dict) else None
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -124,13 +121,17 @@ def _from_raw(record: dict[str, Any], index: int, split: str, template: Template
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags for the raw layout."""
+    """Add the flags for the raw layout."""
     choices = list(Generation)
     parser.add_argument(
-        "--generation", type=Generation, choices=choices, default=Generation.FIRST, help="which correct one"
+        "--generation",
+        type=Generation,
+        choices=choices,
+        default=Generation.FIRST,
+        help="the one to use of several",
     )
     parser.add_argument(
-        "--keep-unsolved", action="store_true", help="keep problems without a correct generation, no target"
+        "--keep-unsolved", action="store_true", help="keep problems without a correct generation, with no target"
     )
 
 

@@ -1,8 +1,7 @@
-"""Files that appear whole or not at all: written under a temporary name in the same folder, renamed when all of them
-are complete.
-"""
+"""Output files that appear complete or not at all.
 
-from __future__ import annotations
+Files are written under temporary names in the same folder and renamed when all of them are complete.
+"""
 
 import errno
 import json
@@ -10,7 +9,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,8 +23,8 @@ BYTES_PER_GROUP = 64 << 20  # ... or this many bytes of text, whichever comes fi
 class OutputFolder:
     """The files of one run in one folder.
 
-    Used as a context manager: on a clean exit every file is flushed to disk and renamed into place; on any exception (a
-    full disk, Ctrl-C) the temporary files are removed and what was in the folder before is untouched.
+    This is a context manager. On a clean exit, every file is flushed to disk and renamed into place. On an exception (a
+    full disk, Ctrl-C), the temporary files are removed and the earlier contents of the folder are untouched.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -33,7 +32,7 @@ class OutputFolder:
         self._files: dict[str, Path] = {}
         self._closers: list[Any] = []
 
-    def __enter__(self) -> OutputFolder:
+    def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         return self
 
@@ -59,30 +58,30 @@ class OutputFolder:
             raise explain(error, self.folder) from error
 
     def path(self, name: str) -> Path:
-        """Where to write a file, until the folder is complete."""
+        """Return where to write a file until the folder is complete."""
         path = self.folder / f".{name}.{os.getpid()}.tmp"
         self._files[name] = path
         return path
 
-    def parquet(self, name: str) -> ParquetFile:
-        """A parquet file of `SCHEMA` in the folder."""
+    def parquet(self, name: str) -> "ParquetFile":
+        """Open a parquet file of `SCHEMA` in the folder."""
         file = ParquetFile(self.path(name))
         self._closers.append(file)
         return file
 
     def text(self, name: str) -> IO[str]:
-        """A UTF-8 text file in the folder."""
+        """Open a UTF-8 text file in the folder."""
         file = open(self.path(name), "w", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
         self._closers.append(file)
         return file
 
     def json(self, name: str, value: object) -> None:
-        """A JSON file in the folder."""
+        """Write a JSON file in the folder."""
         self.text(name).write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-# Columns whose values repeat. The others are long texts: a dictionary would hold each once, statistics would put two
-# into the footer.
+# Columns whose values repeat. The others are long texts: a dictionary would store each of them once, and statistics
+# would put two of them into the footer.
 _REPETITIVE = [
     *("data_source", "ability", "prompt.list.element.role", "target.list.element.role"),
     *("reward_model.style", "extra_info.split", "extra_info.level"),
@@ -90,9 +89,9 @@ _REPETITIVE = [
 
 
 class ParquetFile:
-    """A parquet file that is written batch by batch in row groups of bounded size. Same rows, same bytes.
+    """A parquet file that is written batch by batch in row groups of bounded size; the same rows give the same bytes.
 
-    A thread encodes and compresses one row group while the next is made.
+    A thread encodes and compresses one row group while the next one is made.
     """
 
     def __init__(self, path: Path):
@@ -131,7 +130,7 @@ class ParquetFile:
             writing.result()
 
     def close(self) -> None:
-        """Write what is pending and the footer."""
+        """Write the pending rows and the footer."""
         try:
             if self._writer.is_open:
                 self._flush()
@@ -142,7 +141,17 @@ class ParquetFile:
 
 
 def write_rows(folder: str | os.PathLike[str], files: dict[str, Iterable[Row]]) -> None:
-    """Write rows to parquet files, all or none. For sets small enough to be made in memory; `pipeline.run` streams."""
+    """Write rows to parquet files, all of them or none.
+
+    This is for sets that fit in memory; `pipeline.run` streams.
+
+    Args:
+        folder: created if it does not exist.
+        files: rows by file name.
+
+    Raises:
+        OSError: the folder cannot be written to; its earlier contents are untouched.
+    """
     with OutputFolder(folder) as output:
         for name, rows in files.items():
             file = output.parquet(name)
@@ -152,15 +161,13 @@ def write_rows(folder: str | os.PathLike[str], files: dict[str, Iterable[Row]]) 
 
 
 def explain(error: OSError, folder: Path) -> OSError:
-    """`error` with what it means for the folder, the same errno."""
+    """Return an error with the same errno that says what it means for the folder."""
     what = {
         errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the quota is used up",
+        errno.EDQUOT: "the disk quota is exhausted",
         errno.EFBIG: "the file size limit is reached",
     }
-    message = (
-        f"{folder}: {what.get(error.errno or 0, error.strerror or str(error))}; the files that were there are as before"
-    )
+    message = f"{folder}: {what.get(error.errno or 0, error.strerror or str(error))}; the files in it are unchanged"
     return OSError(error.errno, message)
 
 

@@ -1,8 +1,7 @@
-"""From input to parquet: read, map, filter, write, count. Rows stream through in batches; every file appears when all
-are complete.
-"""
+"""The pipeline from input to parquet: read, map, filter, write, count.
 
-from __future__ import annotations
+Rows stream through in batches. All files appear together when they are complete.
+"""
 
 import heapq
 import random
@@ -33,8 +32,13 @@ BATCH_CHARACTERS = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One parquet file to make: from where, with which mapping. `columns` are those of a parquet input that the mapping
-    reads.
+    """One parquet file to make.
+
+    Attributes:
+        file: its name.
+        source: the input.
+        to_row: the function from (record, index, split) to row.
+        columns: the columns of a parquet input that the mapping reads; None for all.
     """
 
     file: str
@@ -45,7 +49,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a user may ask of any data set; the command line's flags of the same names."""
+    """What a user can ask of any data set: the flags of the same names on the command line."""
 
     on_error: str = "fail"
     dedup: bool = False
@@ -63,14 +67,20 @@ class Options:
 
 
 def run(name: str, jobs: Sequence[Job], options: Options, folder: str) -> dict[str, Any]:
-    """Make the files of `jobs`, `rejected.jsonl` and `stats.json` in `folder`, all or none.
+    """Make the files of `jobs`, `rejected.jsonl` and `stats.json` in `folder`, all of them or none.
+
+    Args:
+        name: the name of the data set, for `stats.json`.
+        jobs: one per parquet file.
+        options: what the user asks for.
+        folder: created if it does not exist.
 
     Returns:
-        what stats.json holds.
+        The contents of `stats.json`.
 
     Raises:
-        DataError: a fault of the input, with on_error "fail"; an unreadable file, always.
-        OSError: the output cannot be written; what was in the folder stays.
+        DataError: the input has a fault and `options.on_error` is "fail", or a file cannot be read at all.
+        OSError: the output cannot be written; the earlier contents of the folder are untouched.
     """
     counter = TokenCounter.load(options.tokenizer) if options.tokenizer else None
     with OutputFolder(folder) as output:
@@ -94,7 +104,7 @@ def run(name: str, jobs: Sequence[Job], options: Options, folder: str) -> dict[s
 
 @dataclass(slots=True)
 class _Batch:
-    """Rows that are still in, each with its place (file, row), and those that are left out, with an excerpt."""
+    """Rows that remain, each with its place (file, row), and rows that are left out, each with an excerpt."""
 
     rows: list[Row] = field(default_factory=list)
     places: list[tuple[str, int]] = field(default_factory=list)
@@ -135,10 +145,10 @@ def _make(job: Job, options: Options, counter: TokenCounter | None, ledger: Ledg
 
 
 def _filtered(job: Job, options: Options, counter: TokenCounter | None) -> Iterator[_Batch]:
-    """The source's batches through every filter, the cheap ones first.
+    """Yield the source's batches after all filters, which run in order of their cost.
 
-    The tokenizer and the grader run without Python's lock, so each gets a thread: rows are read before it and written
-    behind it meanwhile. Without them threads only contend.
+    The tokenizer and the grader release Python's global lock, so each gets a thread that overlaps with reading and
+    writing. Without either of them, threads would only compete for the lock.
     """
     batches = map(partial(_apply, _cheap_filters(job, options)), _read(job, options.max_field_bytes))
     if counter is not None:
@@ -150,7 +160,7 @@ def _filtered(job: Job, options: Options, counter: TokenCounter | None) -> Itera
 
 
 def _read(job: Job, max_field_bytes: int) -> Iterator[_Batch]:
-    """The source's records as rows, in batches of bounded size."""
+    """Yield the source's records as rows, in batches of bounded size."""
     batch = _Batch()
     for index, record in enumerate(job.source.records(job.columns, max_field_bytes)):
         try:
@@ -172,7 +182,7 @@ def _read(job: Job, max_field_bytes: int) -> Iterator[_Batch]:
 
 
 def _cheap_filters(job: Job, options: Options) -> list[Filter]:
-    """The filters that need neither tokenizer nor grader."""
+    """Return the filters that need neither a tokenizer nor a grader."""
     chosen = [filters.unique_ids()]
     if options.difficulty:
         chosen.append(filters.of_difficulty(options.difficulty))
@@ -184,7 +194,7 @@ def _cheap_filters(job: Job, options: Options) -> list[Filter]:
 
 
 def _apply(chosen: Sequence[Filter], batch: _Batch) -> _Batch:
-    """`batch` after the filters: the rows they keep stay, the others are left out."""
+    """Apply filters to `batch` in place and return it."""
     for keep in chosen:
         demonstrations = sum(row.target is not None for row in batch.rows)
         verdicts = keep(batch.rows)
@@ -200,7 +210,11 @@ def _apply(chosen: Sequence[Filter], batch: _Batch) -> _Batch:
 
 
 def _count(batch: _Batch, options: Options, ledger: Ledger) -> None:
-    """Enter what came in and what is left out into the ledger; with on_error "fail", raise the first fault."""
+    """Record the rows of a batch in the ledger.
+
+    Raises:
+        DataError: a row has a fault and `options.on_error` is "fail".
+    """
     ledger.rows_in += len(batch.rows) + len(batch.left_out)
     ledger.demonstrations_removed += batch.demonstrations_removed
     for error, excerpt in batch.left_out:
@@ -210,7 +224,7 @@ def _count(batch: _Batch, options: Options, ledger: Ledger) -> None:
 
 
 class Sample:
-    """A uniform random sample of at most `size` rows, in their order. Holds the sample in memory, nothing else."""
+    """A uniform random sample of at most `size` rows, in their original order. Only the sample is held in memory."""
 
     def __init__(self, size: int, seed: int):
         self._size, self._rng = size, random.Random(seed)
@@ -218,10 +232,14 @@ class Sample:
         self._offered = 0
 
     def offer(self, rows: Sequence[Row]) -> int:
-        """Consider `rows`; returns how many rows, of these or of earlier ones, are out."""
+        """Offer rows to the sample.
+
+        Returns:
+            The number of rows that are now excluded for good, among these and the earlier ones.
+        """
         before = len(self._heap)
         for row in rows:
-            # The rows with the smallest random keys stay; the heap's head is the largest of them.
+            # The rows with the smallest random keys stay. The head of the heap has the largest of these keys.
             entry = (-self._rng.random(), self._offered, row)
             self._offered += 1
             if len(self._heap) < self._size:
@@ -231,5 +249,5 @@ class Sample:
         return len(rows) - (len(self._heap) - before)
 
     def rows(self) -> list[Row]:
-        """The sample."""
+        """Return the sample."""
         return [row for _, _, row in sorted(self._heap, key=lambda entry: entry[1])]

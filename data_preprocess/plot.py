@@ -1,7 +1,5 @@
 """Length histograms of checked files, as one PNG."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +11,14 @@ _BINS = 40
 
 
 def length_histograms(files: Sequence[FileSummary], path: str) -> None:
-    """Prompt and target lengths, one row of panels a file.
+    """Draw prompt and target lengths, one row of panels a file.
+
+    Args:
+        files: the summaries of a check.
+        path: the PNG to write.
 
     Raises:
-        OSError: the picture cannot be written.
+        OSError: the image cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,16 +1,13 @@
-"""A copy of a base model that is ready for long reasoning: more positions, another rope base, a chat template, a
-checked vocabulary.
+"""A copy of a base model that is ready for long reasoning: more positions, another rope base, a chat template.
 
     python -m data_preprocess.prepare_model --model Qwen2.5-Math-7B --rope-theta 40000 --max-positions 16384
     --chat-template think --output DIR
 
-The chat template is plain text (`User:`, `Assistant:`, turns end with the end-of-sequence token), so it needs no
-special tokens and fits any base model. `none`, `boxed` and `think` choose the system prompt that a chat without one
-gets; a file name takes the template from there. Weights are copied, or with --link are symbolic links. The model itself
-is not touched.
+The chat template is plain text (`User:`, `Assistant:`, and turns end with the end-of-sequence token), so it needs no
+special tokens and fits any base model. `none`, `boxed` and `think` choose the system prompt for chats that have none; a
+file name selects your own template. The weights are copied or, with --link, linked. The original model is unchanged.
+The copy is loaded, and its vocabulary is checked.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -31,22 +28,27 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
 def chat_template(choice: str) -> str:
-    """A chat template by the name of its system prompt, or from a file.
+    """Return a chat template by the name of its system prompt, or from a file.
 
     Raises:
-        ModelError: neither a name nor a file.
+        ModelError: the choice is neither a name nor a file.
     """
     if choice not in list(Template):
         path = Path(choice)
         if not path.is_file():
-            raise ModelError(f"--chat-template {choice}: none of {', '.join(Template)} and no such file")
+            raise ModelError(f"--chat-template {choice}: no such file; give one of {', '.join(Template)} or a file")
         return path.read_text(encoding="utf-8")
     text = (Path(__file__).parent / "templates" / "chat.jinja").read_text(encoding="utf-8")
     return text.replace("@SYSTEM@", json.dumps(system_prompt(Template(choice)) or ""))
 
 
 def edit_config(config: dict[str, Any], rope_theta: float | None, max_positions: int | None) -> dict[str, Any]:
-    """The configuration with another rope base and length, wherever this version of transformers keeps them.
+    """Return the configuration with another rope base and length, wherever this version of transformers keeps them.
+
+    Args:
+        config: the contents of config.json.
+        rope_theta: the base of the rotary positions; None keeps it.
+        max_positions: the length in tokens; None keeps it.
 
     Raises:
         ModelError: the model has no rope, or scales it by a rule that a new base would contradict.
@@ -62,7 +64,7 @@ def edit_config(config: dict[str, Any], rope_theta: float | None, max_positions:
             )
         if not isinstance(parameters, dict) and "rope_theta" not in config:
             raise ModelError(
-                "config.json: neither rope_theta nor rope_parameters; this model has no rotary positions to change"
+                "config.json: neither rope_theta nor rope_parameters; leave out --rope-theta for this model"
             )
         if isinstance(parameters, dict):
             config["rope_parameters"] = parameters | {"rope_theta": rope_theta}
@@ -84,7 +86,18 @@ def prepare(
     template: str | None = None,
     link: bool = False,
 ) -> Path:
-    """Make the copy. It appears under its name when it is complete and has been loaded and checked.
+    """Make the copy, which appears under its name when it is complete and has been loaded and checked.
+
+    Args:
+        model: folder in Hugging Face's format.
+        output: a new or empty folder.
+        rope_theta: the base of the rotary positions; None keeps it.
+        max_positions: the length of prompt and response together, in tokens; None keeps it.
+        template: the name of a system prompt, or a file with a chat template; None keeps the model's.
+        link: whether to link the weights instead of copying them.
+
+    Returns:
+        The output folder.
 
     Raises:
         ModelError: the model folder is incomplete or contradicts itself, or the output exists.
@@ -92,7 +105,7 @@ def prepare(
     """
     source, output = Path(model), Path(output)
     if not source.is_dir():
-        raise ModelError(f"--model {source}: no such folder; download the model first")
+        raise ModelError(f"--model {source}: no such folder; download the model and give its folder")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ModelError(f"--output {output}: exists and is not empty; choose another folder")
     config = edit_config(read_json(source / "config.json"), rope_theta, max_positions)
@@ -120,14 +133,14 @@ def _edit_tokenizer(folder: Path, template: str | None, max_positions: int | Non
     settings = read_json(path)
     if template is not None:
         settings["chat_template"] = chat_template(template)
-        (folder / "chat_template.jinja").unlink(missing_ok=True)  # newer versions would read it in place of the setting
+        (folder / "chat_template.jinja").unlink(missing_ok=True)  # newer versions prefer it to the setting
     if max_positions is not None:
         settings["model_max_length"] = max_positions
     _write_json(path, settings)
 
 
 def _verify(folder: Path, config: dict[str, Any], template: str | None) -> None:
-    """Load what was written as training will, and render a chat."""
+    """Load the copy as training will, and render a chat."""
     from transformers import AutoConfig
 
     from verl_relift.data.tokens import load_tokenizer
@@ -145,7 +158,7 @@ def _verify(folder: Path, config: dict[str, Any], template: str | None) -> None:
             [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
         )
         if question not in rendered:
-            raise ModelError(f"--chat-template {template}: the rendered chat lacks the question; correct the template")
+            raise ModelError(f"--chat-template {template}: the rendered chat omits the question; correct the template")
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
@@ -153,7 +166,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status."""
+    """Run the command line and return the exit status."""
     description = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("data_preprocess.prepare_model", description=__doc__, formatter_class=description)
     parser.add_argument("--model", required=True, help="folder in Hugging Face's format")
@@ -161,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rope-theta", type=float, help="base of the rotary positions, e.g. 40000")
     parser.add_argument("--max-positions", type=positive, help="prompt and response together, e.g. 16384")
     parser.add_argument("--chat-template", metavar="NAME", help="none, boxed, think or a file")
-    parser.add_argument("--link", action="store_true", help="symbolic links to the weights in place of copies")
+    parser.add_argument("--link", action="store_true", help="link the weights instead of copying them")
     flags = parser.parse_args(arguments)
     try:
         folder = prepare(

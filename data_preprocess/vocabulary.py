@@ -1,8 +1,7 @@
-"""Whether a model's tokenizer and its vocabulary agree: a token id that the embedding has no row for ends a run hours
-later, or never.
-"""
+"""Checks that a model's tokenizer and its vocabulary agree.
 
-from __future__ import annotations
+If the embedding has no row for a token id, a run fails hours later, or trains on garbage without failing.
+"""
 
 import json
 import struct
@@ -18,13 +17,17 @@ _MAX_HEADER = 100 << 20  # bytes; the safetensors format's own bound
 
 
 class ModelError(ValueError):
-    """A model folder that cannot be used; says what, where and what to do."""
+    """A model folder cannot be used; the message says what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """`tokens` is the tokenizer's largest id + 1, `rows` the configuration's vocab_size, `embeddings` the weights' rows
-    by name.
+    """Sizes of a model's vocabulary.
+
+    Attributes:
+        tokens: the tokenizer's largest id + 1.
+        rows: vocab_size in the configuration.
+        embeddings: rows of the embedding and output matrices, by tensor name.
     """
 
     tokens: int
@@ -32,12 +35,18 @@ class Vocabulary:
     embeddings: dict[str, int]
 
 
-def check_vocabulary(model: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> Vocabulary:
-    """Compare tokenizer, configuration and weights of a model folder. Weights that aren't safetensors are not looked
-    into.
+def check_vocabulary(model: str | Path, tokenizer: "PreTrainedTokenizerBase | None" = None) -> Vocabulary:
+    """Compare tokenizer, configuration and weights of a model folder.
+
+    Only weights in safetensors files are read.
+
+    Args:
+        model: folder in Hugging Face's format.
+        tokenizer: loaded from the folder if None.
 
     Raises:
         ModelError: they disagree, or one of them cannot be read.
+        DataError: the tokenizer cannot be loaded.
     """
     folder = Path(model)
     config = read_json(folder / "config.json")
@@ -54,7 +63,7 @@ def check_vocabulary(model: str | Path, tokenizer: PreTrainedTokenizerBase | Non
     if largest[1] >= rows:
         raise ModelError(
             f"{folder}: the tokenizer's token {largest[0]!r} has id {largest[1]}, "
-            f"the model's vocabulary ends at {rows - 1}; "
+            f"but the model's vocabulary ends at {rows - 1}; "
             "use the tokenizer that belongs to the model, or resize its embeddings"
         )
     for name in ("eos_token_id", "pad_token_id"):
@@ -66,13 +75,13 @@ def check_vocabulary(model: str | Path, tokenizer: PreTrainedTokenizerBase | Non
     for tensor, count in embeddings.items():
         if count < rows:
             raise ModelError(
-                f"{folder}: {tensor} has {count} rows, config.json says vocab_size {rows}; correct vocab_size"
+                f"{folder}: {tensor} has {count} rows, but vocab_size in config.json is {rows}; correct vocab_size"
             )
     return Vocabulary(largest[1] + 1, rows, embeddings)
 
 
 def embedding_rows(folder: Path) -> dict[str, int]:
-    """Rows of the embedding and output matrices, read from the headers of the safetensors files.
+    """Return the rows of the embedding and output matrices, from the headers of the safetensors files.
 
     Raises:
         ModelError: a file is damaged.
@@ -98,10 +107,10 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a model folder.
+    """Read a JSON object of a model folder.
 
     Raises:
-        ModelError: it isn't there or isn't one.
+        ModelError: the file is missing or does not contain a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

@@ -1,8 +1,7 @@
-"""Reading ahead: an iterator that runs in a thread, so that parsing overlaps with tokenizing, which leaves Python's
-lock free.
-"""
+"""Read-ahead: an iterator that runs in a thread, so that parsing overlaps with tokenizing.
 
-from __future__ import annotations
+Tokenizing releases Python's global lock, so the two run in parallel.
+"""
 
 import queue
 import threading
@@ -10,11 +9,19 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
-_POLL = 0.1  # seconds between looks at whether the consumer has gone
+_POLL = 0.1  # seconds between checks whether the consumer has stopped
 
 
 def read_ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-    """The same items, at most `depth` of them made ahead of their use. What the producer raises is raised here."""
+    """Yield the same items, made by a thread ahead of their use.
+
+    Args:
+        items: consumed in the thread.
+        depth: the largest number of items that wait to be used.
+
+    Raises:
+        BaseException: whatever `items` raises.
+    """
     ready: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()
 

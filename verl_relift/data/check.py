@@ -1,6 +1,4 @@
-"""Whether parquet files are fit to train on: every finding, with its file and row."""
-
-from __future__ import annotations
+"""`check_files`: every reason why parquet files are not fit to train on, with its file and row."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -8,11 +6,11 @@ from pathlib import Path
 
 from .filters import question_key
 from .findings import TRAINING_COPES, FileSummary, Finding, Kind, Report
-from .inspection import Checks, Question, inspect
+from .inspection import Checks, PromptText, inspect
 from .overlap import DEFAULT_N, NGramIndex
 from .tokens import TokenCounter
 
-TOKEN_SAMPLE = 1000  # rows; tokenizing takes a hundred times as long as everything else
+TOKEN_SAMPLE = 1000  # rows; tokenizing takes a hundred times as long as all other checks
 
 
 def check_files(
@@ -33,17 +31,23 @@ def check_files(
     """Check training and validation files together.
 
     Args:
-        tokenizer: a folder, a hub id or a counter; without one lengths are characters and the two limits don't apply.
+        train_files: paths of parquet files.
+        val_files: paths of parquet files. A training file whose name says test, val or eval also counts as validation.
+        tokenizer: a folder, a hub id or a counter. Without one, lengths are characters and the two limits do not apply.
+        max_prompt_tokens: longer prompts are faults; None for no limit.
+        max_target_tokens: longer demonstrations are faults; None for no limit.
         demonstrations: whether training needs a `target` in some rows.
-        verify: grade demonstrations and try ground truths.
-        sample: grade and measure only so many rows a file, evenly spaced; None for all. The rest reads every row.
-        token_sample: tokenize only so many rows a file, evenly spaced; None for all. Prompts over the limit are found
-            in every row, targets over it in these.
-        ngram: words in a row that make two questions overlap.
-        allowed: kinds of fault that are warnings. By default those that training copes with.
+        verify: whether to grade demonstrations and try ground truths.
+        sample: number of rows of a file to grade and measure, evenly spaced; None for all. All other checks read every
+            row.
+        token_sample: number of rows of a file to tokenize, evenly spaced; None for all. Prompts over the limit are
+            found in every row, targets over the limit only in these rows.
+        ngram: number of consecutive words that two overlapping questions share.
+        allowed: kinds of faults that are only warnings. The default kinds are those that training handles.
+        progress: whether to show progress bars on stderr.
 
     Returns:
-        the report; `report.ok` says whether the files are fit, `report.errors` what is wrong and where.
+        The report: `report.ok` says whether the files are fit, and `report.errors` says what is wrong and where.
 
     Raises:
         DataError: the tokenizer cannot be loaded.
@@ -54,7 +58,7 @@ def check_files(
         counter, max_prompt_tokens, max_target_tokens, demonstrations, verify, sample, token_sample, progress
     )
     report = Report(frozenset(allowed))
-    questions: dict[str, list[Question]] = {}
+    questions: dict[str, list[PromptText]] = {}
     for file in dict.fromkeys([*val_files, *train_files]):
         summary = FileSummary(str(file), validation=file in val_files or _named_validation(str(file)))
         report.files.append(summary)
@@ -69,9 +73,10 @@ def _named_validation(file: str) -> bool:
     return any(word in ("test", "val", "valid", "validation", "eval") for word in words)
 
 
-def _overlap(report: Report, questions: dict[str, list[Question]], ngram: int) -> None:
-    """Training questions that a validation file has too: the same but for case and white space, or sharing word
-    n-grams.
+def _overlap(report: Report, questions: dict[str, list[PromptText]], ngram: int) -> None:
+    """Report training questions that a validation file contains too.
+
+    Two questions overlap if they differ only in case and white space, or if they share a word n-gram.
     """
     index = NGramIndex(ngram)
     exact: dict[bytes, str] = {}

@@ -1,6 +1,4 @@
-"""Reading typed values out of a record, with the fault named when they are not there."""
-
-from __future__ import annotations
+"""Typed values of a record; a value that is missing or of the wrong type raises a `DataError` that names the fault."""
 
 import math
 from collections.abc import Mapping
@@ -13,10 +11,10 @@ QUESTION_COLUMNS = ("question", "problem", "Question", "Problem")
 
 
 def text(record: Record, column: str) -> str:
-    """The text in `column`.
+    """Return the text in `column`.
 
     Raises:
-        DataError: no such column, null, or not text.
+        DataError: the column is missing, null, or not text.
     """
     if column not in record:
         there = ", ".join(record) or "none"
@@ -24,7 +22,7 @@ def text(record: Record, column: str) -> str:
             Reason.MISSING_COLUMN,
             f"no such column (there are: {there})",
             column=column,
-            remedy="is this the right file?",
+            remedy="check that this is the right file",
         )
     value = record[column]
     if not isinstance(value, str):
@@ -35,29 +33,38 @@ def text(record: Record, column: str) -> str:
 
 
 def optional_text(record: Record, column: str | None) -> str | None:
-    """The text in `column`; None where the column is absent or null."""
+    """Return the text in `column`; None if the column is absent or null.
+
+    Raises:
+        DataError: the value is not text.
+    """
     return None if column is None or record.get(column) is None else text(record, column)
 
 
 def scalar(record: Record, column: str) -> str:
-    """Text, or a number as text: the shape that answers and identifiers come in. 70 and 70.0 are both "70".
+    """Return text, or a number as text, the form of answers and identifiers. 70 and 70.0 both become "70".
 
     Raises:
-        DataError: as `text`.
+        DataError: the column is missing, null, or neither text nor a finite number.
     """
     value = record.get(column)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return text(record, column)
     if not math.isfinite(value):
-        raise DataError(Reason.WRONG_TYPE, f"{value}, not a number", column=column, remedy="drop the row or fill it in")
+        problem = f"{value}, not a finite number"
+        raise DataError(Reason.WRONG_TYPE, problem, column=column, remedy="drop the row or fill it in")
     return str(int(value)) if float(value).is_integer() else repr(value)
 
 
 def chat(value: Any, column: str) -> list[tuple[str, str]]:
-    """A chat list as (role, content) messages; text is one user message.
+    """Read a chat list as (role, content) messages; text is read as one user message.
+
+    Args:
+        value: the value of the column.
+        column: its name, for the error.
 
     Raises:
-        DataError: neither text nor a list of {"role": text, "content": text}.
+        DataError: the value is empty, or neither text nor a list of {"role": text, "content": text}.
     """
     if isinstance(value, str):
         return [("user", value)]
@@ -70,33 +77,35 @@ def chat(value: Any, column: str) -> list[tuple[str, str]]:
 
 
 def is_message(value: Any) -> bool:
-    """Whether `value` is {"role": text, "content": text}."""
+    """Return whether `value` is {"role": text, "content": text}."""
     return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
 
 
 def target_text(value: Any) -> str | None:
-    """A demonstration as text. ReLIFT's and LUFFY's files have a chat list, text, or null; no or blank text is no
-    demonstration.
+    """Read a demonstration as text.
+
+    ReLIFT's and LUFFY's files contain a chat list, text, or null.
+
+    Returns:
+        The text of the last assistant message; None if there is no text or only white space.
 
     Raises:
-        DataError: another type.
+        DataError: the value has another type.
     """
     if value is None or isinstance(value, str):
         found = value
     elif isinstance(value, list) and all(is_message(message) for message in value):
         found = next((message["content"] for message in reversed(value) if message["role"] == "assistant"), None)
     else:
-        raise DataError(
-            Reason.WRONG_TYPE, "neither a chat list, text nor null", column="target", remedy="use a chat list"
-        )
+        raise DataError(Reason.WRONG_TYPE, "not a chat list, text or null", column="target", remedy="use a chat list")
     return found if found and not found.isspace() else None
 
 
 def question_of(record: Record) -> str:
-    """The question of a record of any known layout: this project's schema, or a question column.
+    """Return the question of a record in any known layout: this project's schema, or a question column.
 
     Raises:
-        DataError: none is found.
+        DataError: the record has no question.
     """
     if record.get("prompt") is not None:
         messages = chat(record["prompt"], "prompt")

@@ -1,11 +1,8 @@
-"""What `--dedup`, `--decontaminate`, `--tokenizer`, `--verify` and `--difficulty` do: a filter says of each row of a
-batch whether it stays.
+"""Filters of rows, for `--dedup`, `--decontaminate`, `--tokenizer`, `--verify` and `--difficulty`.
 
-A filter is called with rows in order and returns, for each, None (it stays) or the `DataError` that says why not.
-Filters remember what they have seen; one instance serves one output file.
+A filter is called with rows in order. For each row it returns None (the row stays) or the `DataError` that says why the
+row is left out. Filters remember what they have seen, so one instance serves one output file.
 """
-
-from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
@@ -21,14 +18,14 @@ Filter = Callable[[Sequence[Row]], Verdicts]
 
 
 class Verify(StrEnum):
-    """What a demonstration whose answer isn't the ground truth takes with it."""
+    """What is left out if a demonstration's answer is not the ground truth."""
 
-    ROW = "row"  # the whole row is left out
-    TARGET = "target"  # the row stays, without a demonstration
+    ROW = "row"  # the whole row
+    TARGET = "target"  # only the demonstration; the row stays
 
 
 def unique_ids() -> Filter:
-    """Reports the second row with the same identifier. Rows without one pass."""
+    """Leave out rows whose identifier an earlier row has; rows without an identifier stay."""
     seen: set[str] = set()
 
     def verdict(row: Row) -> DataError | None:
@@ -36,7 +33,7 @@ def unique_ids() -> Filter:
             return None
         if row.id in seen:
             return DataError(
-                Reason.DUPLICATE_ID, f"identifier {row.id!r} is used twice", column="id", remedy="make them unique"
+                Reason.DUPLICATE_ID, f"identifier {row.id!r} is used twice", column="id", remedy="make it unique"
             )
         seen.add(row.id)
         return None
@@ -45,13 +42,13 @@ def unique_ids() -> Filter:
 
 
 def unique_questions() -> Filter:
-    """Keeps the first of the rows whose question is the same but for case and white space."""
+    """Keep the first of the rows whose questions differ only in case and white space."""
     seen: set[bytes] = set()
 
     def verdict(row: Row) -> DataError | None:
         key = question_key(row.question)
         if key in seen:
-            return DataError(Reason.DUPLICATE_QUESTION, "the question occurs before", column="prompt")
+            return DataError(Reason.DUPLICATE_QUESTION, "an earlier row has the same question", column="prompt")
         seen.add(key)
         return None
 
@@ -59,12 +56,12 @@ def unique_questions() -> Filter:
 
 
 def question_key(question: str) -> bytes:
-    """16 bytes that are equal for questions equal but for case and white space."""
+    """Return 16 bytes that are equal for questions that differ only in case and white space."""
     return hashlib.blake2b(" ".join(question.casefold().split()).encode(), digest_size=16).digest()
 
 
 def of_difficulty(levels: Collection[str]) -> Filter:
-    """Keeps rows whose level is one of `levels`."""
+    """Keep rows whose level is one of `levels`."""
     wanted = frozenset(levels)
     return lambda rows: [
         None if row.level in wanted else DataError(Reason.OTHER_DIFFICULTY, f"level {row.level!r}") for row in rows
@@ -72,7 +69,7 @@ def of_difficulty(levels: Collection[str]) -> Filter:
 
 
 def not_in(index: NGramIndex) -> Filter:
-    """Leaves out questions that share a word n-gram with an evaluation question."""
+    """Leave out questions that share a word n-gram with an evaluation question."""
 
     def verdict(row: Row) -> DataError | None:
         source = index.overlap(row.question)
@@ -84,7 +81,13 @@ def not_in(index: NGramIndex) -> Filter:
 
 
 def within_tokens(counter: TokenCounter, max_prompt: int | None, max_target: int | None) -> Filter:
-    """Leaves out rows with more tokens than the limits: they are dropped, never cut."""
+    """Leave out rows with more tokens than the limits; nothing is truncated.
+
+    Args:
+        counter: its counts are stored in `Row.tokens`.
+        max_prompt: tokens of a prompt; None for no limit.
+        max_target: tokens of a demonstration; None for no limit.
+    """
 
     def verdicts(rows: Sequence[Row]) -> Verdicts:
         prompts = counter.prompts([row.prompt for row in rows])
@@ -108,7 +111,11 @@ def _length_verdict(prompt: int, target: int, max_prompt: int | None, max_target
 
 
 def verified(what: Verify) -> Filter:
-    """Grades each demonstration against the ground truth, in parallel worker processes."""
+    """Grade each demonstration against its ground truth, in parallel worker processes.
+
+    Args:
+        what: what is left out if the demonstration is not correct.
+    """
     from ..rewards import grade_many
 
     def verdicts(rows: Sequence[Row]) -> Verdicts:

@@ -1,8 +1,4 @@
-"""What a check finds: `Kind` of fault, `Finding` (one fault and its place), `FileSummary` and `Report` (everything
-about the files).
-"""
-
-from __future__ import annotations
+"""The results of a check: `Kind` of fault, `Finding` (one fault and its place), `FileSummary` and `Report`."""
 
 from array import array
 from collections import Counter
@@ -13,12 +9,12 @@ from typing import Any
 
 from .stats import length_summary
 
-SHOWN = 5  # findings of one kind that the table shows for a file
-LISTED = 1000  # findings of one kind that are listed with their place for a file; all are counted
+SHOWN = 5  # findings of one kind and file that the table shows
+LISTED = 1000  # findings of one kind and file that are listed with their place; all are counted
 
 
 class Kind(StrEnum):
-    """What can be wrong with a parquet file. `remedy` says what to do."""
+    """What can be wrong with a parquet file."""
 
     UNREADABLE = "unreadable"
     NO_ROWS = "no_rows"
@@ -38,20 +34,20 @@ class Kind(StrEnum):
 
     @property
     def remedy(self) -> str:
-        """What to do about it."""
+        """How to fix the fault."""
         return _REMEDIES[self]
 
 
 _REMEDIES = {
-    Kind.UNREADABLE: "give a parquet file; copy or make it again",
+    Kind.UNREADABLE: "give a parquet file, or copy or make it again",
     Kind.NO_ROWS: "make the file again with fewer filters",
-    Kind.MISSING_COLUMN: "make the file with data_preprocess.<name>, or data_preprocess.jsonl for own data",
+    Kind.MISSING_COLUMN: "make the file with data_preprocess.<name>, or data_preprocess.jsonl for your own data",
     Kind.WRONG_TYPE: "make the file with data_preprocess.jsonl, which maps columns",
     Kind.EMPTY_PROMPT: "drop the row or fill it in",
     Kind.NO_GROUND_TRUTH: "drop the row or fill it in",
     Kind.UNPARSABLE_GROUND_TRUTH: "drop the row, or write the answer as a number, LaTeX or an option letter",
-    Kind.UNPARSABLE_VALIDATION_ANSWER: "drop the row, or live with it: only an answer of the same text counts as right",
-    Kind.NO_DEMONSTRATIONS: "ReLIFT needs a target for some rows: use a set with solutions, or a teacher",
+    Kind.UNPARSABLE_VALIDATION_ANSWER: "drop the row, or accept that only an answer with the same text is correct",
+    Kind.NO_DEMONSTRATIONS: "the method needs a target in some rows: use a data set with solutions, or a teacher",
     Kind.DUPLICATE_PROMPT: "make the file again with --dedup",
     Kind.DUPLICATE_ID: "make identifiers unique",
     Kind.FAILED_DEMONSTRATION: "make the file again with --verify",
@@ -60,8 +56,7 @@ _REMEDIES = {
     Kind.OVERLAP: "make the training file again with --decontaminate and the validation file",
 }
 
-# Faults that training lives with: verl leaves out long prompts, ReLIFT leaves out duplicate, failed and long
-# demonstrations.
+# Faults that training handles: verl leaves out long prompts, and duplicate, failed and long demonstrations are dropped.
 TRAINING_COPES = frozenset(
     {
         Kind.UNPARSABLE_VALIDATION_ANSWER,
@@ -77,7 +72,15 @@ TRAINING_COPES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fault. `row` counts from 0; it and `column` are None where the fault is the file's."""
+    """One fault and its place.
+
+    Attributes:
+        kind: the kind of fault.
+        problem: what is wrong, in words.
+        file: the path of the file.
+        row: counted from 0; None if the fault concerns the whole file.
+        column: None if the fault concerns the whole row or file.
+    """
 
     kind: Kind
     problem: str
@@ -96,7 +99,22 @@ class Finding:
 
 @dataclass(slots=True)
 class FileSummary:
-    """One file. `validation` files need no demonstrations. Lengths are in `unit`s, of the rows that were measured."""
+    """Counts and lengths of one file.
+
+    Attributes:
+        file: the path of the file.
+        validation: whether this is a validation file, which needs no demonstrations.
+        rows: number of rows.
+        demonstrations: rows with a target.
+        graded: demonstrations that were graded.
+        verified: demonstrations that were graded correct.
+        unit: unit of the lengths, "tokens" or "characters".
+        counts: faults by kind.
+        sources: rows by `data_source`.
+        levels: rows by `extra_info.level`.
+        prompts: lengths of the measured prompts, in `unit`.
+        targets: lengths of the measured targets, in `unit`.
+    """
 
     file: str
     validation: bool = False
@@ -112,7 +130,7 @@ class FileSummary:
     targets: array = field(default_factory=lambda: array("q"))
 
     def as_dict(self) -> dict[str, Any]:
-        """For --json."""
+        """Return JSON types, for `--json`."""
         return {
             "file": self.file,
             "validation": self.validation,
@@ -132,7 +150,14 @@ class FileSummary:
 
 @dataclass(slots=True)
 class Report:
-    """The result of a check. `allowed` kinds are warnings, the others errors."""
+    """The result of a check.
+
+    Attributes:
+        allowed: kinds of faults that are warnings; the others are errors.
+        files: one summary per file.
+        findings: the listed faults, at most `LISTED` of one kind and file.
+        seconds: wall-clock time of the check.
+    """
 
     allowed: frozenset[Kind]
     files: list[FileSummary] = field(default_factory=list)
@@ -141,12 +166,12 @@ class Report:
 
     @property
     def errors(self) -> list[Finding]:
-        """The findings that make the files unfit."""
+        """Findings that make the files unfit."""
         return [finding for finding in self.findings if finding.kind not in self.allowed]
 
     @property
     def warnings(self) -> list[Finding]:
-        """The other findings."""
+        """Findings of an allowed kind."""
         return [finding for finding in self.findings if finding.kind in self.allowed]
 
     @property
@@ -155,13 +180,13 @@ class Report:
         return not self.errors
 
     def add(self, summary: FileSummary, finding: Finding) -> None:
-        """Count a fault and list it, unless very many of its kind are listed."""
+        """Count a fault, and list it unless `LISTED` faults of its kind and file are listed already."""
         summary.counts[finding.kind] += 1
         if summary.counts[finding.kind] <= LISTED:
             self.findings.append(finding)
 
     def as_dict(self) -> dict[str, Any]:
-        """For --json."""
+        """Return JSON types, for `--json`."""
         return {
             "ok": self.ok,
             "files": [summary.as_dict() for summary in self.files],
@@ -171,7 +196,11 @@ class Report:
         }
 
     def table(self, details: bool = False) -> str:
-        """For people: one line a file, then the faults by kind; `details` adds counts by source and level."""
+        """Format the report as text: one line a file, then the faults by kind.
+
+        Args:
+            details: whether to add counts by source and level.
+        """
         lines = [f"{'rows':>9} {'target':>9} {'verified':>9}  {'prompt':>21} {'target length':>21}  file"]
         for summary in self.files:
             prompt, target = _lengths(summary.prompts), _lengths(summary.targets)
@@ -192,7 +221,7 @@ class Report:
         return "\n".join(lines)
 
     def _partial(self, summary: FileSummary) -> Iterable[str]:
-        """What was looked at in some rows only."""
+        """Yield what was done for some rows only."""
         if 0 < len(summary.prompts) < summary.rows:
             yield f"{summary.file}: lengths are those of {len(summary.prompts):,} rows, evenly spaced"
         if 0 < summary.graded < summary.demonstrations:

@@ -1,6 +1,4 @@
-"""Reading one parquet file and finding what is wrong with it, batch by batch. `check.py` puts files together."""
-
-from __future__ import annotations
+"""The checks of one parquet file, batch by batch. `check.py` compares files with each other."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +20,7 @@ from .tokens import TokenCounter
 if TYPE_CHECKING:
     from ..rewards import Grade
 
-GRADED_TOGETHER = 2000  # rows: enough to keep every judge busy, little enough to hold
+GRADED_TOGETHER = 2000  # rows: enough to keep every worker process busy, few enough to hold in memory
 REQUIRED = ("data_source", "prompt", "reward_model")
 OPTIONAL = ("target", "extra_info", "ability")
 VALIDATION_SPLITS = ("test", "val", "valid", "validation", "eval")
@@ -30,7 +28,7 @@ VALIDATION_SPLITS = ("test", "val", "valid", "validation", "eval")
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """What to check; the arguments of `check_files`."""
+    """What to check: the arguments of `check.check_files`."""
 
     counter: TokenCounter | None
     max_prompt_tokens: int | None
@@ -43,8 +41,13 @@ class Checks:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A question and its row, for the comparison of files."""
+class PromptText:
+    """The question in a prompt and its row, for the comparison of files.
+
+    Attributes:
+        row: counted from 0.
+        text: the last user message.
+    """
 
     row: int
     text: str
@@ -60,11 +63,17 @@ class _Example:
     ground_truth: Any
 
 
-def inspect(summary: FileSummary, checks: Checks, report: Report, collect: bool) -> list[Question]:
-    """Check one file; what is found goes to `report` and `summary`.
+def inspect(summary: FileSummary, checks: Checks, report: Report, collect: bool) -> list[PromptText]:
+    """Check one file.
+
+    Args:
+        summary: names the file and receives the counts and lengths.
+        checks: what to check.
+        report: receives the findings.
+        collect: whether to return the questions.
 
     Returns:
-        the file's questions, with `collect`.
+        The file's questions if `collect` is set, else an empty list.
     """
     reader = _Inspector(summary, checks, report, collect)
     try:
@@ -76,9 +85,11 @@ def inspect(summary: FileSummary, checks: Checks, report: Report, collect: bool)
 
 
 class _Inspector:
+    """The state of the checks of one file."""
+
     def __init__(self, summary: FileSummary, checks: Checks, report: Report, collect: bool):
         self.summary, self.checks, self.report, self.collect = summary, checks, report, collect
-        self.questions: list[Question] = []
+        self.questions: list[PromptText] = []
         self._seen: dict[bytes, int] = {}
         self._ids: dict[str, int] = {}
         self._waiting: list[_Example] = []
@@ -119,11 +130,11 @@ class _Inspector:
             self._grade_waiting(grader)
             self._collect_grades()
         if self.checks.demonstrations and not summary.validation and not summary.demonstrations:
-            there = "every target is null or blank" if "target" in names else "no such column"
-            self.fault(Kind.NO_DEMONSTRATIONS, there, column="target")
+            problem = "every target is null or blank" if "target" in names else "no such column"
+            self.fault(Kind.NO_DEMONSTRATIONS, problem, column="target")
 
     def _structure(self, value: dict[str, Any] | DataError, row: int) -> _Example | None:
-        """Types, emptiness and duplicates of one row."""
+        """Check types, emptiness and duplicates of one row."""
         if isinstance(value, DataError):
             self.fault(Kind.WRONG_TYPE, value.problem, row, value.column)
             return None
@@ -155,7 +166,7 @@ class _Inspector:
         if isinstance(identifier, str):
             first = self._ids.setdefault(identifier, row)
             if first != row:
-                self.fault(Kind.DUPLICATE_ID, f"{identifier!r} is row {first}'s too", row, "extra_info.id")
+                self.fault(Kind.DUPLICATE_ID, f"row {first} has {identifier!r} too", row, "extra_info.id")
 
     def _prompt(self, value: Any, row: int) -> list[tuple[str, str]] | None:
         if isinstance(value, str):
@@ -175,7 +186,7 @@ class _Inspector:
         if first != row:
             self.fault(Kind.DUPLICATE_PROMPT, f"the same question as row {first}", row, "prompt")
         if self.collect:
-            self.questions.append(Question(row, question))
+            self.questions.append(PromptText(row, question))
         return messages
 
     def _ground_truth(self, value: Any, row: int) -> Any:
@@ -213,7 +224,7 @@ class _Inspector:
                 )
 
     def _long_prompts(self, examples: Sequence[_Example]) -> None:
-        """Prompts over the limit among rows whose lengths aren't measured."""
+        """Report prompts over the limit among the rows whose lengths are not measured."""
         limit = self.checks.max_prompt_tokens
         if self.checks.counter is None or limit is None:
             return
@@ -221,7 +232,7 @@ class _Inspector:
             self.fault(Kind.PROMPT_TOO_LONG, f"{count} tokens, limit {limit}", examples[i].row, "prompt")
 
     def _grade_waiting(self, grader: ThreadPoolExecutor) -> None:
-        """Start grading what waits: the judge's processes work while the file is read on."""
+        """Start grading the waiting rows: the worker processes grade them while the file is read further."""
         from ..rewards import grade_many
 
         self._collect_grades()
@@ -232,7 +243,7 @@ class _Inspector:
         self._grading = (answered, others, grader.submit(grade_many, pairs))
 
     def _collect_grades(self) -> None:
-        """Report failed demonstrations, and unreadable ground truths that no correct demonstration vouches for."""
+        """Report failed demonstrations, and unreadable ground truths that no correct demonstration confirms."""
         from ..rewards import GradeOutcome, unparsable_ground_truths
 
         if self._grading is None:
@@ -250,7 +261,7 @@ class _Inspector:
                 self.fault(Kind.FAILED_DEMONSTRATION, problem, one.row, "target")
         kind = Kind.UNPARSABLE_VALIDATION_ANSWER if self.summary.validation else Kind.UNPARSABLE_GROUND_TRUTH
         for i in unparsable_ground_truths([one.ground_truth for one in untried]):
-            problem = f"{str(untried[i].ground_truth)[:60]!r} is no number, formula or option letter"
+            problem = f"{str(untried[i].ground_truth)[:60]!r} is not a number, formula or option letter"
             self.fault(kind, problem, untried[i].row, "reward_model.ground_truth")
 
 
@@ -263,7 +274,7 @@ def _values(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[list[dict[
 
 
 def _stride(rows: int, sample: int | None) -> int:
-    """Every how many rows one is taken, for at most `sample` of them."""
+    """Return the distance between sampled rows, for at most `sample` of `rows` rows."""
     return -(-rows // sample) if sample else 1
 
 

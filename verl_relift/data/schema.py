@@ -1,10 +1,8 @@
-"""The one parquet schema of the project: `Row` (a row in Python), `SCHEMA` (a row in Arrow) and the way between them.
+"""The parquet schema of the project: `Row` (a row in Python), `SCHEMA` (a row in Arrow) and the conversion.
 
-Columns are verl's (`data_source, prompt, ability, reward_model, extra_info`) plus `target`, the demonstration, as a
-chat list. `target` is null where there is none: evaluation sets, and questions nobody has solved for us.
+The columns are verl's (`data_source, prompt, ability, reward_model, extra_info`) and `target`, the demonstration as a
+chat list. `target` is null in evaluation sets and for questions without a solution.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,9 +32,17 @@ REWARD_STYLE = "rule"
 class Row:
     """One question.
 
-    `prompt` is a list of (role, content); `target` the assistant's demonstration or None; `index` the row's place in
-    its source, counted from 0 over the input files in order; `level` the source's difficulty or category, if it has
-    one; `id` the source's own identifier.
+    Attributes:
+        data_source: the name under which metrics appear.
+        prompt: (role, content) messages.
+        target: the assistant's demonstration; None if there is none.
+        ground_truth: the final answer.
+        index: the row's place in its source, counted from 0 over the input files in order.
+        split: the name of the split.
+        level: the source's difficulty or category; None if it has none.
+        id: the source's own identifier; None if it has none.
+        ability: the skill that the question tests.
+        tokens: lengths of prompt and target in tokens; None if they were not counted. Not written.
     """
 
     data_source: str
@@ -48,16 +54,16 @@ class Row:
     level: str | None = None
     id: str | None = None
     ability: str = "math"
-    tokens: tuple[int, int] | None = None  # of prompt and target, where they were counted; not written
+    tokens: tuple[int, int] | None = None
 
     @property
     def question(self) -> str:
-        """The last user message: what duplicates and contamination are judged by."""
+        """The last user message, by which duplicates and contamination are detected."""
         return next((content for role, content in self.prompt[::-1] if role == "user"), "")
 
     @property
     def characters(self) -> tuple[int, int]:
-        """Characters of the prompt's messages and of the target."""
+        """Lengths of the prompt's messages and of the target, in characters."""
         prompt = 0
         for _, content in self.prompt:
             prompt += len(content)
@@ -65,7 +71,11 @@ class Row:
 
 
 def validate(row: Row) -> None:
-    """Raise `DataError` unless `row` can be trained or evaluated on."""
+    """Check that `row` can be used for training or evaluation.
+
+    Raises:
+        DataError: the question or the ground truth is empty, or the demonstration is blank.
+    """
     question = row.question
     if not question or question.isspace():
         raise DataError(
@@ -80,14 +90,15 @@ def validate(row: Row) -> None:
         )
     if row.target is not None and (not row.target or row.target.isspace()):
         raise DataError(
-            Reason.WRONG_TYPE, "the demonstration is blank", column="target", remedy="use null where there is none"
+            Reason.WRONG_TYPE, "the demonstration is blank", column="target", remedy="use null if there is none"
         )
 
 
 def to_batch(rows: Sequence[Row]) -> pa.RecordBatch:
-    """Rows as one Arrow record batch of `SCHEMA`.
+    """Convert rows to one Arrow record batch of `SCHEMA`.
 
-    Built column by column over flat arrays: several times faster than converting a list of nested dicts.
+    The batch is built column by column over flat arrays, which is several times faster than converting a list of nested
+    dicts.
     """
     prompts = [row.prompt for row in rows]
     targets = [None if row.target is None else (("assistant", row.target),) for row in rows]
@@ -111,7 +122,7 @@ def to_batch(rows: Sequence[Row]) -> pa.RecordBatch:
 
 
 def _chats(chats: Sequence[Sequence[tuple[str, str]] | None]) -> pa.ListArray:
-    """Chat lists, or None, as an Arrow list of messages."""
+    """Return chat lists, or None, as an Arrow list of messages."""
     flat = [message for chat in chats if chat is not None for message in chat]
     values = pa.StructArray.from_arrays(
         [pa.array([role for role, _ in flat], pa.string()), pa.array([content for _, content in flat], pa.string())],

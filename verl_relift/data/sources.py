@@ -1,10 +1,7 @@
-"""Where rows come from: `Source` (the files, or the hub data set, of one split) yields `Record`s, each with its place
-or its fault.
+"""Sources of rows: a `Source` (the files or the hub data set of one split) yields a `Record` per row.
 
-Text is read line by line and parquet batch by batch, so memory doesn't grow with the input.
+Text is read line by line and parquet batch by batch, so memory does not grow with the input.
 """
-
-from __future__ import annotations
 
 import csv
 import json
@@ -22,15 +19,20 @@ from .errors import DataError, Reason
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 MAX_FIELD_BYTES = 10 << 20
-_BATCH_ROWS, _BATCH_BYTES = 1000, 8 << 20  # of parquet, held at a time
-_CHUNK = 1 << 20  # bytes read at a time from a JSON array
-_LARGEST = 16  # times --max-field-bytes: what is read of a JSON or CSV row before the file is given up
+_BATCH_ROWS, _BATCH_BYTES = 1000, 8 << 20  # limits of one batch of parquet
+_CHUNK = 1 << 20  # bytes of a JSON array to read at a time
+_LARGEST = 16  # a JSON or CSV row longer than this multiple of --max-field-bytes makes the file unreadable
 
 
 @dataclass(slots=True)
 class Record:
-    """One row of the input, or why it cannot be read. `row` is a line number from 1 in text, a row number from 0 in
-    parquet.
+    """One row of the input, or the reason why it cannot be read.
+
+    Attributes:
+        file: the path of the file, or the hub data set.
+        row: line number (from 1) of a text file, row number (from 0) of a parquet file.
+        value: the columns; None if the row cannot be read.
+        error: the fault; None if there is none.
     """
 
     file: str
@@ -50,20 +52,28 @@ class Source:
     hub_split: str | None = None
 
     def records(self, columns: Sequence[str] | None = None, max_field_bytes: int = MAX_FIELD_BYTES) -> Iterator[Record]:
-        """Every record, in order. Of parquet files only `columns` are read, those of them that exist."""
+        """Yield every record in order.
+
+        Args:
+            columns: the columns to read from parquet files, if they exist; None for all.
+            max_field_bytes: a longer field is a fault of its row.
+
+        Raises:
+            DataError: a file or the hub data set cannot be read at all.
+        """
         if self.hub is not None:
             yield from _hub(self.hub, self.hub_config, self.hub_split or self.split, max_field_bytes)
         for path in self.files:
             yield from read_file(path, columns, max_field_bytes)
 
     def count(self) -> int | None:
-        """Rows, where that is known without reading them."""
+        """Return the number of rows; None if it is unknown before they are read."""
         if self.hub is None and all(path.suffix == ".parquet" for path in self.files):
             return sum(_parquet_rows(path) for path in self.files)
         return None
 
     def describe(self) -> list[str]:
-        """Names for stats.json."""
+        """Return the names of the input, for `stats.json`."""
         return [f"hub:{self.hub}"] if self.hub else [str(path) for path in self.files]
 
 
@@ -80,21 +90,26 @@ def _unreadable(path: Path, error: Exception) -> DataError:
 
 
 def find(inputs: Sequence[str], splits: Sequence[str], hub_config: str | None = None) -> list[Source]:
-    """The sources that `--input` names.
+    """Return the sources that `--input` names.
 
-    A folder gives every split whose name starts a file's or a sub-folder's name (`train.jsonl`,
-    `test-00000-of-00001.parquet`, `train/algebra/1.json`); a file the split its name contains, else the first of
-    `splits`; anything else is a hub id.
+    A folder provides every split that starts the name of a file or a subfolder (`train.jsonl`,
+    `test-00000-of-00001.parquet`, `train/algebra/1.json`). A file belongs to the split that its name contains, else to
+    the first of `splits`. Anything else is a hub id.
+
+    Args:
+        inputs: folders, files or hub ids.
+        splits: names of the splits to look for.
+        hub_config: configuration of a hub data set.
 
     Raises:
-        DataError: nothing there, or a folder without a file of any split.
+        DataError: an input does not exist, or a folder has no file of any split.
     """
     files: dict[str, list[Path]] = {split: [] for split in splits}
     hubs = []
     for name in inputs:
         path = Path(name)
         if not name:
-            raise DataError(Reason.UNREADABLE, "--input is empty", remedy="give a folder, files or a hub id")
+            raise DataError(Reason.UNREADABLE, "--input is an empty name", remedy="give a folder, files or a hub id")
         if path.is_dir():
             for split, found in _in_folder(path, splits).items():
                 files[split] += found
@@ -126,7 +141,12 @@ def _in_folder(folder: Path, splits: Sequence[str]) -> dict[str, list[Path]]:
 def read_file(
     path: Path, columns: Sequence[str] | None = None, max_field_bytes: int = MAX_FIELD_BYTES
 ) -> Iterator[Record]:
-    """Every record of one local file.
+    """Yield every record of one local file.
+
+    Args:
+        path: its suffix names the format, one of `SUFFIXES`.
+        columns: the columns to read from a parquet file, if they exist; None for all.
+        max_field_bytes: a longer field is a fault of its row.
 
     Raises:
         DataError: the file as a whole cannot be read.
@@ -135,7 +155,10 @@ def read_file(
     reader = readers.get(path.suffix)
     if reader is None:
         raise DataError(
-            Reason.UNREADABLE, f"unknown kind of file {path.suffix!r}", file=str(path), remedy=f"known: {SUFFIXES}"
+            Reason.UNREADABLE,
+            f"unknown format {path.suffix!r}",
+            file=str(path),
+            remedy=f"use one of {', '.join(SUFFIXES)}",
         )
     try:
         yield from reader(path, columns, max_field_bytes)
@@ -144,7 +167,10 @@ def read_file(
 
 
 def _checked(file: str, row: int, value: dict[str, Any] | DataError, size: int, limit: int) -> Record:
-    """A record; `size` is a bound on the bytes of its largest field, so that most need no closer look."""
+    """Return a record.
+
+    `size` is an upper bound on the bytes of its largest field, so most records need no closer look.
+    """
     if isinstance(value, DataError):
         return Record(file, row, None, value)
     return Record(file, row, value, _oversized(value, limit) if size > limit else None)
@@ -169,7 +195,7 @@ def _parquet(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[
     with pq.ParquetFile(path, buffer_size=_CHUNK, pre_buffer=False) as file:
         chosen = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
         row = 0
-        # Arrow decodes without Python's lock: the next batch is ready when this one is used up.
+        # Arrow decodes without Python's global lock, so the next batch is ready when this one is used up.
         for batch in read_ahead(batches(file, chosen)):
             try:
                 values = batch.to_pylist()
@@ -182,7 +208,7 @@ def _parquet(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[
 
 
 def batches(file: pq.ParquetFile, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-    """A parquet file in batches of bounded size, in rows and, by the row group's average, in bytes."""
+    """Yield a parquet file in batches of bounded size, in rows and, by the row group's average, in bytes."""
     for group in range(file.num_row_groups):
         metadata = file.metadata.row_group(group)
         size = max(1, min(_BATCH_ROWS, _BATCH_BYTES * metadata.num_rows // max(metadata.total_byte_size, 1)))
@@ -190,7 +216,7 @@ def batches(file: pq.ParquetFile, columns: Sequence[str] | None) -> Iterator[pa.
 
 
 def one_row(batch: pa.RecordBatch, i: int) -> dict[str, Any] | DataError:
-    """One row of a batch, or which of its columns is not UTF-8."""
+    """Return one row of a batch, or the fault that names the column that is not UTF-8."""
     value = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
@@ -224,10 +250,10 @@ def _json_lines(path: Path, columns: Sequence[str] | None, limit: int) -> Iterat
 
 
 def parse_json(line: bytes) -> dict[str, Any] | DataError:
-    """One JSON object from one line, or what is wrong with it."""
+    """Parse one line as a JSON object; return the fault if it is not one."""
     try:
         value = json.loads(line.decode("utf-8"))
-        if b"\\ud" in line or b"\\uD" in line:  # JSON can spell half a surrogate pair, which no UTF-8 file can hold
+        if b"\\ud" in line or b"\\uD" in line:  # JSON can spell half a surrogate pair, which UTF-8 cannot encode
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
         return DataError(
@@ -243,9 +269,9 @@ def parse_json(line: bytes) -> dict[str, Any] | DataError:
 
 
 def _json(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:
-    """One object (row 1) or an array of objects (rows from 1). An array is decoded object by object."""
+    """Yield one object (row 1) or the objects of an array (rows from 1), decoded object by object."""
     decoder, number, buffer, done = json.JSONDecoder(), 0, "", False
-    # Bytes that are not UTF-8 come through as surrogates, so that the row they are in can be named.
+    # Bytes that are not UTF-8 become surrogates, so that the error can name their row.
     with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         try:
             buffer = file.read(_CHUNK).lstrip()
@@ -282,7 +308,7 @@ def _csv(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Reco
 
 
 def _decoded(value: dict[str, Any]) -> dict[str, Any] | DataError:
-    """A CSV row, or which of its columns is not UTF-8."""
+    """Return a CSV row, or the fault that names the column that is not UTF-8."""
     for column, field in value.items():
         try:
             str(field).encode()
@@ -303,8 +329,8 @@ def _hub(name: str, config: str | None, split: str, limit: int) -> Iterator[Reco
             yield _checked(f"hub:{name}", row, value, limit + 1, limit)
     except (OSError, ValueError, pa.ArrowException, DatasetsError) as error:
         place = "" if row < 0 else f" after row {row}"
-        problem = f"no such local path, and datasets cannot load split {split!r} of it{place} ({_one_line(error)})"
-        remedy = "check --input, --hub-config and, where there is one, --split"
+        problem = f"not a local path, and datasets cannot load its split {split!r}{place} ({_one_line(error)})"
+        remedy = "check --input, --hub-config and, if you gave it, --split"
         raise DataError(Reason.UNREADABLE, problem, file=f"hub:{name}", remedy=remedy) from error
 
 

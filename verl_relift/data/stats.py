@@ -1,6 +1,4 @@
-"""What one run did, for `stats.json`: rows in, kept, dropped by reason, lengths, counts by source and level."""
-
-from __future__ import annotations
+"""Statistics of one run for `stats.json`: rows read, kept and left out by reason, lengths, rows by source and level."""
 
 import json
 import platform
@@ -20,8 +18,12 @@ _EXCERPT = 200  # characters of a rejected row that rejected.jsonl shows
 
 
 class Ledger:
-    """Keeps count of one output file: what came in, what stayed, and, in `rejected.jsonl`, each row that didn't and
-    why.
+    """Counts the rows of one output file, and lists each row that is left out in `rejected.jsonl`.
+
+    Args:
+        file: the name of the output file.
+        rejected: the open `rejected.jsonl`.
+        unit: unit of the lengths, "tokens" or "characters".
     """
 
     def __init__(self, file: str, rejected: IO[str], unit: str):
@@ -34,7 +36,12 @@ class Ledger:
         self._rejected = rejected
 
     def leave_out(self, error: DataError, excerpt: str = "") -> None:
-        """Count and list a row that isn't kept."""
+        """Count and list a row that is left out.
+
+        Args:
+            error: the reason and the place of the row.
+            excerpt: the row's text; its first 200 characters are listed.
+        """
         self.left_out[error.reason] += 1
         entry = {
             "output": self.file,
@@ -48,7 +55,7 @@ class Ledger:
         self._rejected.write(json.dumps(entry, ensure_ascii=True) + "\n")
 
     def keep(self, rows: Sequence[Row]) -> None:
-        """Count rows that are kept. Lengths are tokens where rows carry them, else characters."""
+        """Count rows that are kept. Their lengths are tokens if the rows have them, else characters."""
         self.kept += len(rows)
         self.sources.update(row.data_source for row in rows)
         self.levels.update(row.level for row in rows if row.level is not None)
@@ -60,7 +67,7 @@ class Ledger:
         self.demonstrations = len(self.targets)
 
     def summary(self) -> dict[str, Any]:
-        """As stats.json has it."""
+        """Return the counts as `stats.json` holds them."""
         return {
             "rows_in": self.rows_in,
             "kept": self.kept,
@@ -76,7 +83,7 @@ class Ledger:
 
 
 def length_summary(lengths: Sequence[int]) -> dict[str, Any] | None:
-    """Minimum, median, 95th percentile, maximum, total and histogram of lengths; None if there are none."""
+    """Return minimum, median, 95th percentile, maximum, total and histogram; None if there are no lengths."""
     if not lengths:
         return None
     ordered = sorted(lengths)
@@ -95,5 +102,5 @@ def length_summary(lengths: Sequence[int]) -> dict[str, Any] | None:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of Python and of the packages that shaped the output."""
+    """Return the versions of Python and of the packages that shape the output."""
     return {"python": platform.python_version()} | {name: version(name) for name in sorted(packages)}

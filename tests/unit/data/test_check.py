@@ -1,4 +1,4 @@
-"""check: every kind of fault is found, with its place; fit files pass, and so do ReLIFT's and LUFFY's layouts."""
+"""The check: it finds every kind of fault with its place, and passes fit files and the layouts of ReLIFT and LUFFY."""
 
 import json
 import time
@@ -89,7 +89,7 @@ def test_duplicate_id(tmp_path):
     assert only(check_files([file], allowed=()), Kind.DUPLICATE_ID) == (2, "extra_info.id")
 
 
-def test_training_lives_with_what_it_filters(tmp_path):
+def test_training_allows_what_it_filters(tmp_path):
     file = write(tmp_path / "train.parquet", row(0), row(1, ground_truth="2"), row(0))
     report = check_files([file])
     assert report.ok and {finding.kind for finding in report.warnings} == {

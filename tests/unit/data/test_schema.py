@@ -1,4 +1,4 @@
-"""Rows to Arrow and to parquet and back, whatever the text."""
+"""Rows to Arrow and parquet and back, whatever the text."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,7 +72,7 @@ def test_datasets_reads_the_schema_as_verl_does(tmp_path):
     assert joined[1]["target"] == [{"role": "assistant", "content": "t"}]
 
 
-def test_no_rows_is_still_a_file(tmp_path):
+def test_no_rows_still_make_a_file(tmp_path):
     write_rows(tmp_path, {"a.parquet": []})
     assert pq.read_table(tmp_path / "a.parquet").schema.equals(SCHEMA)
 
@@ -124,7 +124,7 @@ def test_any_line_is_an_object_or_a_named_fault(line):
         pa.array([str(value)])
 
 
-def test_target_of_the_three_known_forms():
+def test_the_three_known_forms_of_a_target():
     assert target_text([{"role": "assistant", "content": "t"}]) == target_text("t") == "t"
     assert target_text(None) is target_text([]) is target_text("  ") is None
 
@@ -149,7 +149,7 @@ def test_a_demonstration_boxes_its_answer(solution, answer):
     assert last_boxed(demonstration(solution, answer, think=True)) == answer.strip()
 
 
-def test_nothing_is_left_and_nothing_lost_after_a_failure(tmp_path):
+def test_a_failure_leaves_no_files_and_loses_none(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"before")
     with pytest.raises(RuntimeError), OutputFolder(tmp_path) as output:
         output.parquet("a.parquet").write(to_batch([Row("s", [("user", "q")], None, "1", 0, "train")]))

@@ -1,4 +1,4 @@
-"""The arithmetic task: levels, answers, and evaluation questions that training never sees."""
+"""The arithmetic task: levels, answers, and evaluation problems that training never sees."""
 
 import re
 from collections import Counter
@@ -18,7 +18,7 @@ def split():
     return make_split()
 
 
-def test_evaluation_is_apart_from_training_by_question(split):
+def test_evaluation_and_training_share_no_question(split):
     held_out = {question.expression for question in split.test}
     assert held_out.isdisjoint(question.expression for question in split.train)
     assert held_out.isdisjoint(question.expression for question in split.pretrain)
@@ -59,7 +59,7 @@ def test_demonstration_of_the_specification():
 def test_answers_are_right_and_graded_so(seed):
     split = make_split(seed, train_size=40, eval_size=10, pretrain_size=40)
     for question in [*split.train, *split.test, *split.pretrain]:
-        # Python's own arithmetic: products bind first, the rest runs from left to right.
+        # In Python's arithmetic, too, products bind first and the rest is evaluated from left to right.
         assert int(question.answer) == eval(question.expression)
         assert 0 <= int(question.answer) <= 99
         assert grade(question.solution, question.answer).correct
@@ -74,8 +74,8 @@ def test_same_seed_same_questions_other_seed_others():
     assert pretraining_questions(1, 50, ()) == pretraining_questions(1, 50, set())
 
 
-def test_more_than_there_is_raises():
-    with pytest.raises(ValueError, match="level easy has 1825 questions"):
+def test_more_questions_than_exist_raise():
+    with pytest.raises(ValueError, match="level easy has only 1825 questions"):
         make_split(0, train_size=10_000)
 
 

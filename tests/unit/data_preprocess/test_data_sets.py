@@ -1,4 +1,4 @@
-"""Each data set on local files of its true schema."""
+"""Each data set, on local files of its original schema."""
 
 import json
 from pathlib import Path
@@ -189,7 +189,7 @@ def test_openr1_math_raw_layout(tmp_path):
     ]
 
 
-def test_openr1_math_marks_of_another_length_are_a_fault(tmp_path, capsys):
+def test_openr1_math_lists_of_different_lengths_are_a_fault(tmp_path, capsys):
     file = write_jsonl(tmp_path / "train.jsonl", [raw(correctness_math_verify=[True])])
     assert main(openr1_math.OPENR1_MATH, ["--input", str(file), "--output", str(tmp_path / "out")]) == 1
     assert "row 1, column correctness_math_verify: not a list of 3 marks" in capsys.readouterr().err
@@ -222,7 +222,7 @@ def test_own_data_with_mapped_columns(tmp_path):
     assert first["data_source"] == "mine"
 
 
-def test_own_data_missing_column_names_those_there_are(tmp_path, capsys):
+def test_own_data_missing_column_lists_the_existing_ones(tmp_path, capsys):
     file = write_jsonl(tmp_path / "mine.jsonl", [{"q": "1", "a": "1"}])
     assert main(jsonl.JSONL, ["--input", str(file), "--output", str(tmp_path)]) == 1
     assert "row 1, column question: no such column (there are: q, a)" in capsys.readouterr().err
@@ -287,7 +287,7 @@ def test_benchmarks(tmp_path):
     assert "A. a\nB. b\n" in rows(out, "arc_challenge.parquet")[0]["prompt"][-1]["content"]
 
 
-def test_gpqa_order_depends_on_the_question_and_the_seed_alone():
+def test_gpqa_order_depends_only_on_the_question_and_the_seed():
     alone = benchmarks.read_gpqa(GPQA, 0)
     assert benchmarks.read_gpqa(dict(GPQA), 0) == alone
     letters = {benchmarks.read_gpqa(GPQA | {"Question": f"Which {i}?"}, 0).answer for i in range(40)}
@@ -314,7 +314,7 @@ def test_benchmark_faults(read, record, reason):
     assert caught.value.reason == reason
 
 
-def test_a_benchmark_that_is_not_there(tmp_path, capsys):
+def test_a_missing_benchmark(tmp_path, capsys):
     write_jsonl(tmp_path / "aime24.jsonl", [BENCHMARK_RECORDS["aime24"][0]])
     assert (
         benchmarks.main(["--benchmark", "aime24", "amc23", "--input", str(tmp_path), "--output", str(tmp_path / "o")])

@@ -1,4 +1,4 @@
-"""The pipeline: faults with their place, filters, determinism, files that appear whole or not at all."""
+"""The pipeline: faults with their place, filters, determinism, and files that appear complete or not at all."""
 
 import errno
 import json
@@ -161,7 +161,7 @@ def test_missing_input(tmp_path, capsys):
         assert run(name, tmp_path / "out") == 1
         assert str(name) in capsys.readouterr().err
     assert run("", tmp_path / "out") == 1
-    assert "--input is empty" in capsys.readouterr().err
+    assert "--input is an empty name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "parquet"])
@@ -193,16 +193,16 @@ def test_a_folder_gives_its_splits(tmp_path):
 
 
 def test_a_hub_data_set_is_read_by_the_loader_of_datasets(tmp_path):
-    """The loader takes a folder as it takes a hub id."""
+    """The loader accepts a folder in place of a hub id."""
     lines(tmp_path / "train.jsonl", GOOD, GOOD | {"question": "x" * 200})
     lines(tmp_path / "test.jsonl", GOOD)
     train, missing = (Source(split, hub=str(tmp_path)) for split in ("train", "validation"))
     assert [record.value for record in train.records()] == [GOOD, GOOD | {"question": "x" * 200}]
     assert [record.error and record.error.column for record in train.records(None, 100)] == [None, "question"]
-    with pytest.raises(DataError, match=r"cannot load split 'validation'.*--split"):
+    with pytest.raises(DataError, match=r"cannot load its split 'validation'.*--split"):
         list(missing.records())
     (tmp_path / "train.jsonl").write_bytes(b'{"question": \n')
-    with pytest.raises(DataError, match=r"hub:.* cannot load split 'train'.*JSON parse error"):
+    with pytest.raises(DataError, match=r"hub:.* cannot load its split 'train'.*JSON parse error"):
         list(train.records())
 
 
@@ -217,7 +217,7 @@ def test_same_input_and_flags_same_bytes(tmp_path, tokenizer):
     assert questions(tmp_path / "a") != questions(tmp_path / "c")
 
 
-def test_limit_takes_the_first_rows_or_a_sample(tmp_path):
+def test_limit_keeps_the_first_rows_or_a_sample(tmp_path):
     source = lines(tmp_path / "data.jsonl", *(GOOD | {"question": f"{i}+1?"} for i in range(2500)))
     assert run(source, tmp_path / "first", "--limit", "10") == 0
     assert questions(tmp_path / "first") == [f"{i}+1?" for i in range(10)]
@@ -247,7 +247,7 @@ def test_dedup_ignores_case_and_white_space(tmp_path):
     assert questions(tmp_path / "out") == ["What  is\n1?", "What is 2?"]
 
 
-def test_verify_takes_the_row_or_the_target(tmp_path):
+def test_verify_removes_the_row_or_the_target(tmp_path):
     records = (
         GOOD,
         GOOD | {"target": "<think>1+1=3\n</think>\\boxed{3}"},
@@ -278,7 +278,7 @@ def test_decontaminate(tmp_path):
 
 
 @given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=40), st.integers(0, 39), st.integers(1, 5))
-def test_any_run_of_n_words_is_found(words, start, n):
+def test_any_n_consecutive_words_are_found(words, start, n):
     index = NGramIndex(n)
     index.add("evaluation", [" ".join(words)])
     piece = words[start : start + n]
@@ -287,7 +287,7 @@ def test_any_run_of_n_words_is_found(words, start, n):
     assert index.overlap("xyz " * (n + 1)) is None
 
 
-def test_token_limits_drop_and_never_cut(tmp_path, tokenizer):
+def test_token_limits_drop_rows_and_never_truncate(tmp_path, tokenizer):
     out = tmp_path / "out"
     limits = ["--max-prompt-tokens", "350", "--max-target-tokens", "120"]
     arguments = ["--input", str(GSM8K / "train.jsonl"), "--output", str(out), "--tokenizer", tokenizer]
@@ -312,7 +312,7 @@ def test_tokens_are_counted_as_training_counts_them(tokenizer):
     assert counter.targets([target, None]) == [len(ids) + 1, 0]
 
 
-def test_a_chat_template_that_refuses_the_prompt(tmp_path, tokenizer, capsys):
+def test_a_chat_template_that_rejects_the_prompt(tmp_path, tokenizer, capsys):
     folder = tmp_path / "no-system"
     shutil.copytree(tokenizer, folder)
     refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}user: "
@@ -320,7 +320,7 @@ def test_a_chat_template_that_refuses_the_prompt(tmp_path, tokenizer, capsys):
     source = lines(tmp_path / "data.jsonl", GOOD)
     assert run(source, tmp_path / "out", "--tokenizer", str(folder), "--template", "think") == 1
     error = capsys.readouterr().err
-    assert "refuses a prompt (no system role)" in error and error.count("\n") == 1
+    assert "rejects a prompt (no system role)" in error and error.count("\n") == 1
     assert run(source, tmp_path / "out", "--tokenizer", str(folder)) == 0
 
 
@@ -333,11 +333,11 @@ def test_limits_without_a_tokenizer(tmp_path, capsys):
 def test_a_tokenizer_that_is_not_there(tmp_path, capsys):
     source = lines(tmp_path / "data.jsonl", GOOD)
     assert run(source, tmp_path / "out", "--tokenizer", str(tmp_path)) == 1
-    assert "no tokenizer can be loaded" in capsys.readouterr().err
+    assert "the tokenizer cannot be loaded" in capsys.readouterr().err
 
 
 def small_files() -> None:
-    """Every write beyond 64 KiB fails, as on a full disk. Python turns the signal into an OSError by ignoring it."""
+    """Make every write beyond 64 KiB fail, as on a full disk. Python ignores the signal and raises an OSError."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, 64 << 10))
 
 
@@ -353,12 +353,12 @@ def test_a_disk_that_fills_up_damages_nothing(tmp_path):
         [*command, "--target-column", "target"], preexec_fn=small_files, capture_output=True, text=True
     )
     assert done.returncode == 1, done.stderr
-    assert "the file size limit is reached" in done.stderr and "are as before" in done.stderr
+    assert "the file size limit is reached" in done.stderr and "are unchanged" in done.stderr
     assert [path.name for path in out.iterdir()] == ["train.parquet"]
     assert (out / "train.parquet").read_bytes() == b"before"
 
 
-def test_full_disk_is_said_in_words(tmp_path):
+def test_a_full_disk_is_named(tmp_path):
     from data_preprocess.output import explain
 
     assert "the disk is full" in explain(OSError(errno.ENOSPC, "x"), tmp_path).strerror
@@ -375,7 +375,7 @@ def test_no_thread_outlives_a_run_that_ends_early(tmp_path, tokenizer):
     assert set(threading.enumerate()) <= before
 
 
-def test_read_ahead_relays_faults_and_ends_when_left():
+def test_read_ahead_raises_the_producers_fault_and_ends_when_abandoned():
     def items():
         yield 1
         raise DataError(Reason.UNREADABLE, "gone")

@@ -1,4 +1,4 @@
-"""prepare_model and the check of vocabularies, on a small real model folder."""
+"""`prepare_model` and the check of vocabularies, on a small real model folder."""
 
 import json
 
@@ -65,7 +65,7 @@ def test_own_template_must_show_the_question(model, tmp_path):
     (tmp_path / "mine.jinja").write_text("{{ messages[0]['content'] }}")
     prepare(model, tmp_path / "good", template=str(tmp_path / "mine.jinja"))
     (tmp_path / "mine.jinja").write_text("nothing")
-    with pytest.raises(ModelError, match="lacks the question"):
+    with pytest.raises(ModelError, match="omits the question"):
         prepare(model, tmp_path / "bad", template=str(tmp_path / "mine.jinja"))
     with pytest.raises(ModelError, match="no such file"):
         prepare(model, tmp_path / "bad", template="thinking")
@@ -98,7 +98,7 @@ def changed(model, folder, **config):
 def test_vocabularies_that_disagree(model, tmp_path):
     with pytest.raises(ModelError, match=r"vocabulary ends at 99; use the tokenizer that belongs"):
         check_vocabulary(changed(model, tmp_path, vocab_size=100))
-    with pytest.raises(ModelError, match=r"has 320 rows, config.json says vocab_size 400"):
+    with pytest.raises(ModelError, match=r"has 320 rows, but vocab_size in config.json is 400"):
         check_vocabulary(changed(model, tmp_path, vocab_size=400))
     (tmp_path / "model.safetensors").write_bytes(b"xx")
     with pytest.raises(ModelError, match="not a safetensors file"):

@@ -108,7 +108,7 @@ def test_left_to_the_judge(answer, truth):
 
 
 def test_small_decimals_are_compared_by_their_digits():
-    """Rounded to six places 0.0000004 is 0: with it any tiny number is right."""
+    """Rounded to six places, 0.0000004 is 0, so a comparison of rounded values would accept any tiny number."""
     assert verdict("0.00000040", "0.0000004") is True
     assert verdict("0.00000041", "0.0000004") is False
 
@@ -143,7 +143,7 @@ def test_small_decimals_are_compared_by_their_digits():
     ],
 )
 def test_repeating_the_question_is_no_answer(answer):
-    """math-verify does the sum for the model and calls it right."""
+    """math-verify would compute the sum and accept it."""
     assert verdict(answer, "13") is False
 
 
@@ -151,7 +151,7 @@ def test_repeating_the_question_is_no_answer(answer):
     "answer",
     ["2^{10}", "2^{10}-1", "1.5\\cdot10^6", "-3\\times 10^{-2}", "10^6+1", "x=5", "5!", "\\binom{5}{2}", "\\sqrt{16}"],
 )
-def test_usual_ways_to_write_a_number_are_evaluated(answer):
+def test_common_ways_to_write_a_number_are_evaluated(answer):
     assert not is_unevaluated(tidy(answer), "13")
 
 
@@ -191,8 +191,8 @@ def test_a_calculation_may_be_the_answer(answer, truth):
         "26:2",
     ],
 )
-def test_a_number_with_a_second_one_behind_it_is_wrong(answer):
-    """math-verify drops words behind a number as a unit, and reads the last side of a chain."""
+def test_a_number_followed_by_a_second_one_is_wrong(answer):
+    """math-verify drops words after a number as a unit, and reads the last side of a chain."""
     assert verdict(answer, "13") is False
 
 
@@ -328,7 +328,7 @@ def test_ground_truths(ground_truth, expected):
 
 
 @pytest.mark.parametrize("ground_truth", [{"answer": 1}, b"13", True, object()])
-def test_what_is_no_ground_truth(ground_truth):
+def test_values_that_are_not_ground_truths(ground_truth):
     with pytest.raises(TypeError, match="ground truth is a"):
         alternatives(ground_truth)
 

@@ -1,4 +1,4 @@
-"""Against math-verify on real answers: slices in tests/data/grading; `benchmarks.grading` takes the whole data."""
+"""Grading against math-verify on real answers: slices in tests/data/grading. `benchmarks.grading` uses all the data."""
 
 from pathlib import Path
 
@@ -30,13 +30,13 @@ def grader():
 
 @pytest.fixture(scope="module")
 def lenient():
-    """math-verify does sums, so the comparison with it allows them."""
+    """math-verify evaluates sums, so this grader allows them too."""
     with Grader(GradingRules(allow_unevaluated=True), PoolSettings(workers=1, time_limit_s=20)) as grader:
         yield grader
 
 
 def math_verify(response, truth):
-    """The serial baseline: both sides parsed for every response."""
+    """The serial baseline, which parses both sides for every response."""
     return verify(parse(f"\\boxed{{{truth}}}"), parse(response))
 
 
@@ -46,7 +46,7 @@ def test_gsm8k_solutions_are_right_and_a_changed_digit_is_wrong(grader, ending):
         assert grader.grade(question.solution + ending.format(question.truth), question.truth).correct
         wrong = last_digit_changed(question.truth)
         assert grader.grade(question.solution + ending.format(wrong), question.truth).outcome is GradeOutcome.WRONG
-    assert grader.pool._fork_server is None, "GSM8K needs no judge"
+    assert grader.pool._fork_server is None, "GSM8K must not need the judge"
 
 
 def test_no_olympiad_answer_is_rejected_against_itself(grader):
@@ -55,7 +55,7 @@ def test_no_olympiad_answer_is_rejected_against_itself(grader):
 
 
 def is_easier_here(answer, truth):
-    """Right here and not to math-verify: percentages, a closing full stop, the truth's own text, also in brackets."""
+    """Return whether only this project accepts the answer: percentages, a closing period, or the truth's own text."""
     plain = tidy(answer)
     return "%" in answer or answer.rstrip().endswith(".") or tidy(truth) in (plain, plain[1:-1])
 
@@ -72,7 +72,7 @@ def test_rewritten_olympiad_answers_get_math_verifys_verdict(lenient):
 
 
 def test_exact_path_never_disagrees_with_math_verify():
-    """Every pair of numbers of the corpora, and of spellings of them, that the exact path decides."""
+    """Compare every pair of the corpora's numbers, and of other spellings, that the exact path decides."""
     spellings = [
         "0",
         "-1",
@@ -97,7 +97,7 @@ def test_exact_path_never_disagrees_with_math_verify():
 
 
 def test_long_responses_get_math_verifys_verdict(lenient):
-    """Of the responses with a boxed answer; without a box math-verify takes the last number of the text."""
+    """Only responses with a boxed answer count; without a box, math-verify takes the last number of the text."""
     questions = [question for question in OLYMPIAD if question.solution][:6] + GSM8K[:6]
     for kind, response, truth in long_responses(questions, seed=1):
         result = lenient.grade(response, truth)

@@ -53,7 +53,7 @@ def test_no_answer(response):
     assert extract_answer(response, RULES).failure is GradeOutcome.NO_ANSWER
 
 
-def test_an_answer_inside_the_thought_only_is_none():
+def test_an_answer_only_inside_the_thought_is_none():
     assert extract_answer("<think>so \\boxed{13}</think>It is 13.", RULES).failure is GradeOutcome.NO_ANSWER
     assert extract_answer("<think>so \\boxed{13}", RULES).failure is GradeOutcome.NO_ANSWER
     assert extract_answer("</think><think>\\boxed{13}", RULES).failure is GradeOutcome.NO_ANSWER
@@ -78,8 +78,8 @@ def test_last_of_distant_boxes_counts():
         ("".join(f"\\boxed{{{n}}}" for n in range(5)), "0,1,2,3,4"),
     ],
 )
-def test_neighbouring_boxes_are_one_list(response, answer):
-    """Enumerating candidates gives one long list, which is wrong, not several chances."""
+def test_neighboring_boxes_are_one_list(response, answer):
+    """Enumerating candidates gives one long, wrong list, not several chances."""
     assert extract_answer(response, RULES).answer == answer
 
 

@@ -1,4 +1,4 @@
-"""Random text, and text grown from LaTeX, for a bounded time: no exception, no hang, no cheat."""
+"""Random text, and text grown from LaTeX, for a bounded time: no exception, no hang, no undeserved reward."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -134,7 +134,7 @@ def test_exact_verdicts_agree_with_math_verify(answer, truth):
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(ANSWERS, ANSWERS)
-def test_what_differs_at_a_point_math_verify_rejects(answer, truth):
+def test_math_verify_rejects_what_differs_at_a_point(answer, truth):
     from math_verify import verify
 
     from verl_relift.rewards.judge.separate import surely_unequal

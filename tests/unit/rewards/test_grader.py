@@ -147,7 +147,7 @@ def test_text_after_the_box_changes_nothing(grader):
     assert not grader.grade("\\boxed{14} is wrong: it is 13.", "13").correct
 
 
-def test_ground_truths_that_are_no_mathematics(grader):
+def test_ground_truths_that_are_not_mathematics(grader):
     assert grader.grade("\\boxed{13}", "").outcome is GradeOutcome.GROUND_TRUTH_UNPARSABLE
     assert grader.grade("\\boxed{13}", None).outcome is GradeOutcome.GROUND_TRUTH_UNPARSABLE
     assert grader.grade("\\boxed{13}", "t(0,4]").outcome is GradeOutcome.GROUND_TRUTH_UNPARSABLE
@@ -217,7 +217,7 @@ def test_event_loop_stays_free():
     assert ticks > limit_s / tick_s / 4
 
 
-def test_a_cancelled_waiter_leaves_the_verdict_to_the_others(grader):
+def test_a_canceled_caller_leaves_the_verdict_to_the_others(grader):
     async def main():
         first = asyncio.create_task(grader.grade_async("\\boxed{z+\\sqrt{16}}", "z+4"))
         second = asyncio.create_task(grader.grade_async("\\boxed{z+\\sqrt{16}}", "z+4"))
@@ -229,7 +229,7 @@ def test_a_cancelled_waiter_leaves_the_verdict_to_the_others(grader):
 
 
 def test_same_answer_is_judged_once(grader):
-    """Eight rollouts of a group often agree."""
+    """The eight rollouts of a group often agree."""
     before = _answered(grader)
     pairs = [("\\boxed{w+\\sqrt{25}}", "w+5")] * 8 + [("so \\boxed{ w + \\sqrt{25} }", "w+5")] * 8
     assert all(g.correct for g in grader.grade_many(pairs))
@@ -244,7 +244,7 @@ def _grade_in_child(queue):
     queue.put(shared_grader().grade("\\boxed{x+\\sqrt{4}}", "x+2").correct)
 
 
-def test_a_forked_process_starts_its_own_judges():
+def test_a_forked_process_starts_its_own_workers():
     assert shared_grader().grade("\\boxed{x+\\sqrt{9}}", "x+3").correct
     context = multiprocessing.get_context("fork")
     queue = context.Queue()

@@ -1,4 +1,4 @@
-"""What a model may write to hang, crash, flood or run code in its grader: none of it does."""
+"""Responses that try to hang, crash, flood or run code in the grader: none succeeds."""
 
 import resource
 import subprocess
@@ -14,9 +14,9 @@ from verl_relift.testing.corpora import hostile
 LIMIT_S = 0.4
 GRACE_S = 0.2
 MEMORY_MIB = 700
-ATTEMPTS = 5  # the best counts: other work on the machine may delay any of them
-EVERY = 12  # of the corpus in the fast lane
-# Hostile texts that are right all the same: 13 in an odd but unambiguous spelling.
+ATTEMPTS = 5  # the fastest one counts, because other work on the machine may delay any of them
+EVERY = 12  # the fast tests grade one in this many cases of the corpus
+# Parts of hostile texts that are correct nevertheless: 13 in an odd but unambiguous spelling.
 RIGHT = ("13", "\\boxed{13", "--13", "+13", "13.0", "\\in\\{13\\}", "\\boxed\\boxed", "0" * 100)
 
 
@@ -26,7 +26,7 @@ def corpus(tmp_path_factory):
 
 
 def check_alone(canary, every):
-    """Run :func:`check` in a process of its own: the peak memory of children is kept for all of a process's life."""
+    """Run `check` in its own process, because the kernel keeps the peak memory of children for a process's lifetime."""
     code = f"from tests.unit.rewards.test_hostile import check; check({str(canary)!r}, {every})"
     root = Path(__file__).parents[3]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
@@ -34,7 +34,7 @@ def check_alone(canary, every):
 
 
 def check(canary: str, every: int) -> None:
-    """Grade every ``every``-th case of the corpus within the limits of time and memory, and run no code of it."""
+    """Grade every `every`-th case of the corpus within the limits of time and memory, without running its code."""
     cases = hostile(Path(canary))
     with Grader(
         GradingRules(conventions=tuple(Convention)),

@@ -1,4 +1,4 @@
-"""Closed forms told apart by their values, and left alone where they have two readings."""
+"""Closed forms: told apart by their values, and left to the judge where they have two readings."""
 
 import math
 
@@ -146,7 +146,7 @@ FORMS = st.recursive(
 @pytest.mark.slow
 @settings(max_examples=1_500, deadline=None)
 @given(FORMS, FORMS)
-def test_what_is_surely_different_is_different_to_math_verify(answer, truth):
+def test_surely_different_forms_differ_to_math_verify(answer, truth):
     if surely_different(answer, truth):
         assert not verify(parse(f"\\boxed{{{truth}}}"), parse(f"\\boxed{{{answer}}}")), (answer, truth)
 

@@ -1,4 +1,4 @@
-"""verl's reward loop calls the hook as its configuration names it."""
+"""The hook, called by verl's reward loop as the configuration names it."""
 
 import asyncio
 import inspect
@@ -32,7 +32,7 @@ def call(function, response, ground_truth="13"):
 
 
 def test_verl_awaits_the_hook():
-    """verl's managers ask `iscoroutinefunction`; a plain function would block one of their threads instead."""
+    """verl's managers check `iscoroutinefunction`; a plain function would block one of their threads."""
     assert inspect.iscoroutinefunction(load())
 
 
@@ -65,7 +65,7 @@ def test_a_wrong_setting_is_refused(kwargs, error):
 
 
 def test_validation_metrics_take_the_columns():
-    """verl averages the numbers, votes over `pred` and leaves the strings out."""
+    """verl averages the numbers, votes over `pred` and omits the strings."""
     scores = [call(load(), response) for response in (RIGHT, RIGHT, "\\boxed{12}", "no")]
     infos = {key: [score[key] for score in scores] for key in scores[0]}
     metrics = process_validation_metrics(["arithmetic"] * 4, ["q"] * 4, infos)["arithmetic"]
@@ -75,7 +75,11 @@ def test_validation_metrics_take_the_columns():
 
 
 def test_the_judge_runs_before_the_first_answer_that_needs_it():
-    rules = {"thinking": "optional", "conventions": ["phrase"], "allow_unevaluated": True}  # of no other test
+    rules = {
+        "thinking": "optional",
+        "conventions": ["phrase"],
+        "allow_unevaluated": True,
+    }  # rules that no other test uses
     grader = shared_grader(GradingRules(Thinking.OPTIONAL, (Convention.PHRASE,), True))
     verl_hook.start_judge(**rules, rewards={"bad_format": -0.5}).join()
     with grader:

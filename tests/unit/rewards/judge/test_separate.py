@@ -46,7 +46,6 @@ FORMS = (
     ),
 )
 
-
 EQUATIONS = (
     "y=x",
     "y=x^2",
@@ -80,12 +79,12 @@ def _check(truth, answers):
 
 
 @pytest.mark.parametrize("truth", FORMS)
-def test_never_against_math_verify(truth):
+def test_never_contradicts_math_verify(truth):
     _check(truth, FORMS)
 
 
 @pytest.mark.parametrize("truth", EQUATIONS)
-def test_equations_and_lists_never_against_math_verify(truth):
+def test_equations_and_lists_never_contradict_math_verify(truth):
     _check(truth, EQUATIONS)
 
 
@@ -105,5 +104,5 @@ def test_equations_and_lists_never_against_math_verify(truth):
         ("5,-7", "2,-\\log_{10}250"),
     ],
 )
-def test_slow_comparisons_are_spared(answer, truth):
+def test_slow_comparisons_are_avoided(answer, truth):
     assert surely_unequal(parse_whole(truth), parse_whole(answer))

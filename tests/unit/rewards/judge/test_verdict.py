@@ -1,4 +1,7 @@
-"""What the judge's processes change upstream and forbid. In subprocesses: both are for a whole process and for good."""
+"""What a worker process changes upstream and forbids.
+
+These tests use subprocesses, because both apply to a whole process and cannot be undone.
+"""
 
 import subprocess
 import sys
@@ -13,7 +16,7 @@ def run(code):
 
 
 def test_upstream_evaluates_the_numbers_of_an_answer():
-    """Fails when latex2sympy2_extended no longer sends text to `eval`: then `read_numbers_without_eval` can go."""
+    """Fails when latex2sympy2_extended no longer passes text to `eval`; `read_numbers_without_eval` can then go."""
     assert run("""
         import sympy.parsing.sympy_parser as sympy_parser
         seen, evaluate = [], sympy_parser.eval_expr
@@ -28,7 +31,7 @@ def test_upstream_evaluates_the_numbers_of_an_answer():
 
 
 def test_upstream_evaluates_plain_expressions():
-    """Why only the LaTeX half of math-verify is used."""
+    """This is why only the LaTeX half of math-verify is used."""
     assert run("""
         import sympy.parsing.sympy_parser as sympy_parser
         seen, evaluate = [], sympy_parser.eval_expr
@@ -43,7 +46,7 @@ def test_upstream_evaluates_plain_expressions():
 
 
 def test_upstream_accepts_any_equation_without_solutions():
-    """Fails when math-verify tells them apart: then `reject_equations_without_solutions` can go."""
+    """Fails when math-verify tells them apart; `reject_equations_without_solutions` can then go."""
     assert run(r"""
         from math_verify import parse, verify
         print(verify(parse("$x^2+1=0$"), parse("$1=2$")))
@@ -55,7 +58,7 @@ def test_upstream_accepts_any_equation_without_solutions():
 
 
 def test_upstream_does_not_read_percentages():
-    """Fails when the grammar for antlr 4.9 is whole: then `read_percentages` can go."""
+    """Fails when the grammar for antlr 4.9 is complete; `read_percentages` can then go."""
     assert run(r"""
         from verl_relift.rewards.judge import verdict
         from verl_relift.upstream.fixes import math_verify as upstream
@@ -66,7 +69,7 @@ def test_upstream_does_not_read_percentages():
 
 
 def test_upstream_looks_ahead_in_full_context():
-    """Fails when latex2sympy2_extended no longer does: then `parse_in_two_stages` can go."""
+    """Fails when latex2sympy2_extended no longer does this; `parse_in_two_stages` can then go."""
     assert run(r"""
         from antlr4.atn.ParserATNSimulator import ParserATNSimulator
         from verl_relift.rewards.judge import verdict
@@ -86,7 +89,7 @@ def test_upstream_looks_ahead_in_full_context():
 
 
 def test_two_stages_parse_to_the_same_trees():
-    """Also what does not parse: a lexer that has failed must not go on behind the failure."""
+    """Texts that do not parse count too: a lexer that has failed must not continue after the failure."""
     assert (
         run(r"""
         import random
@@ -135,7 +138,7 @@ def test_numbers_are_read_as_sympy_reads_them():
     )
 
 
-def test_text_that_is_no_number_is_refused():
+def test_text_that_is_not_a_number_is_refused():
     assert run("""
         from sympy import sympify, Number, S, nsimplify
         from verl_relift.upstream.fixes import math_verify as upstream
@@ -151,7 +154,7 @@ def test_text_that_is_no_number_is_refused():
     """) == ["32"]
 
 
-def test_a_judge_process_can_run_no_code_and_touch_no_file(tmp_path):
+def test_a_worker_process_cannot_run_code_or_touch_files(tmp_path):
     canary = tmp_path / "canary"
     assert (
         run(f"""
@@ -188,7 +191,7 @@ def test_a_judge_process_can_run_no_code_and_touch_no_file(tmp_path):
 
 
 def test_judging_imports_nothing_once_it_is_prepared():
-    """What sympy imports late could meet the closed `eval`."""
+    """A module that sympy imports late could call the closed `eval`."""
     assert (
         run(r"""
         import sys

@@ -1,4 +1,4 @@
-"""Judge processes: killed at the limit, replaced, never left behind."""
+"""Worker processes: killed at the limit, replaced, and never left behind."""
 
 import contextlib
 import os
@@ -54,7 +54,7 @@ def _wait_until_dead(pids, seconds=10):
 
 def test_a_hanging_answer_is_killed_and_the_next_is_judged(pool):
     took = []
-    for _ in range(ATTEMPTS):  # the best counts: other work on the machine may delay any of them
+    for _ in range(ATTEMPTS):  # the fastest one counts, because other work on the machine may delay any of them
         started = time.perf_counter()
         outcome, detail = pool.judge(HANGS)
         stopped = time.perf_counter()
@@ -67,8 +67,8 @@ def test_a_hanging_answer_is_killed_and_the_next_is_judged(pool):
     assert len(_living_children(pool._fork_server.pid)) == 1
 
 
-def test_an_answers_time_starts_when_its_judge_runs(pool, monkeypatch):
-    """A machine that takes its time to fork costs no answer its verdict."""
+def test_an_answers_time_starts_when_its_worker_runs(pool, monkeypatch):
+    """A slow fork must not cost an answer its verdict."""
     fork = pool._request_worker
 
     def slowly():
@@ -157,7 +157,7 @@ def test_close_ends_every_process_and_the_pool_can_be_used_again():
 
 @pytest.mark.parametrize("death", ["os._exit(0)", "os.kill(os.getpid(), 9)", "sys.exit(0)"])
 def test_no_process_outlives_its_parent(death):
-    """Also while a judge is at work, and with a forked sibling that holds the parent's sockets open."""
+    """This holds while a worker is judging, and with a forked sibling that keeps the parent's sockets open."""
     code = f"""
 import os, sys, threading, time
 from verl_relift.rewards.judge.worker_pool import WorkerPool
@@ -176,7 +176,7 @@ print(pid, open(f"/proc/{{pid}}/task/{{pid}}/children").read(), flush=True)
     assert _wait_until_dead(pids)
 
 
-def test_a_judge_that_does_not_load_says_why(monkeypatch, tmp_path):
+def test_a_judge_that_does_not_load_reports_the_reason(monkeypatch, tmp_path):
     (tmp_path / "math_verify.py").write_text("raise ImportError('broken installation')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with WorkerPool(PoolSettings(workers=1)) as pool:
