@@ -1,28 +1,97 @@
-"""What can be known to fail before Ray starts.
+"""What can be known to fail from the configuration alone; ``plan`` and ``preflight`` ask.
 
-Each check yields one line per problem: what is wrong, where, and what to do about it.
+Each check yields one line per problem: the key, what is wrong, and the fix.
 """
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from .methods import Method, read_method
 from .run import checkpoints
-from .settings import ReLIFTSettings, Schedule, SettingsError, SFTMode, SFTOptimizer, Source
+from .settings import ProgramSettings, SettingsError, Source, build
 
 
 class ConfigurationError(ValueError):
     """The run cannot work as configured. One line per problem."""
 
 
+def program_settings(config: DictConfig) -> ProgramSettings:
+    """Return the group ``relift``.
+
+    Raises:
+        SettingsError: naming the first key that is unknown, of the wrong type or out of range.
+    """
+    return build(ProgramSettings, OmegaConf.to_container(config.relift, resolve=True), "relift")
+
+
+def chosen_method(config: DictConfig) -> tuple[type[Method], Any]:
+    """Return the method of the group ``method``, and its settings.
+
+    Raises:
+        SettingsError: naming the first key that is unknown, of the wrong type or out of range.
+    """
+    return read_method(OmegaConf.to_container(config.method, resolve=True))
+
+
+def data_parallel_size(config: DictConfig) -> int:
+    """Return how many model replicas the training ranks form."""
+    megatron, trainer = config.actor_rollout_ref.actor.megatron, config.trainer
+    ranks = megatron.tensor_model_parallel_size * megatron.pipeline_model_parallel_size * megatron.context_parallel_size
+    return trainer.n_gpus_per_node * trainer.nnodes // ranks
+
+
 def settings_problems(config: DictConfig) -> Iterator[str]:
+    """Yield what is wrong with the settings of method and program, and with the keys of verl's that they rule out."""
     try:
-        settings = ReLIFTSettings.from_mapping(OmegaConf.to_container(config.relift, resolve=True))
+        program = program_settings(config)
+        method, settings = chosen_method(config)
     except SettingsError as error:
         yield str(error)
         return
+    if method.stages(settings):
+        return  # each stage is checked as a run of its own
+    needs = method.needs(settings)
+    yield from _engine_problems(config)
+    if needs.rollouts and needs.demonstrations and config.actor_rollout_ref.rollout.n < 2:
+        yield (
+            f"actor_rollout_ref.rollout.n={config.actor_rollout_ref.rollout.n}: a group needs at least 2 rollouts; "
+            "the paper uses 8"
+        )
+    yield from _rollout_problems(config, program, method)
+    yield from method.problems(settings, config)
+    yield from _checkpoint_problems(config)
+    if needs.demonstrations is not None and needs.demonstrations.source is not Source.DATASET:
+        variable = settings.teacher.api_key_env
+        if variable and not os.environ.get(variable):
+            yield (
+                f"method.teacher.api_key_env={variable}: the environment has no such variable; export the teacher's "
+                "key under that name"
+            )
+    optim = config.actor_rollout_ref.actor.optim
+    decay = optim.lr_decay_steps or config.trainer.total_training_steps
+    if decay and optim.lr_warmup_steps >= decay:
+        yield (
+            f"actor_rollout_ref.actor.optim.lr_warmup_steps={optim.lr_warmup_steps} must be below the length of the "
+            f"schedule, {decay} steps; lower it, or raise trainer.total_training_steps or optim.lr_decay_steps"
+        )
+
+
+def _engine_problems(config: DictConfig) -> Iterator[str]:
+    """Yield what the trainer and the training engine cannot do."""
+    v1 = config.trainer.v1
+    if not config.trainer.use_v1:
+        yield "trainer.use_v1=false: verl's former trainer is not supported; leave it true"
+    if v1.trainer_mode != "sync":
+        yield (
+            f"trainer.v1.trainer_mode={v1.trainer_mode}: training and generation take turns in the same workers; set "
+            "it to sync"
+        )
+    elif v1.sync.get("parameter_sync_step", 1) != 1:
+        yield "trainer.v1.sync.parameter_sync_step: a step is one update of the weights in vLLM; remove the key"
     if config.actor_rollout_ref.actor.strategy != "megatron":
         yield (
             f"actor_rollout_ref.actor.strategy={config.actor_rollout_ref.actor.strategy}: only the Megatron engine "
@@ -35,74 +104,42 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
             "actor_rollout_ref.actor.megatron.use_distributed_optimizer=false: verl 0.9.1 cannot send weights to vLLM "
             "without the distributed optimizer's buffers; leave it true"
         )
-    if settings.enable and config.actor_rollout_ref.rollout.n < 2:
-        yield (
-            f"actor_rollout_ref.rollout.n={config.actor_rollout_ref.rollout.n}: a group needs at least 2 rollouts; "
-            "the paper uses 8"
-        )
-    if settings.rollout.batched:
-        rollout = config.actor_rollout_ref.rollout
-        if config.trainer.device == "cpu" and settings.rollout.seeded and rollout.enable_chunked_prefill:
-            yield (
-                "actor_rollout_ref.rollout.enable_chunked_prefill=true with relift.rollout.seeded=true: vLLM rewinds "
-                "a request's random generator after a partial prefill, which a CPU generator cannot do; set one false"
-            )
-        if not rollout.enable_chunked_prefill and rollout.max_num_batched_tokens < rollout.max_model_len:
-            yield (
-                f"actor_rollout_ref.rollout.max_num_batched_tokens={rollout.max_num_batched_tokens} must be at least "
-                f"max_model_len={rollout.max_model_len} while enable_chunked_prefill=false; raise it"
-            )
-        if rollout.multi_turn.enable:
-            yield (
-                "actor_rollout_ref.rollout.multi_turn.enable=true needs verl's agent loop: set "
-                "relift.rollout.batched=false and reward.num_workers=8"
-            )
-        if config.reward.reward_model.enable:
-            yield (
-                "reward.reward_model.enable=true needs verl's agent loop: set relift.rollout.batched=false and "
-                "reward.num_workers=8"
-            )
-    elif config.reward.num_workers < 1:
-        yield "relift.rollout.batched=false needs verl's reward workers: set reward.num_workers=8"
-    yield from _optimizer_problems(config, settings)
-    yield from _checkpoint_problems(config)
-    if settings.enable and settings.demonstrations.source is not Source.DATASET:
-        variable = settings.teacher.api_key_env
-        if variable and not os.environ.get(variable):
-            yield (
-                f"relift.teacher.api_key_env={variable}: the environment has no such variable; export the teacher's "
-                "key under that name"
-            )
-    optim = config.actor_rollout_ref.actor.optim
-    decay = optim.lr_decay_steps or config.trainer.total_training_steps
-    if decay and optim.lr_warmup_steps >= decay:
-        yield (
-            f"actor_rollout_ref.actor.optim.lr_warmup_steps={optim.lr_warmup_steps} must be below the length of the "
-            f"schedule, {decay} steps; lower it, or raise trainer.total_training_steps or optim.lr_decay_steps"
-        )
 
 
-def _optimizer_problems(config: DictConfig, settings: ReLIFTSettings) -> Iterator[str]:
-    if not settings.enable:
+def _rollout_problems(config: DictConfig, program: ProgramSettings, method: type[Method]) -> Iterator[str]:
+    """Yield what the chosen way of generating cannot do."""
+    rollout = config.actor_rollout_ref.rollout
+    if not program.rollout.batched:
+        if config.reward.num_workers < 1:
+            yield "relift.rollout.batched=false needs verl's reward workers: set reward.num_workers=8"
+        if method.guides_generation():
+            yield (
+                f"relift.rollout.batched=false: method={config.method.name} guides what is sampled, which verl's agent "
+                "loop does not support; set it to true"
+            )
         return
-    actor = config.actor_rollout_ref.actor
-    if settings.sft.optimizer is SFTOptimizer.SEPARATE:
-        own = actor.optim.override_optimizer_config
-        if actor.optim.get("use_precision_aware_optimizer") or own.get("use_precision_aware_optimizer"):
-            yield (
-                "relift.sft.optimizer=separate exchanges AdamW's fp32 moments, which use_precision_aware_optimizer "
-                "stores in another form; set one of the two otherwise"
-            )
-        if own.get("optimizer_cpu_offload"):
-            yield (
-                "relift.sft.optimizer=separate does not know Megatron's optimizer_cpu_offload; use "
-                "actor_rollout_ref.actor.megatron.optimizer_offload=true instead"
-            )
-    if settings.sft.mode is SFTMode.SPLICE and actor.megatron.override_ddp_config.get("overlap_grad_reduce"):
+    manager = rollout.agent.get("agent_loop_manager_class")
+    if manager:
         yield (
-            "relift.sft.mode=splice with override_ddp_config.overlap_grad_reduce=true would reduce gradients before "
-            "both losses are in; set it to false or use relift.sft.mode=interleave"
+            f"actor_rollout_ref.rollout.agent.agent_loop_manager_class={manager} has no effect on rollouts in batches; "
+            "set relift.rollout.batched=false, or remove it"
         )
+    if config.trainer.device == "cpu" and program.rollout.seeded and rollout.enable_chunked_prefill:
+        yield (
+            "actor_rollout_ref.rollout.enable_chunked_prefill=true with relift.rollout.seeded=true: vLLM rewinds "
+            "a request's random generator after a partial prefill, which a CPU generator cannot do; set one false"
+        )
+    if not rollout.enable_chunked_prefill and rollout.max_num_batched_tokens < rollout.max_model_len:
+        yield (
+            f"actor_rollout_ref.rollout.max_num_batched_tokens={rollout.max_num_batched_tokens} must be at least "
+            f"max_model_len={rollout.max_model_len} while enable_chunked_prefill=false; raise it"
+        )
+    for key, enabled in (
+        ("actor_rollout_ref.rollout.multi_turn.enable", rollout.multi_turn.enable),
+        ("reward.reward_model.enable", config.reward.reward_model.enable),
+    ):
+        if enabled:
+            yield f"{key}=true needs verl's agent loop: set relift.rollout.batched=false and reward.num_workers=8"
 
 
 def _checkpoint_problems(config: DictConfig) -> Iterator[str]:
@@ -125,6 +162,7 @@ def _checkpoint_problems(config: DictConfig) -> Iterator[str]:
 
 
 def batch_problems(config: DictConfig) -> Iterator[str]:
+    """Yield what cannot be divided among the ranks."""
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     megatron, trainer = actor.megatron, config.trainer
     world = trainer.n_gpus_per_node * trainer.nnodes
@@ -141,7 +179,7 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
             f"{world} GPUs cannot be divided into vLLM replicas of {replica} "
             "(actor_rollout_ref.rollout.tensor_model_parallel_size x data x pipeline); change one of them"
         )
-    data_parallel = world // ranks
+    data_parallel = data_parallel_size(config)
     batch, mini = config.data.train_batch_size, actor.ppo_mini_batch_size
     if batch % mini:
         yield (f"data.train_batch_size={batch} must be divisible by actor_rollout_ref.actor.ppo_mini_batch_size={mini}")
@@ -150,15 +188,20 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} x rollout.n={rollout.n} rollouts must be divisible "
             f"by the data-parallel size {data_parallel}"
         )
-    adaptive = config.relift.schedule.kind == Schedule.ADAPTIVE  # the other kinds round what waits down
-    if config.relift.enable and adaptive and config.relift.sft.batch_size % data_parallel:
+    try:
+        method, settings = chosen_method(config)
+    except SettingsError:
+        return  # settings_problems says it
+    needs = method.needs(settings)
+    if needs.exact_rows and needs.supervised_rows % data_parallel:
         yield (
-            f"relift.sft.batch_size={config.relift.sft.batch_size} must be divisible by the data-parallel size "
+            f"method.sft.batch_size={needs.supervised_rows} must be divisible by the data-parallel size "
             f"{data_parallel} ({world} GPUs / {ranks} of a model replica)"
         )
 
 
 def divisibility_problems(config: DictConfig, hf) -> Iterator[str]:
+    """Yield what of a model tensor and pipeline parallelism cannot divide; ``hf`` is its Hugging Face configuration."""
     megatron, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
     groups = getattr(hf, "num_key_value_heads", None) or hf.num_attention_heads
     tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size

@@ -4,12 +4,15 @@ Each check yields one line per problem: the key or file, what is wrong, and the 
 """
 
 import importlib.util
+import io
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, ListConfig
 
-from .checks import ConfigurationError, batch_problems, divisibility_problems, settings_problems
+from .checks import ConfigurationError, batch_problems, chosen_method, divisibility_problems, settings_problems
 from .settings import Source
 
 # Rows of each parquet file whose answers are graded before training, evenly spaced; `data_preprocess.check` grades all.
@@ -21,7 +24,7 @@ MAX_VOCABULARY_PADDING = 1024
 
 def check(config: DictConfig) -> None:
     """Raise :class:`ConfigurationError` with what can be found wrong without Ray and without a model in memory."""
-    for find_problems in (_packages, settings_problems, batch_problems, _model, _memory, _data):
+    for find_problems in (_packages, settings_problems, batch_problems, _verl, _model, _memory, _data):
         problems = list(find_problems(config))
         if problems:
             raise ConfigurationError("\n".join(problems))
@@ -35,6 +38,22 @@ def _packages(config: DictConfig) -> Iterator[str]:
             found = False
         if not found:
             yield f"the package {module} is not installed ({what} needs it): run `make install`, see docs/install.md"
+
+
+def _verl(config: DictConfig) -> Iterator[str]:
+    """Yield what verl's own validation refuses."""
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    try:
+        with redirect_stdout(io.StringIO()):  # it prints that all is well
+            validate_config(config, need_reference_policy(config), need_critic(config))
+    except (AssertionError, ValueError, TypeError, NotImplementedError, InstantiationException) as error:
+        yield f"verl refuses the configuration: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _model(config: DictConfig) -> Iterator[str]:
@@ -75,6 +94,8 @@ def _data(config: DictConfig) -> Iterator[str]:
     from .data.findings import TRAINING_COPES, Kind
 
     data = config.data
+    method, settings = chosen_method(config)
+    wanted = method.needs(settings).demonstrations
     train, validation = _files(data.train_files), _files(data.val_files)
     for file in (*train, *validation):
         if not Path(file).expanduser().exists():
@@ -89,8 +110,8 @@ def _data(config: DictConfig) -> Iterator[str]:
             validation,
             tokenizer=config.actor_rollout_ref.model.tokenizer_path or config.actor_rollout_ref.model.path,
             max_prompt_tokens=data.max_prompt_length,
-            max_target_tokens=config.relift.demonstrations.max_tokens if config.relift.enable else None,
-            demonstrations=config.relift.enable and config.relift.demonstrations.source == Source.DATASET,
+            max_target_tokens=wanted.max_tokens if wanted is not None else None,
+            demonstrations=wanted is not None and wanted.source is Source.DATASET,
             sample=GRADED_ROWS,
             allowed=allowed,
         )

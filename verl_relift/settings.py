@@ -1,13 +1,14 @@
-"""The `relift` group of the configuration as typed, checked dataclasses.
+"""Settings as typed, checked dataclasses, and how they are built from a composed configuration.
 
-YAML carries the values (``config/relift.yaml``); this module says which exist and which are legal. Everything here is
-checked before Ray starts.
+YAML carries the values; a dataclass says which settings exist and which values are legal. A method has settings of its
+own (`method.*`, see `verl_relift/methods`); here are those that several methods share, and the program's own group
+`relift`. Everything is checked before Ray starts.
 """
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from types import UnionType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 
 class SettingsError(ValueError):
@@ -15,7 +16,7 @@ class SettingsError(ValueError):
 
 
 class Overlong(StrEnum):
-    """What happens to a demonstration with more tokens than ``relift.demonstrations.max_tokens``."""
+    """What happens to a demonstration with more tokens than ``method.demonstrations.max_tokens``."""
 
     DROP = "drop"  # it is counted as rejected and not used
     ERROR = "error"  # the run stops and names the question
@@ -29,66 +30,12 @@ class Source(StrEnum):
     DATASET_THEN_TEACHER = "dataset_then_teacher"  # the teacher where the data set has none that verifies
 
 
-class Select(StrEnum):
-    """Which of a step's questions give a demonstration."""
-
-    HARDEST = "hardest"  # accuracy at most relift.trigger.max_accuracy
-    OTHER = "other"  # as many as are hardest, drawn at random from those that are not (an ablation of the paper)
-    ALL = "all"  # every question
-
-
 class BufferOrder(StrEnum):
     """Which of the waiting demonstrations an update takes."""
 
     FIFO = "fifo"  # those that have waited longest
     LIFO = "lifo"  # those that came last
     RANDOM = "random"  # any, drawn with data.seed
-
-
-class Schedule(StrEnum):
-    """In which steps a supervised update is made."""
-
-    ADAPTIVE = "adaptive"  # whenever M demonstrations wait
-    EVERY_K = "every_k"  # in every relift.schedule.every-th step, with up to M of what waits
-    ALWAYS = "always"  # in every step, with up to M of what waits
-    NEVER = "never"  # demonstrations are collected and counted, nothing is trained on them
-
-
-class SFTMode(StrEnum):
-    """How the supervised update joins the step."""
-
-    INTERLEAVE = "interleave"  # an optimizer step of its own, after the RL update
-    SPLICE = "splice"  # in the gradient accumulation of the RL update's last mini-batch, with relift.sft.weight
-
-
-class SFTOptimizer(StrEnum):
-    """Whose moments the supervised update uses."""
-
-    SHARED = "shared"  # the RL update's
-    SEPARATE = "separate"  # its own; twice the optimizer's memory, less one copy of the weights
-
-
-class LRSchedule(StrEnum):
-    """Course of the supervised learning rate after its warm-up, counted in supervised updates."""
-
-    CONSTANT = "constant"
-    LINEAR = "linear"
-    COSINE = "cosine"
-
-
-@dataclass(frozen=True)
-class TriggerSettings:
-    """Which questions give a demonstration."""
-
-    max_accuracy: float = 0.0
-    select: Select = Select.HARDEST
-
-    def __post_init__(self):
-        if not 0.0 <= self.max_accuracy < 1.0:
-            raise SettingsError(
-                f"relift.trigger.max_accuracy={self.max_accuracy} must be in [0, 1): 0 takes questions that every "
-                "rollout failed"
-            )
 
 
 @dataclass(frozen=True)
@@ -103,7 +50,7 @@ class DemonstrationSettings:
 
     def __post_init__(self):
         if self.max_tokens < 1:
-            raise SettingsError(f"relift.demonstrations.max_tokens={self.max_tokens} must be at least 1")
+            raise SettingsError(f"method.demonstrations.max_tokens={self.max_tokens} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -131,21 +78,21 @@ class TeacherSettings:
     def __post_init__(self):
         for name in ("max_tokens", "samples", "concurrency", "max_waiting"):
             if getattr(self, name) < 1:
-                raise SettingsError(f"relift.teacher.{name}={getattr(self, name)} must be at least 1")
+                raise SettingsError(f"method.teacher.{name}={getattr(self, name)} must be at least 1")
         for name in ("temperature", "max_retries", "price_input", "price_output"):
             if getattr(self, name) < 0:
-                raise SettingsError(f"relift.teacher.{name}={getattr(self, name)} must not be negative")
+                raise SettingsError(f"method.teacher.{name}={getattr(self, name)} must not be negative")
         if not 0.0 < self.top_p <= 1.0:
-            raise SettingsError(f"relift.teacher.top_p={self.top_p} must be in (0, 1]")
+            raise SettingsError(f"method.teacher.top_p={self.top_p} must be in (0, 1]")
         if self.timeout <= 0.0:
-            raise SettingsError(f"relift.teacher.timeout={self.timeout} must be positive (seconds)")
+            raise SettingsError(f"method.teacher.timeout={self.timeout} must be positive (seconds)")
         for name in ("budget_tokens", "budget_cost"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise SettingsError(f"relift.teacher.{name}={value} must be positive, or null for no limit")
+                raise SettingsError(f"method.teacher.{name}={value} must be positive, or null for no limit")
         if self.budget_cost is not None and self.price_input == self.price_output == 0.0:
             raise SettingsError(
-                f"relift.teacher.budget_cost={self.budget_cost} needs relift.teacher.price_input and price_output"
+                f"method.teacher.budget_cost={self.budget_cost} needs method.teacher.price_input and price_output"
             )
 
 
@@ -162,73 +109,7 @@ class BufferSettings:
         for name in ("capacity", "max_age_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise SettingsError(f"relift.buffer.{name}={value} must be at least 1, or null for no limit")
-
-
-@dataclass(frozen=True)
-class ScheduleSettings:
-    """In which steps a supervised update is made."""
-
-    kind: Schedule = Schedule.ADAPTIVE
-    every: int = 8
-    max_updates_per_step: int = 1
-
-    def __post_init__(self):
-        for name in ("every", "max_updates_per_step"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"relift.schedule.{name}={getattr(self, name)} must be at least 1")
-
-
-@dataclass(frozen=True)
-class SFTSettings:
-    """The supervised update. ``batch_size`` is the paper's M: demonstrations per update."""
-
-    batch_size: int = 64
-    mode: SFTMode = SFTMode.INTERLEAVE
-    weight: float = 1.0
-    optimizer: SFTOptimizer = SFTOptimizer.SHARED
-    lr: float = 1e-6
-    lr_warmup_updates: int = 0
-    lr_schedule: LRSchedule = LRSchedule.CONSTANT
-    lr_decay_updates: int | None = None
-    min_lr_ratio: float = 0.0
-    entropy_coeff: float = 1e-4
-    clip_grad: float = 1.0
-    epochs: int = 1
-    max_token_len_per_gpu: int | None = None
-
-    def __post_init__(self):
-        for name in ("batch_size", "epochs"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"relift.sft.{name}={getattr(self, name)} must be at least 1")
-        if not self.lr > 0.0:
-            raise SettingsError(
-                f"relift.sft.lr={self.lr} must be positive; to train without demonstrations set relift.enable=false"
-            )
-        if self.clip_grad <= 0.0:
-            raise SettingsError(f"relift.sft.clip_grad={self.clip_grad} must be positive")
-        if self.lr_warmup_updates < 0:
-            raise SettingsError(f"relift.sft.lr_warmup_updates={self.lr_warmup_updates} must not be negative")
-        if not 0.0 <= self.min_lr_ratio <= 1.0:
-            raise SettingsError(f"relift.sft.min_lr_ratio={self.min_lr_ratio} must be in [0, 1]")
-        decay = self.lr_decay_updates
-        if self.lr_schedule is not LRSchedule.CONSTANT and (decay is None or decay <= self.lr_warmup_updates):
-            raise SettingsError(
-                f"relift.sft.lr_decay_updates={decay}: lr_schedule={self.lr_schedule} needs the supervised update at "
-                "which the learning rate is at its lowest, after the warm-up"
-            )
-        if self.weight <= 0.0:
-            raise SettingsError(f"relift.sft.weight={self.weight} must be positive")
-        if self.mode is SFTMode.SPLICE:
-            if self.optimizer is SFTOptimizer.SEPARATE:
-                raise SettingsError(
-                    "relift.sft.mode=splice makes one optimizer step for both losses: relift.sft.optimizer=separate "
-                    "does not apply; use mode=interleave or optimizer=shared"
-                )
-            if self.epochs != 1:
-                raise SettingsError(
-                    f"relift.sft.epochs={self.epochs}: with mode=splice a demonstration joins one update; set it to 1"
-                )
+                raise SettingsError(f"method.buffer.{name}={value} must be at least 1, or null for no limit")
 
 
 @dataclass(frozen=True)
@@ -245,65 +126,32 @@ class RolloutSettings:
 
 
 @dataclass(frozen=True)
-class ReLIFTSettings:
-    """The whole group. ``enable=False`` leaves verl's GRPO; ``supervised_only`` leaves the supervised updates."""
+class ProgramSettings:
+    """The group ``relift``: settings of this program, whatever the method."""
 
-    enable: bool = True
-    supervised_only: bool = False
-    trigger: TriggerSettings = field(default_factory=TriggerSettings)
-    demonstrations: DemonstrationSettings = field(default_factory=DemonstrationSettings)
-    teacher: TeacherSettings = field(default_factory=TeacherSettings)
-    buffer: BufferSettings = field(default_factory=BufferSettings)
-    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
-    sft: SFTSettings = field(default_factory=SFTSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     reuse_log_probs: bool = True
+    speed_patches: bool = True
 
-    def __post_init__(self):
-        capacity = self.buffer.capacity
-        if capacity is not None and capacity < self.sft.batch_size:
-            raise SettingsError(
-                f"relift.buffer.capacity={capacity} is smaller than relift.sft.batch_size={self.sft.batch_size}: "
-                "an update would never be due"
-            )
-        if self.supervised_only and not self.enable:
-            raise SettingsError("relift.supervised_only=true needs relift.enable=true: nothing would be trained")
-        if self.supervised_only and (self.sft.mode is SFTMode.SPLICE or self.sft.optimizer is SFTOptimizer.SEPARATE):
-            raise SettingsError(
-                "relift.supervised_only=true makes no RL update: relift.sft.mode=splice and optimizer=separate do not "
-                "apply; use interleave and shared"
-            )
-        if self.supervised_only and self.trigger.select is not Select.ALL:
-            raise SettingsError(
-                f"relift.trigger.select={self.trigger.select}: with relift.supervised_only=true nothing is sampled, so "
-                "no question is known to be hardest; set it to all"
-            )
-        if self.demonstrations.source is not Source.DATASET and not (self.teacher.base_url and self.teacher.model):
-            raise SettingsError(
-                f"relift.demonstrations.source={self.demonstrations.source} needs relift.teacher.base_url and "
-                "relift.teacher.model"
-            )
-        if self.sft.mode is SFTMode.SPLICE and self.schedule.max_updates_per_step != 1:
-            raise SettingsError(
-                f"relift.schedule.max_updates_per_step={self.schedule.max_updates_per_step}: with "
-                "relift.sft.mode=splice there is one RL update to join; set it to 1 and raise relift.sft.batch_size"
-            )
 
-    @classmethod
-    def from_mapping(cls, mapping: dict[str, Any]) -> "ReLIFTSettings":
-        """Build from a plain nested dict, as ``OmegaConf.to_container(config.relift, resolve=True)`` gives it.
+def require_teacher(demonstrations: DemonstrationSettings, teacher: TeacherSettings) -> None:
+    """Check that a source that asks a teacher says which.
 
-        Raises:
-            SettingsError: naming the first key that is unknown, of the wrong type or out of range.
-        """
-        return _build(cls, mapping, "relift")
+    Raises:
+        SettingsError: it does not.
+    """
+    if demonstrations.source is not Source.DATASET and not (teacher.base_url and teacher.model):
+        raise SettingsError(
+            f"method.demonstrations.source={demonstrations.source} asks a teacher: set method.teacher.base_url and "
+            "method.teacher.model"
+        )
 
 
 def reuses_log_probs(config: Any) -> bool:
-    """Whether an RL update takes the log-probs before it from its own pass, and none is made for them.
+    """Whether the RL update takes the log-probs before it from its own pass, so that none is made for them.
 
-    They are the same numbers where a batch is one update: the weights have not changed. Not where something else wants
-    them before the update.
+    They are the same numbers where a batch is one update, since the weights have not changed. It makes a pass where
+    something else needs them before the update.
 
     Args:
         config: the whole configuration.
@@ -317,7 +165,15 @@ def reuses_log_probs(config: Any) -> bool:
     return config.relift.reuse_log_probs and config.relift.rollout.batched and one_update and not wanted_before
 
 
-def _build(cls: type, mapping: dict[str, Any], path: str):
+def build(cls: type, mapping: dict[str, Any], path: str) -> Any:
+    """Build the dataclass ``cls`` from a plain nested dict: a group of the configuration, resolved.
+
+    Args:
+        path: the group's key, for messages.
+
+    Raises:
+        SettingsError: naming the first key that is unknown, of the wrong type or out of range.
+    """
     known = {f.name: f for f in fields(cls)}
     unknown = sorted(set(mapping) - set(known))
     if unknown:
@@ -332,9 +188,13 @@ def _convert(kind: Any, value: Any, path: str) -> Any:
     if is_dataclass(kind):
         if not isinstance(value, dict):
             raise SettingsError(f"{path} must be a group of settings, not {value!r}")
-        return _build(kind, value, path)
+        return build(kind, value, path)
     if isinstance(kind, UnionType):
         return None if value is None else _convert(get_args(kind)[0], value, path)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise SettingsError(f"{path}={value!r} must be a list")
+        return tuple(_convert(get_args(kind)[0], item, path) for item in value)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         legal = [member.value for member in kind]
         if value not in legal:

@@ -1,10 +1,10 @@
 """Train: ``python -m verl_relift.train [--config-name NAME] [--max-restarts N] key=value ...``
 
-Configuration -> checks -> Ray -> trainer. The trainer runs in this process, so that Ctrl-C and errors end here and
-one import of the stack is saved; everything heavy happens in Ray actors.
+Configuration -> preflight -> Ray -> trainer. The trainer runs in this process, so that Ctrl-C and errors end here and
+one import of the stack is saved; everything heavy happens in Ray actors. A method of several stages runs each as a
+process of its own.
 """
 
-import argparse
 import os
 import signal
 import sys
@@ -12,21 +12,25 @@ import traceback
 from pathlib import Path
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from .checks import ConfigurationError
 from .preflight import check
 from .run import folder as runfolder
 from .run import restarts, stopping
-from .run.composition import compose_config
-from .run.environment import detect_platform, prepare_environment
+from .run.composition import Arguments
+from .run.environment import SPEED_PATCHES, detect_platform, prepare_environment
+from .settings import SettingsError
+from .stages import run_stages, stages_of
 
 
 def run(config: DictConfig) -> None:
     """Train as ``config`` says, in this process and the Ray cluster it starts or joins.
 
     Raises:
-        ConfigurationError: before Ray starts, if the run cannot work.
+        ConfigurationError: before Ray starts, if the configuration can't work.
         Stopped: if stopping was requested with steps left; the checkpoint is saved.
     """
     check(config)
@@ -52,13 +56,12 @@ def _train(config: DictConfig) -> None:
     from .rollout import server
     from .rollout.manager import shut_down
     from .run.failure import RunFailed, explain, workers_end_with
-    from .supervised import SupervisedTrainer
-    from .trainer import ReLIFTTrainer
+    from .trainer import MethodTrainer
 
     config.transfer_queue.enable = True
     tq.init(config.transfer_queue)
     server.register()
-    trainer = (SupervisedTrainer if config.relift.supervised_only else ReLIFTTrainer)(config)
+    trainer = MethodTrainer(config)
     succeeded = False
     deaths: list[str] = []
     try:
@@ -79,7 +82,7 @@ def _train(config: DictConfig) -> None:
     if trainer.stopped_after is not None:
         raise stopping.Stopped(
             f"stopped after step {trainer.stopped_after}, as requested; "
-            "with trainer.resume_mode=auto the same command goes on from there"
+            "with trainer.resume_mode=auto the same command resumes from there"
         )
 
 
@@ -88,11 +91,15 @@ def _rollout_manager(config: DictConfig, trainer):
         from .rollout.manager import RolloutManager
 
         seed = config.data.seed if trainer.settings.rollout.seeded else None
-        return RolloutManager(config, trainer.llm_server_manager.server_handles, trainer.tokenizer, seed)
+        servers, guided = trainer.llm_server_manager.server_handles, trainer.method.guides_generation()
+        return RolloutManager(config, servers, trainer.tokenizer, seed, with_roles=guided)
 
     from verl.trainer.ppo.v1 import AgentLoopManagerTQ
+    from verl.utils.import_utils import load_class_from_fqn
 
-    return AgentLoopManagerTQ.create(
+    named = config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class")
+    manager = load_class_from_fqn(named, "AgentLoopManager") if named else AgentLoopManagerTQ
+    return manager.create(
         config=config,
         llm_client=trainer.get_llm_client(),
         teacher_client=trainer.get_teacher_client(),
@@ -107,6 +114,10 @@ _DEFAULT_OVERRIDES = {
     "hydra.output_subdir": "null",
     "hydra/job_logging": "none",
 }
+
+
+# Options that show something and train nothing.
+_HYDRA_ONLY = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version")
 
 
 @hydra.main(config_path="pkg://verl_relift.config", config_name="relift", version_base=None)
@@ -137,23 +148,31 @@ def main() -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     prepare_environment()
+    _act_before_hydra(max_restarts)
     _complete_arguments()
-    if max_restarts:
-        command = [sys.executable, "-m", "verl_relift.train", *sys.argv[1:]]
-        sys.exit(restarts.supervise(command, _run_folder(), max_restarts))
     stopping.listen()
     _main()
 
 
-def _run_folder() -> Path:
-    """``trainer.default_local_dir`` as the command line gives it."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--config-name", "-cn", default="relift")
-    parser.add_argument("--config-dir", "-cd")
-    known, rest = parser.parse_known_args(sys.argv[1:])
-    overrides = [argument for argument in rest if "=" in argument and not argument.startswith("-")]
-    config = compose_config(known.config_name, known.config_dir, overrides, detect_platform())
-    return Path(config.trainer.default_local_dir)
+def _act_before_hydra(max_restarts: int) -> None:
+    """Do what must come before verl is imported, which Hydra does to find its files; child processes end here."""
+    if any(option in sys.argv for option in _HYDRA_ONLY):
+        return
+    arguments, platform = Arguments.parse(sys.argv[1:]), detect_platform()
+    try:
+        config = arguments.compose(platform)
+        several = stages_of(config)
+    except (HydraException, OmegaConfBaseException):
+        return  # Hydra says it better
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    os.environ.setdefault(SPEED_PATCHES, "1" if config.relift.speed_patches else "0")
+    if several:
+        sys.exit(run_stages(arguments, config, platform, max_restarts))
+    if max_restarts:
+        command = [sys.executable, "-m", "verl_relift.train", *sys.argv[1:]]
+        sys.exit(restarts.supervise(command, Path(config.trainer.default_local_dir), max_restarts))
 
 
 def _complete_arguments() -> None:

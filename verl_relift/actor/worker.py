@@ -64,7 +64,7 @@ def _relative_to_own(loss_fn, model_output: dict, data: TensorDict, dp_group=Non
     return loss, metrics
 
 
-class ReLIFTWorker(ActorRolloutRefWorker):
+class DemonstrationWorker(ActorRolloutRefWorker):
     """``ActorRolloutRefWorker`` with supervised updates, and with what an exact resume needs beyond verl's part."""
 
     def __init__(self, *args, **kwargs):

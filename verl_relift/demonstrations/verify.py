@@ -1,17 +1,19 @@
-"""From a solution text to a tokenised demonstration, or to the reason why it is not one."""
+"""From a solution text to a tokenized demonstration, or to the reason why it is not one."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from ..data.fields import target_text
-from ..rewards import GradeOutcome, grade
+from ..rewards import Grade, GradeOutcome, grade_many
 from ..settings import DemonstrationSettings, Overlong
+from ..types import Question
 from .buffer import Demonstration
 
 
 class Rejected(StrEnum):
-    """Why a hardest question got no demonstration."""
+    """Why a question got no demonstration."""
 
     MISSING = "missing"  # its row has no solution
     WRONG = "wrong"  # the solution's final answer is not the ground truth
@@ -20,7 +22,7 @@ class Rejected(StrEnum):
 
 
 class OverlongDemonstration(ValueError):
-    """A demonstration is too long and ``relift.demonstrations.overlong`` says that this is an error."""
+    """A demonstration is too long and ``method.demonstrations.overlong`` says that this is an error."""
 
 
 class Tokenizer(Protocol):
@@ -31,40 +33,62 @@ class Tokenizer(Protocol):
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
 
-@dataclass(frozen=True)
-class Question:
-    """One row of the training set, as far as demonstrations need it."""
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A text that may become the demonstration of a question."""
 
-    key: str  # stable identity over epochs and restarts
-    prompt_ids: tuple[int, ...]
-    ground_truth: Any
-    target: Any  # a chat list, a string, or None
+    question: Question
+    text: Any  # as the data set or a teacher gives it: chat list, text or None
+    step: int  # the training step that asked for it
+    overlong: Overlong = Overlong.DROP
 
 
-def make_demonstration(
-    question: Question, step: int, tokenizer: Tokenizer, settings: DemonstrationSettings
-) -> Demonstration | Rejected:
-    """Verify and tokenise the solution that the data set holds for ``question``.
+def make_demonstrations(
+    solutions: Sequence[Solution],
+    tokenizer: Tokenizer,
+    encode_prompt: Callable[[Question], tuple[int, ...]],
+    settings: DemonstrationSettings,
+) -> list[Demonstration | Rejected]:
+    """Verify all ``solutions`` in one batch through the judge's pool, and tokenize those that hold.
+
+    Args:
+        encode_prompt: a question's token ids in the model's chat template, up to where the answer begins.
 
     Raises:
-        OverlongDemonstration: it is too long and ``settings.overlong`` is ``error``.
+        OverlongDemonstration: a verified one is too long and its ``overlong`` is ``error``.
     """
-    text = target_text(question.target)
-    if text is None:
-        return Rejected.MISSING
-    if settings.verify:
-        outcome = grade(text, question.ground_truth).outcome
-        if outcome in (GradeOutcome.GROUND_TRUTH_UNPARSABLE, GradeOutcome.TIMED_OUT):
-            return Rejected.UNVERIFIABLE
-        if outcome is not GradeOutcome.CORRECT:
-            return Rejected.WRONG
+    texts = [target_text(solution.text) for solution in solutions]
+    graded = [i for i, text in enumerate(texts) if text is not None and settings.verify]
+    grades = grade_many([(texts[i], solutions[i].question.ground_truth) for i in graded])
+    rejected = {i: reason for i, grade in zip(graded, grades, strict=True) if (reason := _reason(grade)) is not None}
+    rejected |= {i: Rejected.MISSING for i, text in enumerate(texts) if text is None}
+    return [
+        rejected[i] if i in rejected else _tokenize(solution, texts[i], tokenizer, encode_prompt, settings)
+        for i, solution in enumerate(solutions)
+    ]
+
+
+def _reason(grade: Grade) -> Rejected | None:
+    if grade.outcome in (GradeOutcome.GROUND_TRUTH_UNPARSABLE, GradeOutcome.TIMED_OUT):
+        return Rejected.UNVERIFIABLE
+    return None if grade.outcome is GradeOutcome.CORRECT else Rejected.WRONG
+
+
+def _tokenize(
+    solution: Solution,
+    text: str,
+    tokenizer: Tokenizer,
+    encode_prompt: Callable[[Question], tuple[int, ...]],
+    settings: DemonstrationSettings,
+) -> Demonstration | Rejected:
     response_ids = (*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id)
-    if len(response_ids) > settings.max_tokens:
-        if settings.overlong is Overlong.ERROR:
-            raise OverlongDemonstration(
-                f"the demonstration of question {question.key} has {len(response_ids)} tokens, more than "
-                f"relift.demonstrations.max_tokens={settings.max_tokens}; raise the limit or set "
-                "relift.demonstrations.overlong=drop"
-            )
-        return Rejected.OVERLONG
-    return Demonstration(question.key, question.prompt_ids, response_ids, step)
+    if len(response_ids) <= settings.max_tokens:
+        question = solution.question
+        return Demonstration(question.id, encode_prompt(question), response_ids, solution.step)
+    if solution.overlong is Overlong.ERROR:
+        raise OverlongDemonstration(
+            f"the demonstration of question {solution.question.id} has {len(response_ids)} tokens, more than "
+            f"method.demonstrations.max_tokens={settings.max_tokens}; raise the limit or set "
+            "method.demonstrations.overlong=drop"
+        )
+    return Rejected.OVERLONG

@@ -1,27 +1,82 @@
-"""From the rewards of a group of rollouts to whether its question is hardest (arXiv 2506.07527, section 3)."""
+"""Which questions of a step get guidance (arXiv 2506.07527, section 3)."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+
+from ..settings import SettingsError
+from ..types import Group, Question
 
 
-def group_accuracy(uids: Iterable[str], rewards: Iterable[float]) -> dict[str, float]:
-    """acc(q): the mean reward of each question's rollouts.
+class Select(StrEnum):
+    """Which of a step's questions give a demonstration."""
 
-    Args:
-        uids: the question of each rollout.
-        rewards: 0 or 1 for each rollout, in the same order.
+    HARDEST = "hardest"  # accuracy at most method.trigger.max_accuracy
+    OTHER = "other"  # as many as are hardest, drawn at random from those that are not (an ablation of the paper)
+    ALL = "all"  # every question
 
-    Returns:
-        question -> accuracy in [0, 1], in order of first appearance.
-    """
-    total: dict[str, float] = defaultdict(float)
-    rollouts: dict[str, int] = defaultdict(int)
-    for uid, reward in zip(uids, rewards, strict=True):
-        total[uid] += reward
-        rollouts[uid] += 1
-    return {uid: total[uid] / count for uid, count in rollouts.items()}
+
+@dataclass(frozen=True)
+class TriggerSettings:
+    """Which questions give a demonstration."""
+
+    max_accuracy: float = 0.0
+    select: Select = Select.HARDEST
+
+    def __post_init__(self):
+        if not 0.0 <= self.max_accuracy < 1.0:
+            raise SettingsError(
+                f"method.trigger.max_accuracy={self.max_accuracy} must be in [0, 1): 0 takes questions that every "
+                "rollout failed"
+            )
+
+
+@dataclass(frozen=True)
+class Gated:
+    """The questions of a step, sorted by the gate. Both sequences are in the order of the groups."""
+
+    chosen: tuple[Question, ...]  # these give a demonstration
+    passed: tuple[Question, ...]  # these are not hardest
+    metrics: dict[str, float]
 
 
 def is_hardest(accuracy: float, max_accuracy: float) -> bool:
-    """A question is hardest when at most ``max_accuracy`` of its rollouts are right; the paper's value is 0."""
+    """Whether at most ``max_accuracy`` of a question's rollouts are right; the paper's value is 0."""
     return accuracy <= max_accuracy
+
+
+def gate(groups: Sequence[Group], settings: TriggerSettings, rng: Random) -> Gated:
+    """Choose the questions that give a demonstration.
+
+    Args:
+        groups: graded groups of the step.
+        rng: draws where ``settings.select`` is ``other``.
+    """
+    hardest = {group.question.draw for group in groups if is_hardest(group.accuracy, settings.max_accuracy)}
+    match settings.select:
+        case Select.HARDEST:
+            chosen = hardest
+        case Select.ALL:
+            chosen = {group.question.draw for group in groups}
+        case Select.OTHER:
+            others = sorted(group.question.draw for group in groups if group.question.draw not in hardest)
+            chosen = set(rng.sample(others, min(len(hardest), len(others))))
+    questions = [group.question for group in groups]
+    return Gated(
+        chosen=tuple(question for question in questions if question.draw in chosen),
+        passed=tuple(question for question in questions if question.draw not in hardest),
+        metrics={
+            **outcome_fractions(groups),
+            "relift/hardest_questions": len(hardest),
+            "relift/hardest_fraction": len(hardest) / len(groups),
+        },
+    )
+
+
+def outcome_fractions(groups: Sequence[Group]) -> dict[str, float]:
+    """Fraction of the rollouts with each outcome of grading, as ``relift/outcome/NAME``."""
+    rollouts = [rollout.info for group in groups for rollout in group.rollouts]
+    outcomes = Counter(info["outcome"] for info in rollouts if "outcome" in info)
+    return {f"relift/outcome/{name}": count / len(rollouts) for name, count in outcomes.items()}

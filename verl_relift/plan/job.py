@@ -4,8 +4,9 @@ import importlib.util
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from ..methods import Needs, read_method
 from ..settings import reuses_log_probs
 from .shapes import ModelShape, load
 
@@ -138,14 +139,13 @@ def read(config: DictConfig, transformer_engine: bool | None = None) -> Job:
 
 
 def _training(config: DictConfig, transformer_engine: bool | None) -> Training:
-    actor, relift = config.actor_rollout_ref.actor, config.relift
+    actor, needs = config.actor_rollout_ref.actor, _needs(config)
     megatron = actor.megatron
     tensor, pipeline = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
     context = megatron.context_parallel_size
     if transformer_engine is None:
         transformer_engine = importlib.util.find_spec("transformer_engine") is not None
     budget = actor.ppo_max_token_len_per_gpu
-    sft_budget = relift.sft.max_token_len_per_gpu if relift.sft.mode == "interleave" else None
     correction = config.algorithm.get("rollout_correction") or {}
     return Training(
         tensor=tensor,
@@ -155,21 +155,26 @@ def _training(config: DictConfig, transformer_engine: bool | None) -> Training:
         element_bytes=_BYTES[str(megatron.dtype)],
         gradient_bytes=_gradient_bytes(actor),
         token_budget=budget,
-        sft_token_budget=sft_budget or budget,
+        sft_token_budget=needs.token_budget or budget,
         log_prob_token_budget=config.actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu,
         entropy=actor.entropy_coeff != 0 or actor.calculate_entropy,
         fused_logits=bool(config.actor_rollout_ref.model.use_fused_kernels),
         sequence_parallel=bool(megatron.sequence_parallel) and tensor > 1,
         transformer_engine=transformer_engine and config.trainer.device == "cuda",
         recompute=_recompute(megatron.override_transformer_config),
-        supervised=bool(relift.enable),
-        separate_optimizer=relift.enable and relift.sft.optimizer == "separate",
+        supervised=needs.supervised_rows > 0,
+        separate_optimizer=needs.separate_moments,
         param_offload=bool(megatron.param_offload),
         optimizer_offload=bool(megatron.optimizer_offload),
         log_probs=not (correction.get("bypass_mode", False) or reuses_log_probs(config)),
         reference=bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward),
         reference_offload=bool(config.actor_rollout_ref.ref.megatron.param_offload),
     )
+
+
+def _needs(config: DictConfig) -> Needs:
+    method, settings = read_method(OmegaConf.to_container(config.method, resolve=True))
+    return method.needs(settings)
 
 
 def _gradient_bytes(actor: DictConfig) -> int:
@@ -206,14 +211,14 @@ def _rollout(config: DictConfig) -> Rollout:
 
 
 def _batches(config: DictConfig) -> Batches:
-    data, actor, relift = config.data, config.actor_rollout_ref.actor, config.relift
+    data, actor, needs = config.data, config.actor_rollout_ref.actor, _needs(config)
     return Batches(
         questions=data.train_batch_size,
         rollouts=config.actor_rollout_ref.rollout.n,
         mini_batch=actor.ppo_mini_batch_size,
         epochs=actor.ppo_epochs,
-        demonstrations=relift.sft.batch_size if relift.enable else 0,
-        demonstration_tokens=relift.demonstrations.max_tokens if relift.enable else 0,
+        demonstrations=needs.supervised_rows,
+        demonstration_tokens=needs.demonstrations.max_tokens if needs.demonstrations is not None else 0,
         prompt_tokens=data.max_prompt_length,
         response_tokens=data.max_response_length,
     )

@@ -1,20 +1,22 @@
-"""Shares a batch of questions out among rollout workers, in this process or in Ray actors.
+"""Shares a batch of prompts out among rollout workers, in this process or in Ray actors.
 
-With ``relift.rollout.workers=0`` the worker runs in a thread of the trainer's process: nothing
-to start, nothing to serialise, right for one node. With N > 0 there are N Ray actors, spread over the nodes.
+With ``relift.rollout.workers=0`` the worker runs in a thread of the trainer's process: nothing to start, nothing to
+serialize, right for one node. With N > 0 there are N Ray actors, spread over the nodes.
 """
 
 import asyncio
 import logging
 import threading
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from typing import Any
 
 import ray
 import transfer_queue as tq
 from omegaconf import DictConfig
 from tensordict import TensorDict
 
+from ..types import Prompt
+from .questions import questions_of
 from .worker import RolloutWorker
 
 logger = logging.getLogger(__name__)
@@ -32,37 +34,36 @@ class _RolloutActor(RolloutWorker):
 class RolloutManager:
     """The agent loop manager of verl's trainer, for single-turn questions."""
 
-    def __init__(self, config: DictConfig, servers: list, tokenizer, seed: int | None):
-        """Same arguments as :class:`~verl_relift.rollout.worker.RolloutWorker`."""
+    def __init__(self, config: DictConfig, servers: list, tokenizer, seed: int | None, with_roles: bool = False):
+        """Takes the arguments of :class:`~verl_relift.rollout.worker.RolloutWorker`."""
         count = config.relift.rollout.workers
+        arguments = (config, servers, tokenizer, seed, with_roles)
         self._pending: list[Future | ray.ObjectRef] = []
-        self._local = RolloutWorker(config, servers, tokenizer, seed) if count == 0 else None
-        self._actors = [
-            _RolloutActor.options(scheduling_strategy="SPREAD").remote(config, servers, tokenizer, seed)
-            for _ in range(count)
-        ]
+        self._local = RolloutWorker(*arguments) if count == 0 else None
+        self._actors = [_RolloutActor.options(scheduling_strategy="SPREAD").remote(*arguments) for _ in range(count)]
         if self._local is not None:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=self._loop.run_forever, name="rollouts", daemon=True).start()
 
+    def generate(self, prompts: Sequence[Prompt], global_steps: int, validate: bool = False) -> None:
+        """Start answering ``prompts`` and return; the rollouts appear in TransferQueue as groups finish."""
+        if self._local is not None:
+            work = self._local.generate(prompts, global_steps, validate)
+            self._pending.append(asyncio.run_coroutine_threadsafe(work, self._loop))
+        for i, actor in enumerate(self._actors):
+            share = prompts[i :: len(self._actors)]
+            if share:
+                self._pending.append(actor.generate.remote(share, global_steps, validate))
+
     def generate_sequences(self, batch: TensorDict) -> None:
-        """Start answering ``batch`` and return; the rollouts appear in TransferQueue as groups finish.
+        """Start answering the questions of ``batch`` as they are; verl's trainer validates so.
 
         Args:
             batch: rows of the data set with ``uid`` and ``raw_prompt``, and the non-tensor entries ``global_steps``
                 and, for validation, ``validate``.
         """
-        step = int(batch["global_steps"])
         validate = bool(batch["validate"]) if "validate" in batch else False
-        questions = _questions(batch)
-        self._pending = []
-        if self._local is not None:
-            work = self._local.generate(questions, step, validate)
-            self._pending.append(asyncio.run_coroutine_threadsafe(work, self._loop))
-        for i, actor in enumerate(self._actors):
-            share = questions[i :: len(self._actors)]
-            if share:
-                self._pending.append(actor.generate.remote(share, step, validate))
+        self.generate([Prompt.bare(question) for question in questions_of(batch)], int(batch["global_steps"]), validate)
 
     def wait_for_batch(self, seconds: float) -> bool:
         """Wait until the running batch is stored, a worker has failed, or ``seconds`` have passed.
@@ -87,16 +88,8 @@ class RolloutManager:
 
 
 def shut_down(servers: list) -> None:
-    """End the vLLM engines behind ``servers`` in order; what does not answer in time is left to Ray."""
+    """End the vLLM engines behind ``servers`` cleanly; Ray ends those that do not answer in time."""
     try:
         ray.get([server.shutdown.remote() for server in servers], timeout=SHUTDOWN_SECONDS)
     except (ray.exceptions.RayError, TimeoutError) as error:
-        logger.warning("vLLM did not shut down in order: %s", error)
-
-
-_QUESTION_COLUMNS = ("uid", "raw_prompt", "data_source", "reward_model", "extra_info")
-
-
-def _questions(batch: TensorDict) -> list[dict[str, Any]]:
-    columns = {name: list(batch[name]) for name in _QUESTION_COLUMNS if name in batch}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        logger.warning("vLLM did not shut down cleanly: %s", error)

@@ -20,7 +20,17 @@ from ..upstream.fixes.weight_socket import unique_job_id
 
 
 @dataclass(frozen=True)
-class Rollout:
+class SampleRequest:
+    """What to answer, and how often."""
+
+    token_ids: list[int]  # the prompt, with the forced head of the answer
+    forced: int  # tokens of that head
+    samples: int
+    seed: int | None  # of the first response, the k-th takes seed + k; None: the engine's own generator
+
+
+@dataclass(frozen=True)
+class SampledResponse:
     """One sampled response."""
 
     token_ids: np.ndarray  # [tokens] int64, with the end-of-sequence token if one was sampled
@@ -29,11 +39,11 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class Group:
-    """All rollouts of one question, or why there are none."""
+class SampledGroup:
+    """All responses to one prompt, or why there are none."""
 
-    index: int  # position of the question in the call
-    rollouts: list[Rollout]
+    index: int  # position of the prompt in the call
+    responses: list[SampledResponse]
     global_steps: int | None  # version of the weights that sampled them
     error: str | None = None
 
@@ -63,7 +73,7 @@ class GroupServer(vLLMHttpServer):
         await asyncio.Event().wait()
 
     async def _end_with_engine(self) -> None:
-        """Calls that the engine was to answer would wait for ever, and with them the trainer."""
+        """Calls that the engine was to answer would wait forever, and with them the trainer."""
         while not self.engine.errored:
             await asyncio.sleep(1.0)
         await asyncio.sleep(LAST_WORDS)
@@ -72,30 +82,26 @@ class GroupServer(vLLMHttpServer):
 
     @ray.method(num_returns="streaming")
     async def generate_groups(
-        self, prompts: list[list[int]], sampling: dict[str, Any], n: int, seeds: list[int] | None, request_id: str
-    ) -> AsyncIterator[Group]:
-        """Sample ``n`` responses to each prompt and yield each group when its last response is finished.
+        self, requests: list[SampleRequest], sampling: dict[str, Any], request_id: str
+    ) -> AsyncIterator[SampledGroup]:
+        """Answer ``requests`` and yield each group when its last response is finished.
 
         Args:
-            prompts: token ids of each question.
-            sampling: temperature, top_p, top_k, max_tokens, and ``logprobs`` (bool).
-            seeds: the seed of each question's first response (the k-th takes seed + k), or None to leave sampling to
-                the engine's own generator.
+            sampling: temperature, top_p, top_k, max_tokens (of an answer, its forced head included), and ``logprobs``
+                (bool).
             request_id: unique over the calls to this server.
         """
-        if seeds is not None:
+        seeded = any(request.seed is not None for request in requests)
+        if seeded:
             # The engine starts on the whole batch at once: which requests share a forward pass, and with it the last
             # bits of their log-probabilities, would otherwise depend on how fast they arrive.
             await self.engine.pause_generation(mode="keep", clear_cache=False)
         try:
-            outputs = [
-                await self._submit(prompt, sampling, n, None if seeds is None else seeds[i], f"{request_id}-{i}")
-                for i, prompt in enumerate(prompts)
-            ]
+            outputs = [await self._submit(request, sampling, f"{request_id}-{i}") for i, request in enumerate(requests)]
         finally:
-            if seeds is not None:
+            if seeded:
                 await self.engine.resume_generation()
-        finished: asyncio.Queue[Group] = asyncio.Queue()
+        finished: asyncio.Queue[SampledGroup] = asyncio.Queue()
         tasks = [asyncio.create_task(self._one_group(i, output, finished)) for i, output in enumerate(outputs)]
         try:
             for _ in tasks:
@@ -109,25 +115,25 @@ class GroupServer(vLLMHttpServer):
         if getattr(self, "engine", None) is not None:
             self.engine.shutdown()
 
-    async def _submit(self, prompt: list[int], sampling: dict[str, Any], n: int, seed: int | None, request_id: str):
-        """Hand one question to the engine; where its output will appear, or the error that refused it."""
+    async def _submit(self, request: SampleRequest, sampling: dict[str, Any], request_id: str):
+        """Hand one request to the engine; returns where its output will appear, or the error that refused it."""
         wants_log_probs = sampling["logprobs"]
         params = SamplingParams(
-            n=n,
+            n=request.samples,
             temperature=sampling["temperature"],
             top_p=sampling["top_p"],
             top_k=sampling["top_k"],
-            max_tokens=min(sampling["max_tokens"], self.config.max_model_len - len(prompt)),
+            max_tokens=min(sampling["max_tokens"] - request.forced, self.config.max_model_len - len(request.token_ids)),
             logprobs=0 if wants_log_probs else None,
             flat_logprobs=wants_log_probs,
             ignore_eos=self.config.get("ignore_eos", False),
-            seed=seed,
+            seed=request.seed,
             # Only the complete group is of use: no partial outputs through three processes for every token.
             output_kind=RequestOutputKind.FINAL_ONLY,
             detokenize=False,
         )
         try:
-            return await self.engine.add_request(request_id, TokensPrompt(prompt_token_ids=prompt), params)
+            return await self.engine.add_request(request_id, TokensPrompt(prompt_token_ids=request.token_ids), params)
         except Exception as error:
             return error
 
@@ -136,23 +142,23 @@ class GroupServer(vLLMHttpServer):
             if isinstance(output, Exception):
                 raise output
             final = output.get_nowait() or await output.get()
-            group = Group(index, [_rollout(o) for o in final.outputs], self.global_steps)
+            group = SampledGroup(index, [_rollout(o) for o in final.outputs], self.global_steps)
         except asyncio.CancelledError:
             await self.engine.abort(output.request_id, internal=True)
             raise
         except Exception as error:
-            # The caller decides what a failed group means; the other groups go on.
-            group = Group(index, [], self.global_steps, error=f"{type(error).__name__}: {error}")
+            # The caller decides what a failed group means; the other groups continue.
+            group = SampledGroup(index, [], self.global_steps, error=f"{type(error).__name__}: {error}")
         await finished.put(group)
 
 
-def _rollout(output) -> Rollout:
+def _rollout(output) -> SampledResponse:
     token_ids = np.asarray(output.token_ids, dtype=np.int64)
     log_probs = None
     if output.logprobs is not None:
         # Flat layout: the sampled token is the first entry of each position.
         log_probs = np.asarray(output.logprobs.logprobs, dtype=np.float32)[output.logprobs.start_indices]
-    return Rollout(token_ids, log_probs, truncated=output.finish_reason == "length")
+    return SampledResponse(token_ids, log_probs, truncated=output.finish_reason == "length")
 
 
 class GroupReplica(vLLMReplica):

@@ -1,16 +1,19 @@
-"""From a batch of questions to graded rollouts in TransferQueue.
+"""From a batch of prompts to graded rollouts in TransferQueue.
 
-The order of events that verl's replay buffer relies on: a group's rollouts are stored, then its question is marked
+verl's replay buffer relies on an order of events: a group's rollouts are stored, then its question is marked
 ``finished``.
 """
 
 import asyncio
 import hashlib
 import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
@@ -19,24 +22,26 @@ from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.utils.reward_score import default_compute_score
 
 from ..rewards import verl_hook
+from ..types import GradedRollout, Group, Prompt, Role
 from .prompts import prompt_token_ids
-from .server import Group, Rollout
+from .server import SampledGroup, SampledResponse, SampleRequest
 
-# Rollouts of one write, unless fewer are left: TransferQueue's work for a write and its columns is that of hundreds of
-# rows.
+# Rollouts of one write, unless fewer are left: what TransferQueue does for a write and its columns costs as much as
+# hundreds of rows.
 WRITE_ROWS = 512
 
 
 class RolloutWorker:
-    """Answers questions through the vLLM servers, grades the answers, stores both."""
+    """Answers prompts through the vLLM servers, grades the answers, stores both."""
 
-    def __init__(self, config: DictConfig, servers: list, tokenizer, seed: int | None):
+    def __init__(self, config: DictConfig, servers: list, tokenizer, seed: int | None, with_roles: bool = False):
         """
         Args:
             config: the whole configuration.
             servers: Ray handles of :class:`~verl_relift.rollout.server.GroupServer`.
             tokenizer: of the policy.
-            seed: makes sampling a function of (seed, step, question); None leaves it to the engine.
+            seed: makes sampling a function of (seed, step, prompt); None leaves it to the engine.
+            with_roles: whether training rows say who wrote each token (:class:`~verl_relift.types.Role`).
         """
         self._rollout = config.actor_rollout_ref.rollout
         self._template_kwargs = dict(config.data.get("apply_chat_template_kwargs", {}))
@@ -44,6 +49,7 @@ class RolloutWorker:
         self._servers = servers
         self._tokenizer = tokenizer
         self._seed = seed
+        self._with_roles = with_roles
         self._score = get_custom_reward_fn(config) or default_compute_score
         # verl wraps a coroutine function in one of its own.
         self._score_is_async = inspect.iscoroutinefunction(getattr(self._score, "func", self._score))
@@ -51,19 +57,15 @@ class RolloutWorker:
         if function.get("path") == verl_hook.PATH:
             verl_hook.start_judge(**function.get("reward_kwargs", {}))
 
-    async def generate(self, questions: list[dict[str, Any]], global_steps: int, validate: bool) -> None:
-        """Answer ``questions`` (rows of the data set with their ``uid``) and return when all are stored."""
-        partition = "val" if validate else "train"
-        prompts = [
-            prompt_token_ids(self._tokenizer, q["raw_prompt"], self._template_kwargs, self._rollout.prompt_length)
-            for q in questions
-        ]
-        stored: asyncio.Queue = asyncio.Queue()
-        writer = asyncio.create_task(self._store(stored, len(questions), partition, global_steps, validate))
-        shares = [range(i, len(questions), len(self._servers)) for i in range(len(self._servers))]
+    async def generate(self, prompts: Sequence[Prompt], global_steps: int, validate: bool) -> None:
+        """Answer ``prompts`` and return when all their rollouts are graded and stored."""
+        token_ids = [self._encode(prompt) for prompt in prompts]
+        stored: asyncio.Queue[_StoredGroup] = asyncio.Queue()
+        writer = asyncio.create_task(self._store(stored, len(prompts), global_steps, validate))
+        shares = [range(i, len(prompts), len(self._servers)) for i in range(len(self._servers))]
         asked = [
             self._ask(
-                server, [questions[i] for i in share], [prompts[i] for i in share], global_steps, validate, stored
+                server, [prompts[i] for i in share], [token_ids[i] for i in share], global_steps, validate, stored
             )
             for server, share in zip(self._servers, shares, strict=True)
             if share
@@ -72,7 +74,11 @@ class RolloutWorker:
             await asyncio.gather(*asked)
             await writer
         finally:
-            writer.cancel()  # it would wait for ever for the answers of a server that died
+            writer.cancel()  # it would wait forever for the answers of a server that died
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        """Return the prompt's token ids, without the forced head of the answer."""
+        return prompt_token_ids(self._tokenizer, prompt.messages, self._template_kwargs, self._rollout.prompt_length)
 
     def _sampling(self, validate: bool) -> dict[str, Any]:
         source = self._rollout.val_kwargs if validate else self._rollout
@@ -84,118 +90,179 @@ class RolloutWorker:
             "logprobs": self._rollout.calculate_log_probs and not validate,
         }
 
-    def _seeds(self, prompts: list[list[int]], global_steps: int) -> list[int] | None:
-        """One 63-bit seed per question from (seed, step, prompt): the same on any servers and after a resume."""
+    def _seed_of(self, prompt: Prompt, token_ids: list[int], global_steps: int) -> int | None:
+        """Return 63 bits from (seed, step, attempt, input ids): the same on any server and after a resume."""
         if self._seed is None:
             return None
-        seeds = []
-        for prompt in prompts:
-            text = f"{self._seed}/{global_steps}/{','.join(map(str, prompt))}"
-            digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-            seeds.append(int.from_bytes(digest, "little") >> 1)
-        return seeds
+        step = f"{global_steps}.{prompt.attempt}" if prompt.attempt else f"{global_steps}"
+        text = f"{self._seed}/{step}/{','.join(map(str, token_ids))}"
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") >> 1
 
-    async def _ask(self, server, questions, prompts, global_steps, validate, stored: asyncio.Queue) -> None:
+    async def _ask(
+        self,
+        server,
+        prompts: Sequence[Prompt],
+        token_ids: Sequence[list[int]],
+        global_steps: int,
+        validate: bool,
+        stored: "asyncio.Queue[_StoredGroup]",
+    ) -> None:
         n = self._rollout.val_kwargs.n if validate else self._rollout.n
-        groups = server.generate_groups.remote(
-            prompts, self._sampling(validate), n, self._seeds(prompts, global_steps), uuid4().hex
-        )
+        inputs = [[*ids, *prompt.forced] for prompt, ids in zip(prompts, token_ids, strict=True)]
+        requests = [
+            SampleRequest(ids, len(prompt.forced), prompt.samples or n, self._seed_of(prompt, ids, global_steps))
+            for prompt, ids in zip(prompts, inputs, strict=True)
+        ]
+        groups = server.generate_groups.remote(requests, self._sampling(validate), uuid4().hex)
         grading = []
         async for reference in groups:
-            group: Group = await reference
+            group: SampledGroup = await reference
             grading.append(
-                asyncio.create_task(self._grade(questions[group.index], prompts[group.index], group, stored))
+                asyncio.create_task(self._grade(prompts[group.index], token_ids[group.index], group, stored))
             )
         await asyncio.gather(*grading)
 
-    async def _grade(self, question: dict, prompt: list[int], group: Group, stored: asyncio.Queue) -> None:
-        if group.error is not None:
-            raise RuntimeError(f"vLLM could not answer question {question['uid']}: {group.error}")
-        scores = await asyncio.gather(*[self._score_one(question, rollout) for rollout in group.rollouts])
-        await stored.put((question, prompt, group, scores))
+    async def _grade(
+        self, prompt: Prompt, token_ids: list[int], sampled: SampledGroup, stored: "asyncio.Queue[_StoredGroup]"
+    ) -> None:
+        if sampled.error is not None:
+            raise RuntimeError(f"vLLM could not answer question {prompt.question.draw}: {sampled.error}")
+        rollouts = await asyncio.gather(
+            *[self._grade_one(prompt, k, response) for k, response in enumerate(sampled.responses)]
+        )
+        await stored.put(_StoredGroup(Group(prompt, tuple(rollouts)), token_ids, sampled.global_steps))
 
-    async def _score_one(self, question: dict, rollout: Rollout) -> dict[str, Any]:
+    async def _grade_one(self, prompt: Prompt, session: int, response: SampledResponse) -> GradedRollout:
+        token_ids, log_probs = _with_head(prompt.forced, response)
+        question = prompt.question
         score = self._score if self._score_is_async else partial(asyncio.to_thread, self._score)
         result = await score(
-            data_source=question["data_source"],
-            solution_str=self._tokenizer.decode(rollout.token_ids, skip_special_tokens=True),
-            ground_truth=question["reward_model"]["ground_truth"],
-            extra_info=question.get("extra_info", {}),
+            data_source=question.data_source,
+            solution_str=self._tokenizer.decode(token_ids, skip_special_tokens=True),
+            ground_truth=question.ground_truth,
+            extra_info=question.extra_info,
         )
-        return result if isinstance(result, dict) else {"score": float(result), "acc": float(result)}
+        info = result if isinstance(result, dict) else {"score": float(result), "acc": float(result)}
+        return GradedRollout(
+            key=f"{question.draw}_{session}_0",
+            reward=info["score"],
+            info=info,
+            tokens=len(token_ids),
+            token_ids=token_ids,
+            log_probs=log_probs,
+            truncated=response.truncated,
+        )
 
-    async def _store(self, stored: asyncio.Queue, count: int, partition: str, global_steps: int, validate: bool):
+    async def _store(
+        self, stored: "asyncio.Queue[_StoredGroup]", count: int, global_steps: int, validate: bool
+    ) -> None:
         """Write groups as they come, WRITE_ROWS rollouts or more at a time."""
+        partition = "val" if validate else "train"
         done = 0
         while done < count:
-            items, waiting = [], 0
+            groups: list[_StoredGroup] = []
+            waiting = 0
             while done < count and (waiting < WRITE_ROWS or not stored.empty()):
-                items.append(await stored.get())
-                waiting += len(items[-1][2].rollouts)
+                groups.append(await stored.get())
+                waiting += len(groups[-1].group.rollouts)
                 done += 1
-            rows = [row for item in items for row in _rows(*item)]
             await tq.async_kv_batch_put(
-                keys=[f"{q['uid']}_{k}_0" for q, _, _, k, _, _ in rows],
-                fields=self._fields(rows, validate),
-                tags=[_tag(prompt, rollout, group, global_steps) for _, prompt, group, _, rollout, _ in rows],
+                keys=[rollout.key for group in groups for rollout in group.group.rollouts],
+                fields=self._fields(groups, validate),
+                tags=[group.tag(rollout, global_steps) for group in groups for rollout in group.group.rollouts],
                 partition_id=partition,
             )
             await tq.async_kv_batch_put(
-                keys=[question["uid"] for question, *_ in items],
-                tags=[{"is_prompt": True, "status": "finished", "global_steps": global_steps} for _ in items],
+                keys=[group.group.question.draw for group in groups],
+                tags=[{"is_prompt": True, "status": "finished", "global_steps": global_steps} for _ in groups],
                 partition_id=partition,
             )
 
-    def _fields(self, rows: list[tuple], validate: bool) -> TensorDict:
-        """The columns that verl's trainer and workers read, and no more: workers fetch all of them."""
-        prompts = [torch.tensor(prompt) for _, prompt, *_ in rows]
-        responses = [torch.from_numpy(rollout.token_ids) for *_, rollout, _ in rows]
+    def _fields(self, groups: "Sequence[_StoredGroup]", validate: bool) -> TensorDict:
+        """Return the columns that verl's trainer and workers read, and no more: workers fetch all of them."""
+        rows = [(group, rollout) for group in groups for rollout in group.group.rollouts]
+        questions = [group.group.question for group, _ in rows]
+        rollouts = [rollout for _, rollout in rows]
+        prompts = [torch.tensor(group.token_ids) for group, _ in rows]
+        responses = [torch.from_numpy(rollout.token_ids) for rollout in rollouts]
         fields = {
             "prompts": _jagged(prompts),
             "responses": _jagged(responses),
-            "rm_scores": _jagged(
-                [_at_end(len(r), score["score"]) for r, (*_, score) in zip(responses, rows, strict=True)]
-            ),
+            "rm_scores": _jagged([_at_end(rollout.tokens, rollout.reward) for rollout in rollouts]),
             "num_turns": torch.full((len(rows),), 2),
-            "uid": NonTensorStack(*[question["uid"] for question, *_ in rows]),
-            "extra_fields": NonTensorStack(*[{"reward_extra_info": score} for *_, score in rows]),
+            "uid": NonTensorStack(*[question.draw for question in questions]),
+            "extra_fields": NonTensorStack(*[{"reward_extra_info": rollout.info} for rollout in rollouts]),
         }
         if not validate:
             input_ids = [torch.cat(pair) for pair in zip(prompts, responses, strict=True)]
             fields["input_ids"] = _jagged(input_ids)
             fields["position_ids"] = _jagged([torch.arange(len(ids)) for ids in input_ids])
-            fields["response_mask"] = fields["loss_mask"] = _jagged([torch.ones_like(r) for r in responses])
+            heads = [len(group.group.prompt.forced) for group, _ in rows]
+            # The policy update trains on what the policy wrote.
+            masks = [_after(head, response) for head, response in zip(heads, responses, strict=True)]
+            fields["response_mask"] = fields["loss_mask"] = _jagged(masks)
+            if self._with_roles:
+                fields["roles"] = _jagged([_roles(head, mask) for head, mask in zip(heads, masks, strict=True)])
             if self._rollout.calculate_log_probs:
-                fields["rollout_log_probs"] = _jagged([torch.from_numpy(rollout.log_probs) for *_, rollout, _ in rows])
+                fields["rollout_log_probs"] = _jagged([torch.from_numpy(rollout.log_probs) for rollout in rollouts])
         if validate or self._keep_ground_truth:
-            fields["reward_model"] = NonTensorStack(*[question["reward_model"] for question, *_ in rows])
-            fields["data_source"] = NonTensorStack(*[question["data_source"] for question, *_ in rows])
+            fields["reward_model"] = NonTensorStack(*[{"ground_truth": q.ground_truth} for q in questions])
+            fields["data_source"] = NonTensorStack(*[question.data_source for question in questions])
         return TensorDict(fields, batch_size=[len(rows)])
 
 
-def _rows(question: dict, prompt: list[int], group: Group, scores: list[dict]):
-    for k, (rollout, score) in enumerate(zip(group.rollouts, scores, strict=True)):
-        yield question, prompt, group, k, rollout, score
+@dataclass(frozen=True)
+class _StoredGroup:
+    """A graded group on its way into TransferQueue."""
+
+    group: Group
+    token_ids: list[int]  # of the prompt
+    weights_version: int | None  # the step whose weights sampled it
+
+    def tag(self, rollout: GradedRollout, global_steps: int) -> dict[str, Any]:
+        """Return what verl's trainer reads of a row without fetching it."""
+        return {
+            "status": "success",
+            "prompt_len": len(self.token_ids),
+            "response_len": rollout.tokens,
+            "seq_len": len(self.token_ids) + rollout.tokens,
+            "global_steps": global_steps,
+            "min_global_steps": self.weights_version,
+            "max_global_steps": self.weights_version,
+        }
 
 
-def _tag(prompt: list[int], rollout: Rollout, group: Group, global_steps: int) -> dict[str, Any]:
-    return {
-        "status": "success",
-        "prompt_len": len(prompt),
-        "response_len": len(rollout.token_ids),
-        "seq_len": len(prompt) + len(rollout.token_ids),
-        "global_steps": global_steps,
-        "min_global_steps": group.global_steps,
-        "max_global_steps": group.global_steps,
-    }
+def _with_head(forced: tuple[int, ...], response: SampledResponse) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return token ids and log-probabilities of a response behind its forced head, which was not sampled: 0 there."""
+    if not forced:
+        return response.token_ids, response.log_probs
+    token_ids = np.concatenate([np.asarray(forced, dtype=np.int64), response.token_ids])
+    if response.log_probs is None:
+        return token_ids, None
+    return token_ids, np.concatenate([np.zeros(len(forced), dtype=np.float32), response.log_probs])
 
 
 def _jagged(tensors: list[torch.Tensor]) -> torch.Tensor:
     return torch.nested.as_nested_tensor(tensors, layout=torch.jagged)
 
 
+def _after(head: int, response: torch.Tensor) -> torch.Tensor:
+    """Return [tokens] int64: 1 but for the first ``head`` tokens."""
+    mask = torch.ones_like(response)
+    mask[:head] = 0
+    return mask
+
+
+def _roles(head: int, mask: torch.Tensor) -> torch.Tensor:
+    """Return the role of each token, [tokens] int64."""
+    roles = torch.full_like(mask, Role.CONTINUATION if head else Role.OWN)
+    roles[:head] = Role.HINT
+    return roles
+
+
 def _at_end(length: int, value: float) -> torch.Tensor:
-    """[length] float32, zero but for the last token."""
+    """Return [length] float32, zero but for the last token."""
     scores = torch.zeros(length, dtype=torch.float32)
     scores[-1] = value
     return scores

@@ -10,6 +10,8 @@ import ray
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
+from .environment import SPEED_PATCHES
+
 _SHARED_MEMORY = Path("/dev/shm")
 # Python's shared_memory, vLLM's CPU communicator and verl's weight transfer. Their owners unlink them unless killed.
 _SEGMENTS = ("psm_*", "vllm_dist_*", "verl_weights_*")
@@ -22,7 +24,10 @@ def started(config: DictConfig) -> Iterator[None]:
     Where RAY_ADDRESS or ``ray_kwargs.ray_init.address`` names a cluster, join it instead of starting one.
     """
     defaults = get_ppo_ray_runtime_env(config)
-    defaults.setdefault("env_vars", {})["TRANSFER_QUEUE_ENABLE"] = "1"
+    variables = defaults.setdefault("env_vars", {})
+    variables["TRANSFER_QUEUE_ENABLE"] = "1"
+    if SPEED_PATCHES in os.environ:
+        variables[SPEED_PATCHES] = os.environ[SPEED_PATCHES]  # every node must have the same
     arguments = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
     if os.environ.get("RAY_ADDRESS") or arguments.get("address"):
         # These describe a cluster to start; Ray rejects them when it joins an existing one.

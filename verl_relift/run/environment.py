@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# "0" turns off the speed patches of verl_relift/upstream, in this process and its children.
+SPEED_PATCHES = "VERL_RELIFT_SPEED_PATCHES"
+
 
 def detect_platform() -> str:
     """Return ``cuda`` if this machine has an NVIDIA device, else ``cpu``. The variable VERL_PLATFORM overrides this."""

@@ -1,8 +1,18 @@
-"""Demonstrations from a teacher: any server that speaks OpenAI's chat completions, asked beside training.
+"""Demonstrations from a teacher: any server that speaks OpenAI's chat completions, asked while training runs.
 
-    question -> Teacher.ask -> asking (k samples: cache, budget, breaker, client, grading) -> Teacher.collect
+    TeacherQuestion -> Teacher.ask -> Asker (up to k samples, each graded) -> Teacher.collect -> TeacherAnswer
 
-`Teacher` is what the trainer sees; none of its methods waits for the server. docs/teacher.md has the behaviour.
+| module            | holds                                                            |
+|-------------------|------------------------------------------------------------------|
+| `question`        | `TeacherQuestion`, `TeacherAnswer` and `Failure`                 |
+| `client`          | one request, and everything that can come back                   |
+| `cache`           | replies on disk                                                  |
+| `budget`          | tokens and cost, reserved before a request                       |
+| `circuit_breaker` | when a request may be sent                                       |
+| `asking`          | from a question to an answer: samples, retries, grading          |
+| `teacher`         | `Teacher`, which the trainer calls; no method waits for the server |
+
+docs/teacher.md describes the behavior.
 """
 
 from .question import Failure, TeacherAnswer, TeacherQuestion

@@ -1,4 +1,4 @@
-"""From a question to an answer: samples one after another until one verifies."""
+"""From a question to an answer: samples are requested one after another until one verifies."""
 
 import asyncio
 import logging
@@ -10,20 +10,20 @@ from ...rewards import GradeOutcome, grade_async
 from ...settings import TeacherSettings
 from .budget import Amount, Budget, BudgetSpent
 from .cache import Cache, request_of
-from .circuit_breaker import Breaker, backoff
+from .circuit_breaker import CircuitBreaker, backoff
 from .client import Client, Reply, RequestFailed
 from .question import Failure, TeacherAnswer, TeacherQuestion
 
 logger = logging.getLogger(__name__)
 
 _LOG_INTERVAL = 60.0  # seconds between two log lines about the same kind of failure
-_LATENCIES = 100  # requests over which the latency is averaged
+_LATENCIES = 100  # number of requests over which the latency is averaged
 
 _UNVERIFIABLE = (GradeOutcome.GROUND_TRUTH_UNPARSABLE, GradeOutcome.TIMED_OUT)
 
 
 def messages_of(settings: TeacherSettings, messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """What is sent: the question's messages, with ``system_prompt`` in place of theirs where it is set."""
+    """Return the messages to send: the question's, with `system_prompt` in place of its system message if it is set."""
     rest = [dict(message) for message in messages]
     if settings.system_prompt is None:
         return rest
@@ -32,25 +32,31 @@ def messages_of(settings: TeacherSettings, messages: Sequence[dict[str, str]]) -
 
 
 class Asker:
-    """Answers questions, any number at a time on one event loop, with ``settings.concurrency`` requests in flight."""
+    """Answers any number of questions on one event loop, with `settings.concurrency` requests in flight.
+
+    Attributes:
+        cache_hits: replies taken from the cache.
+        requests: requests sent.
+        latencies: seconds of the last answered requests.
+    """
 
     def __init__(self, settings: TeacherSettings, client: Client, cache: Cache, budget: Budget):
         self._settings = settings
         self._client = client
         self._cache = cache
         self._budget = budget
-        self._breaker = Breaker()
+        self._circuit_breaker = CircuitBreaker()
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._logged: dict[Failure, float] = {}
         self._unlogged: Counter[Failure] = Counter()
         self.cache_hits = 0
         self.requests = 0
-        self.latencies: deque[float] = deque(maxlen=_LATENCIES)  # seconds of requests that were answered
+        self.latencies: deque[float] = deque(maxlen=_LATENCIES)
 
     async def answer(self, question: TeacherQuestion) -> TeacherAnswer:
-        """Ask until a sample verifies, or say why none did."""
+        """Request samples until one verifies, or report why none did."""
         messages = messages_of(self._settings, question.messages)
-        # Greedy samples are all the same one.
+        # Greedy samples are all equal.
         samples = self._settings.samples if self._settings.temperature > 0 else 1
         seen: Counter[Failure] = Counter()
         for sample in range(samples):
@@ -85,7 +91,12 @@ class Asker:
         return reply
 
     async def _request(self, messages: list[dict[str, str]]) -> Reply:
-        """One sample from the server, with retries."""
+        """Request one sample from the server, with retries.
+
+        Raises:
+            BudgetSpent: the budget cannot pay for the request.
+            RequestFailed: the last try failed.
+        """
         amount = self._budget.most(messages)
         for retry in range(self._settings.max_retries + 1):
             try:
@@ -94,7 +105,7 @@ class Asker:
                 self._log(fault)
                 if not fault.retry or retry == self._settings.max_retries:
                     raise
-                # The backoff is spent outside the slot: others may have more luck.
+                # The slot is free during the backoff, because requests for other questions may succeed.
                 await asyncio.sleep(backoff(retry))
         raise AssertionError("unreachable")
 
@@ -102,7 +113,7 @@ class Asker:
         async with self._slots:
             await self._budget.reserve(amount)
             try:
-                probe = await self._breaker.admit()
+                probe = await self._circuit_breaker.admit()
             except BaseException:
                 await self._budget.release(amount)
                 raise
@@ -111,24 +122,24 @@ class Asker:
             try:
                 reply = await self._client.complete(messages)
             except RequestFailed as fault:
-                self._breaker.failed(fault, probe)
+                self._circuit_breaker.failed(fault, probe)
                 await (self._budget.settle(amount, None) if fault.may_be_paid else self._budget.release(amount))
                 raise
             finally:
                 if probe:
-                    self._breaker.probe_ended()
-            self._breaker.answered()
+                    self._circuit_breaker.probe_ended()
+            self._circuit_breaker.answered()
             self.latencies.append(time.monotonic() - start)
             await self._budget.settle(amount, reply.usage)
             return reply
 
     def _log(self, fault: RequestFailed) -> None:
-        """One line a minute for each kind of failure."""
+        """Log one line a minute for each kind of failure."""
         now = time.monotonic()
         if now - self._logged.get(fault.failure, -_LOG_INTERVAL) < _LOG_INTERVAL:
             self._unlogged[fault.failure] += 1
             return
         self._logged[fault.failure] = now
         more = self._unlogged.pop(fault.failure, 0)
-        suffix = f"; {more} more like it since the last such line" if more else ""
+        suffix = f"; {more} more of this kind since the last log line" if more else ""
         logger.warning("teacher %s: %s: %s%s", self._client.address, fault.failure, fault, suffix)

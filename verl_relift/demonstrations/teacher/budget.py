@@ -1,4 +1,4 @@
-"""Tokens and cost of a run: reserved at their most before a request, settled by what the server reports."""
+"""Tokens and cost of a run: the maximum is reserved before a request, and the server's report settles it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,28 +8,38 @@ from typing import Any
 from ...settings import TeacherSettings
 from .client import Usage
 
-# A chat template adds a few tokens to each message, and some add a system prompt of their own.
+# Upper bounds: a chat template adds a few tokens to each message, and some templates add a system prompt.
 _TEMPLATE_TOKENS = 64
 _MESSAGE_TOKENS = 16
 
 
 class BudgetSpent(Exception):
-    """What is left cannot pay for the request."""
+    """The rest of the budget cannot pay for the request."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """Tokens, and cost in the unit of the prices."""
+    """What a request takes from the budget.
+
+    Attributes:
+        tokens: prompt and completion tokens.
+        cost: in the unit of the prices.
+    """
 
     tokens: int
     cost: float
 
 
 class Budget:
-    """What a run has spent, against ``budget_tokens`` and ``budget_cost``.
+    """What a run has spent, against `budget_tokens` and `budget_cost`.
 
-    For one event loop; :meth:`affords` and the counts may be read from any thread. A request that the server may have
-    answered but for which it reported no usage counts at its most, as ``unreported_tokens``.
+    A budget belongs to one event loop, but `affords` and the counts may be read from any thread.
+
+    Attributes:
+        prompt_tokens: reported by the server.
+        completion_tokens: reported by the server.
+        unreported_tokens: the reserved maximum of requests that the server may have answered without reporting usage.
+        cost: in the unit of the prices.
     """
 
     def __init__(self, settings: TeacherSettings):
@@ -43,23 +53,26 @@ class Budget:
 
     @property
     def tokens(self) -> int:
-        """All tokens spent."""
+        """All tokens that the run has spent."""
         return self.prompt_tokens + self.completion_tokens + self.unreported_tokens
 
     def most(self, messages: Sequence[dict[str, str]]) -> Amount:
-        """The most that one sample can take: a byte of the prompt is at most a token, and max_tokens bound the rest."""
+        """Return the most that one sample can take.
+
+        A token of the prompt has at least one byte, and max_tokens bounds the completion.
+        """
         prompt = _TEMPLATE_TOKENS + sum(_MESSAGE_TOKENS + len(m["content"].encode()) for m in messages)
         return Amount(prompt + self._settings.max_tokens, self._cost(prompt, self._settings.max_tokens))
 
     def affords(self, amount: Amount) -> bool:
-        """Whether ``amount`` is left when everything in flight turns out to be free."""
+        """Return whether the budget can pay `amount` if everything in flight turns out to be free."""
         return self._fits(self.tokens + amount.tokens, self.cost + amount.cost)
 
     async def reserve(self, amount: Amount) -> None:
-        """Set ``amount`` aside; waits while only requests in flight stand in the way.
+        """Reserve `amount`, waiting while only requests in flight prevent it.
 
         Raises:
-            BudgetSpent: it is not left.
+            BudgetSpent: the rest of the budget is too small.
         """
         async with self._changed:
             await self._changed.wait_for(lambda: not self.affords(amount) or self._free(amount))
@@ -74,7 +87,7 @@ class Budget:
             self._changed.notify_all()
 
     async def settle(self, amount: Amount, usage: Usage | None) -> None:
-        """End a reservation with what the server reports, or with all of it where it reports nothing."""
+        """End a reservation and spend what the server reports, or all of the reservation if it reports nothing."""
         if usage is None:
             self.unreported_tokens += amount.tokens
             self.cost += amount.cost
@@ -85,7 +98,7 @@ class Budget:
         await self.release(amount)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is spent, as plain JSON types."""
+        """Return what is spent, as JSON types."""
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
@@ -94,7 +107,7 @@ class Budget:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`state_dict`."""
+        """Restore what `state_dict` returned."""
         self.prompt_tokens = state["prompt_tokens"]
         self.completion_tokens = state["completion_tokens"]
         self.unreported_tokens = state["unreported_tokens"]

@@ -1,6 +1,7 @@
-"""Replies on disk: one JSON file for each question, settings and sample number.
+"""Replies on disk: one JSON file per question, settings and sample number.
 
-Files rather than a database because several runs, on several machines, may share the folder over a network file system.
+The cache consists of files, not a database, because runs on several machines may share its folder over a network file
+system.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def request_of(settings: TeacherSettings, messages: list[dict[str, str]], sample: int) -> dict[str, Any]:
-    """What a reply depends on. The server's address is left out: the model's name says who answers."""
+    """Return what a reply depends on. The server's address is left out, because the model's name says who answers."""
     return {
         "model": settings.model,
         "messages": messages,
@@ -31,19 +32,21 @@ def request_of(settings: TeacherSettings, messages: list[dict[str, str]], sample
 
 
 class Cache:
-    """Replies in ``folder``. A file that cannot be read is a miss, one that cannot be written is not kept; both with a
-    warning."""
+    """Replies in a folder.
+
+    A file that cannot be read is a miss, and a reply that cannot be written is not kept. Both are logged as warnings.
+    """
 
     def __init__(self, folder: Path):
         self._folder = folder
 
     def path(self, request: dict[str, Any]) -> Path:
-        """The file of a request."""
+        """Return the file of a request."""
         name = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         return self._folder / name[:2] / f"{name}.json"
 
     def get(self, request: dict[str, Any]) -> Reply | None:
-        """The reply to a request, without usage: this run does not pay for it."""
+        """Return the reply to a request, without usage, because this run does not pay for it; None if there is none."""
         path = self.path(request)
         try:
             entry = json.loads(path.read_bytes())
@@ -53,11 +56,11 @@ class Cache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-            logger.warning("teacher: %s cannot be read (%s); the question is asked again", path, error)
+            logger.warning("teacher: %s cannot be read (%s); the sample is requested again", path, error)
             return None
 
     def put(self, request: dict[str, Any], reply: Reply) -> None:
-        """Keep a reply; who reads meanwhile sees all of it or nothing."""
+        """Keep a reply. A concurrent reader sees the whole file or no file."""
         path = self.path(request)
         usage = {} if reply.usage is None else vars(reply.usage)
         entry = {"request": request, "text": reply.text, "truncated": reply.truncated, "usage": usage}
@@ -73,4 +76,4 @@ class Cache:
                     os.unlink(temporary)
                 raise
         except OSError as error:
-            logger.warning("teacher: %s cannot be written (%s); the reply is used but not kept", path, error)
+            logger.warning("teacher: %s cannot be written (%s); the reply is used but not cached", path, error)

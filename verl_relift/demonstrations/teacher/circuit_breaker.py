@@ -1,4 +1,4 @@
-"""When a request may be sent: a server that is down is left alone, one that asks for a pause gets it."""
+"""When a request may be sent: rarely if the server is down, and after a pause if the server asks for one."""
 
 import asyncio
 import random
@@ -6,25 +6,28 @@ import time
 
 from .client import RequestFailed
 
-FAILURES = 5  # in a row open the breaker
+FAILURES = 5  # this many in a row open the circuit breaker
 FIRST_COOLDOWN = 2.0  # seconds from opening to the first probe; doubled with every probe that fails
 LONGEST_COOLDOWN = 120.0
-LONGEST_PAUSE = 600.0  # seconds; a server that asks for more counts as unreachable
+LONGEST_PAUSE = 600.0  # seconds; while a server asks for more, requests fail
 
 FIRST_BACKOFF = 1.0  # seconds
 LONGEST_BACKOFF = 60.0
 
 
 def backoff(retry: int) -> float:
-    """Seconds before the ``retry``-th retry (from 0): doubling, less up to half of it so that requests spread."""
+    """Return the seconds to wait before the `retry`-th retry (from 0).
+
+    The delay doubles with each retry, less a random part of up to half of it, so that requests spread out.
+    """
     return min(LONGEST_BACKOFF, FIRST_BACKOFF * 2**retry) * random.uniform(0.5, 1.0)
 
 
-class Breaker:
+class CircuitBreaker:
     """A circuit breaker, for one event loop.
 
-    After `FAILURES` failures in a row it is open: requests end with the last failure, unsent, except one probe at a
-    time after a cooldown. The first request that is answered closes it.
+    After `FAILURES` failures in a row it is open: requests fail with the last failure without being sent. Only one
+    probe at a time is sent after a cooldown. The first request that is answered closes the circuit breaker.
     """
 
     def __init__(self):
@@ -41,10 +44,13 @@ class Breaker:
         return self._failures >= FAILURES
 
     async def admit(self) -> bool:
-        """Return when a request may be sent: whether it is the probe, which the caller passes on.
+        """Wait until a request may be sent.
+
+        Returns:
+            Whether the request is the probe; the caller passes this on to `failed` and calls `probe_ended` if it is.
 
         Raises:
-            RequestFailed: it may not.
+            RequestFailed: the request may not be sent.
         """
         while (pause := self._paused_until - time.monotonic()) > 0:
             if pause > LONGEST_PAUSE:
@@ -58,12 +64,17 @@ class Breaker:
         return True
 
     def answered(self) -> None:
-        """The server is there, whatever it said."""
+        """Record that the server answered, whatever it said."""
         self._failures = 0
         self._cooldown = FIRST_COOLDOWN
 
     def failed(self, fault: RequestFailed, probe: bool) -> None:
-        """Count a failure; one that is not about the server counts as an answer."""
+        """Record a failure. One that does not concern the server itself counts as an answer.
+
+        Args:
+            fault: why the request failed.
+            probe: whether the request was the probe.
+        """
         if fault.retry_after:
             self._paused_until = max(self._paused_until, time.monotonic() + fault.retry_after)
             self._fault = fault
@@ -77,7 +88,7 @@ class Breaker:
             self._cooldown = min(LONGEST_COOLDOWN, 2 * self._cooldown)
 
     def probe_ended(self) -> None:
-        """The probe is over, answered or not; another may follow."""
+        """Record that the probe is over, answered or not, so that another may follow."""
         self._probing = False
 
     def _unsent(self) -> RequestFailed:

@@ -15,11 +15,11 @@ from ...settings import TeacherSettings
 from .question import Failure
 
 _CONNECT_TIMEOUT = 10.0  # seconds
-# A reply may have so many bytes: far more than max_tokens tokens need, far less than hurts.
+# Limit of a reply's size: far more than max_tokens tokens need, far less than fills memory.
 _REPLY_BYTES = 1 << 20
 _REPLY_BYTES_PER_TOKEN = 256
-_LONGEST_RETRY_AFTER = 3600.0  # seconds; a server that asks for more is asked again after so many
-_MESSAGE_CHARS = 300  # of a server's error message that are logged
+_LONGEST_RETRY_AFTER = 3600.0  # seconds; a longer pause that a server asks for is cut to this
+_MESSAGE_CHARS = 300  # logged characters of a server's error message
 
 _OVERLOADED = (408, 409, 425, 429)
 _ABOUT_THE_QUESTION = (400, 413, 422)
@@ -27,7 +27,7 @@ _ABOUT_THE_QUESTION = (400, 413, 422)
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one request."""
+    """Tokens of one request, as the server reports them."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -35,7 +35,13 @@ class Usage:
 
 @dataclass(frozen=True)
 class Reply:
-    """A chat completion. ``usage`` is None where the server does not report it."""
+    """A chat completion.
+
+    Attributes:
+        text: the content, preceded by the reasoning in `<think>` tags if the server reports it separately.
+        truncated: whether the server stopped at max_tokens.
+        usage: None if the server does not report it.
+    """
 
     text: str
     truncated: bool
@@ -45,9 +51,12 @@ class Reply:
 class RequestFailed(Exception):
     """A request brought no reply.
 
-    failure: what it comes to when it is not tried again. retry: whether another try can help. server_down: whether it
-    says that the server is of no use to other questions either. may_be_paid: whether the server may have generated
-    tokens that it did not report. retry_after: seconds that the server asks to be left alone.
+    Attributes:
+        failure: the outcome for the question if the request is not retried.
+        retry: whether a retry can help.
+        server_down: whether requests for other questions would fail too.
+        may_be_paid: whether the server may have generated tokens that it did not report.
+        retry_after: seconds that the server asks to wait.
     """
 
     def __init__(
@@ -69,9 +78,11 @@ class RequestFailed(Exception):
 
 
 class Client:
-    """Sends requests to ``settings.base_url``, each within ``settings.timeout``; retries nothing.
+    """Sends requests to `settings.base_url`, each within `settings.timeout`, and never retries.
 
-    api_key: None sends no key, whatever the environment holds.
+    Args:
+        settings: the server and the sampling.
+        api_key: None sends no key, whatever the environment holds.
     """
 
     def __init__(self, settings: TeacherSettings, api_key: str | None):
@@ -80,11 +91,11 @@ class Client:
         self._limit = _REPLY_BYTES + _REPLY_BYTES_PER_TOKEN * settings.max_tokens
         parts = urlsplit(settings.base_url)
         self.address = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
-        # A redirect could carry questions to a host that nobody configured.
+        # A redirect could send questions to a host that nobody configured.
         http = openai.DefaultAsyncHttpxClient(
             follow_redirects=False, timeout=openai.Timeout(settings.timeout, connect=_CONNECT_TIMEOUT)
         )
-        # Without a key the library would take one from OPENAI_API_KEY or refuse to start: it gets one that is not sent.
+        # Without a key, the library reads OPENAI_API_KEY or refuses to start, so it gets a dummy that is never sent.
         self._openai = openai.AsyncOpenAI(
             base_url=settings.base_url, api_key=api_key or "none", max_retries=0, http_client=http
         )
@@ -94,7 +105,7 @@ class Client:
         await self._openai.close()
 
     async def complete(self, messages: list[dict[str, str]]) -> Reply:
-        """One sample.
+        """Request one sample.
 
         Raises:
             RequestFailed: anything but a chat completion came back.
@@ -103,12 +114,12 @@ class Client:
             async with asyncio.timeout(self._settings.timeout):
                 return parse_reply(await self._send(messages))
         except TimeoutError:
-            message = f"no answer within relift.teacher.timeout={self._settings.timeout:g} s"
+            message = f"no answer within method.teacher.timeout={self._settings.timeout:g} s"
         except openai.APIStatusError as error:
             raise self._status_failure(error) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__
-            # By name: the HTTP library below differs between versions of openai.
+            # The name is compared, because the HTTP library differs between versions of openai.
             if type(cause).__name__.startswith("Connect"):
                 raise RequestFailed(
                     f"cannot connect ({_describe(cause)})", Failure.UNREACHABLE, retry=True, server_down=True
@@ -117,7 +128,7 @@ class Client:
         except RequestFailed:
             raise
         except Exception as error:
-            # What the HTTP library raises about a body that ends early or cannot be decoded.
+            # The HTTP library raises this when a body ends early or cannot be decoded.
             message = f"connection lost ({_describe(error)})"
         raise RequestFailed(message, Failure.UNREACHABLE, retry=True, server_down=True, may_be_paid=True) from None
 
@@ -144,7 +155,7 @@ class Client:
         if self._api_key:
             text = text.replace(self._api_key, "***")
         message = f"status {status}: {text[:_MESSAGE_CHARS]}"
-        # An exhausted account is reported as 429, but no waiting helps.
+        # An exhausted account is reported as 429 too, but waiting does not help.
         if (status in _OVERLOADED and error.code != "insufficient_quota") or status >= 500:
             return RequestFailed(
                 message,
@@ -157,23 +168,23 @@ class Client:
 
 
 def parse_reply(body: bytes) -> Reply:
-    """Read a chat completion.
+    """Parse the body of a chat completion.
 
     Raises:
-        RequestFailed: it is none.
+        RequestFailed: the body is not a chat completion.
     """
     try:
         reply = json.loads(body)
         choice = reply["choices"][0]
         message = choice["message"]
         content, finish_reason = message["content"], choice.get("finish_reason")
-        # vLLM and OpenRouter say `reasoning`, others `reasoning_content`.
+        # vLLM and OpenRouter call it `reasoning`, other servers `reasoning_content`.
         reasoning = message.get("reasoning_content") or message.get("reasoning")
         usage = reply.get("usage")
     except (ValueError, RecursionError) as error:
         raise _malformed(f"a reply that is not JSON ({type(error).__name__})") from None
     except (LookupError, TypeError, AttributeError) as error:
-        raise _malformed(f"a reply that is no chat completion ({type(error).__name__}: {error})") from None
+        raise _malformed(f"a reply that is not a chat completion ({type(error).__name__}: {error})") from None
     if content is None:
         content = ""
     if not isinstance(content, str):
@@ -181,7 +192,7 @@ def parse_reply(body: bytes) -> Reply:
     if isinstance(reasoning, str) and reasoning.strip() and THINK_CLOSE not in content:
         thought = reasoning.replace(THINK_OPEN, "").replace(THINK_CLOSE, "").strip()
         content = f"{THINK_OPEN}\n{thought}\n{THINK_CLOSE}\n{content.lstrip()}"
-    # JSON may escape half a surrogate pair, which no tokenizer and no file takes.
+    # JSON may escape half a surrogate pair, which neither a tokenizer nor a file accepts.
     text = content.encode("utf-8", "replace").decode("utf-8")
     return Reply(text, finish_reason == "length", _usage(usage))
 
@@ -200,7 +211,7 @@ def _malformed(message: str) -> RequestFailed:
 
 
 def _retry_after(headers: Any) -> float:
-    """Seconds in the header Retry-After, a number or a date; 0 where there is none that can be read."""
+    """Return the seconds in the header Retry-After, a number or a date; 0 if it is absent or unreadable."""
     value = headers.get("retry-after", "")
     try:
         seconds = float(value)

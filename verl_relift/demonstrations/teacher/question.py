@@ -1,24 +1,24 @@
-"""What goes to the teacher and what comes back."""
+"""The teacher's questions and answers."""
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 
 class Failure(StrEnum):
     """Why the teacher gave no demonstration for a question."""
 
-    WRONG = "wrong"  # no sample's final answer is the ground truth
+    WRONG = "wrong"  # no sample's final answer equals the ground truth
     UNVERIFIABLE = "unverifiable"  # the ground truth cannot be parsed, or grading took too long
-    TRUNCATED = "truncated"  # samples reach relift.teacher.max_tokens; a cut solution is never used
-    UNREACHABLE = "unreachable"  # no connection, no answer in time, overload or a server's error, after all retries
-    MALFORMED = "malformed"  # replies are no chat completions, after all retries
-    REFUSED = "refused"  # the server says no: bad request, unknown model, wrong key
-    BUDGET = "budget"  # what is left of the budget cannot pay for another sample
+    TRUNCATED = "truncated"  # samples reach method.teacher.max_tokens; a truncated solution is never used
+    UNREACHABLE = "unreachable"  # no connection, no answer in time, overload or a server error, after all retries
+    MALFORMED = "malformed"  # replies are not chat completions, after all retries
+    REFUSED = "refused"  # the server rejects the request: bad request, unknown model, wrong key
+    BUDGET = "budget"  # the rest of the budget cannot pay for another sample
 
     @property
     def final(self) -> bool:
-        """Whether asking again would end the same way, the samples being in the cache."""
+        """Whether asking again would end the same way, because the samples are in the cache."""
         return self in (Failure.WRONG, Failure.UNVERIFIABLE, Failure.TRUNCATED)
 
 
@@ -26,9 +26,12 @@ class Failure(StrEnum):
 class TeacherQuestion:
     """A question for the teacher.
 
-    key: its stable identity. messages: the chat, each with ``role`` and ``content``. ground_truth: as
-    ``verl_relift.rewards.grade`` takes it, of JSON's types. prompt_ids: not used here, carried through to the answer.
-    step: the training step at which it is asked.
+    Attributes:
+        key: its stable identity.
+        messages: the chat, each message with `role` and `content`.
+        ground_truth: what `verl_relift.rewards.grade` accepts, in JSON types.
+        prompt_ids: token ids of the prompt; the teacher only passes them on to the answer.
+        step: the training step in which it is asked.
     """
 
     key: str
@@ -38,7 +41,7 @@ class TeacherQuestion:
     step: int
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON types."""
+        """Return the question as JSON types."""
         return {
             "key": self.key,
             "messages": [dict(message) for message in self.messages],
@@ -48,18 +51,20 @@ class TeacherQuestion:
         }
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "TeacherQuestion":
-        """Undo :meth:`to_json`."""
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Return the question that `to_json` described."""
         messages = tuple(dict(message) for message in value["messages"])
         return cls(value["key"], messages, value["ground_truth"], tuple(value["prompt_ids"]), value["step"])
 
 
 @dataclass(frozen=True)
 class TeacherAnswer:
-    """What became of a question. Exactly one of ``text`` and ``failure`` is set.
+    """The outcome of a question. Exactly one of `text` and `failure` is set.
 
-    text: the first sample whose final answer is the ground truth, ``<think>`` included where the server reports the
-    reasoning apart.
+    Attributes:
+        question: the question as it was asked.
+        text: the first sample whose final answer equals the ground truth, including its `<think>` part.
+        failure: why there is no such sample.
     """
 
     question: TeacherQuestion

@@ -1,4 +1,4 @@
-"""The teacher as the trainer sees it: questions in, answers out, and nothing that waits."""
+"""The teacher that the trainer calls: it takes questions and returns answers, and no method waits for the server."""
 
 import asyncio
 import hashlib
@@ -26,14 +26,14 @@ _CLOSE_LIMIT = 2.0  # seconds
 
 @dataclass
 class _Open:
-    """A question that the teacher holds; ``answer`` is set when it has arrived and not been collected."""
+    """A question that the teacher holds; `answer` is set once it has arrived and until it is collected."""
 
     question: TeacherQuestion
     answer: TeacherAnswer | None = None
 
 
 def read_api_key(settings: TeacherSettings) -> str | None:
-    """The key in the environment variable that the settings name; None where they name none.
+    """Return the key in the environment variable that the settings name; None if they name none.
 
     Raises:
         SettingsError: the variable is not set.
@@ -43,33 +43,39 @@ def read_api_key(settings: TeacherSettings) -> str | None:
     key = os.environ.get(settings.api_key_env, "").strip()
     if not key:
         raise SettingsError(
-            f"relift.teacher.api_key_env={settings.api_key_env}: this environment variable is not set; export the key "
-            "in it, or set null for a server that needs none"
+            f"method.teacher.api_key_env={settings.api_key_env}: this environment variable is not set; export the key "
+            "in it, or set method.teacher.api_key_env=null for a server that needs no key"
         )
     return key
 
 
 class Teacher:
-    """Asks a server for demonstrations on a thread of its own.
+    """Asks a server for demonstrations on its own thread.
 
-    Every method is for one thread and returns at once, whatever the server does. cache_dir: where replies are kept.
+    One thread calls the methods. Each returns at once, whatever the server does.
+
+    Args:
+        settings: `method.teacher`.
+        cache_dir: folder of the cached replies, created if it does not exist.
 
     Raises:
-        SettingsError: the address cannot be one, the key is missing, or the cache's folder cannot be made.
+        SettingsError: the address is invalid, the key is missing, or the cache's folder cannot be created.
     """
 
     def __init__(self, settings: TeacherSettings, cache_dir: Path):
         address = urlsplit(settings.base_url or "")
         if address.scheme not in ("http", "https") or not address.hostname or not settings.model:
             raise SettingsError(
-                f"relift.teacher.base_url={settings.base_url}, relift.teacher.model={settings.model}: needs an address "
-                "like http://127.0.0.1:8000/v1 and the model's name there"
+                f"method.teacher.base_url={settings.base_url}, method.teacher.model={settings.model}: set both, to an "
+                "address like http://127.0.0.1:8000/v1 and to the name of the model there"
             )
         self._settings = settings
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SettingsError(f"relift.teacher.cache_dir={cache_dir} cannot be made: {error}") from error
+            raise SettingsError(
+                f"method.teacher.cache_dir={cache_dir} cannot be created ({error}); name a folder that can be written"
+            ) from error
         self._budget = Budget(settings)
         self._lock = threading.Lock()
         self._open: dict[str, _Open] = {}  # by key, in the order of asking
@@ -85,8 +91,12 @@ class Teacher:
         self._thread.start()
 
     def ask(self, question: TeacherQuestion) -> bool:
-        """Ask a question. False when it is not asked: it waits already, it was given up, too many wait, or the budget
-        is spent."""
+        """Ask a question.
+
+        Returns:
+            False if it is not asked, because it already waits or was given up, too many questions wait, the budget is
+            spent, or the teacher is closed.
+        """
         with self._lock:
             key = question.key
             full = len(self._open) >= self._settings.max_waiting
@@ -99,10 +109,10 @@ class Teacher:
             return True
 
     def collect(self) -> list[TeacherAnswer]:
-        """The answers that arrived since the last call, in the order of asking.
+        """Return the answers that arrived since the last call, in the order of asking.
 
         Raises:
-            RuntimeError: the teacher has a fault of its own; no server's answer does that.
+            RuntimeError: the teacher itself failed; a server's answer never causes this.
         """
         with self._lock:
             if self._error is not None:
@@ -118,12 +128,16 @@ class Teacher:
 
     @property
     def waiting(self) -> int:
-        """Questions asked and not answered yet."""
+        """Number of questions that are asked and not answered yet."""
         with self._lock:
             return sum(entry.answer is None for entry in self._open.values())
 
     def metrics(self) -> dict[str, float]:
-        """Totals of the run (of this process: requests and cache hits), and the mean seconds of the last requests."""
+        """Return metrics by name.
+
+        `requests` and `cache_hits` count since the process started, `waiting` is the present number, `latency` is the
+        mean of the last requests in seconds, and all others count over the whole run.
+        """
         waiting = self.waiting
         with self._lock:
             metrics = {name: float(self._counts[name]) for name in ("asked", "answered", "verified")}
@@ -138,7 +152,7 @@ class Teacher:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Questions held, questions given up, counts and what is spent, as plain JSON types; never the key."""
+        """Return held and given-up questions, counts and spending, as JSON types; never the key."""
         with self._lock:
             return {
                 "settings": self._fingerprint(),
@@ -149,9 +163,10 @@ class Teacher:
             }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`state_dict` in a new teacher: what was held is asked again, and answers in the cache are free.
+        """Restore what `state_dict` returned in a new teacher.
 
-        A teacher with another model or other sampling tries the questions that were given up when they are asked again.
+        Held questions are asked again, and cached answers cost nothing. If the model, system prompt or sampling
+        differs, questions that were given up may be asked again.
         """
         with self._lock:
             self._counts = Counter(state["counts"])
@@ -163,7 +178,7 @@ class Teacher:
                     self._start(question)
 
     def close(self) -> None:
-        """End what is in flight; returns within two seconds. Nothing can be asked afterwards."""
+        """Cancel what is in flight and return within two seconds; no question can be asked afterwards."""
         with self._lock:
             if self._closed:
                 return
@@ -177,12 +192,12 @@ class Teacher:
         self._loop.call_soon_threadsafe(self._create_task, question)
 
     def _fingerprint(self) -> str:
-        """Of what a sample depends on."""
+        """Return a hash of the settings that a sample depends on."""
         names = ("model", "system_prompt", "temperature", "top_p", "max_tokens", "samples")
         values = {name: getattr(self._settings, name) for name in names}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
-    # ---- on the teacher's thread ---------------------------------------------------------------------------------
+    # ---- run on the teacher's thread -----------------------------------------------------------------------------
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -1,0 +1,164 @@
+"""The seam between a training step and a method of mixing demonstrations into it.
+
+    questions -> prompts -> rollouts -> graded groups -> retry -> edit -> one policy update, perhaps with spliced rows
+              -> supervised updates of their own -> weights to vLLM
+
+A method says something at these places and nowhere else. The trainer knows no method by name, and a method knows
+neither Ray nor Megatron nor vLLM: everything here is plain Python on the types of ``verl_relift.types``.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar
+
+from ..demonstrations.verify import Tokenizer
+from ..settings import DemonstrationSettings
+from ..types import Group, Prompt, Question, Role
+from .placement import SplicedRows, SupervisedUpdate
+from .weight import Weight
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """``method`` of a method that has nothing to set."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method asks of the data and of the machine; checks and ``plan`` read it before a GPU is taken."""
+
+    rollouts: bool = True  # False: nothing is sampled except for validation
+    demonstrations: DemonstrationSettings | None = None  # None: the data set needs no solutions
+    supervised_rows: int = 0  # the largest number of demonstrations in one update
+    own_step: bool = False  # an optimizer step of its own; otherwise they join the RL update
+    separate_moments: bool = False  # AdamW moments of its own
+    token_budget: int | None = None  # tokens per micro-batch of an own step; None: as the RL update
+    exact_rows: bool = False  # an update has exactly supervised_rows, which the data-parallel size must divide
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the trainer lends to a method."""
+
+    tokenizer: Tokenizer
+    encode_prompt: Callable[[Question], tuple[int, ...]]  # token ids in the chat template, up to the answer
+    seed: int  # data.seed
+    data_parallel_size: int
+    folder: Path  # of the run
+    available: int = 0  # rows of the training set with a solution
+
+    def rng(self, purpose: str, step: int, draw: int = 0) -> Random:
+        """Return a generator for one purpose of one step, so that none has to be in a checkpoint."""
+        return Random(f"{self.seed}/{purpose}/{step}/{draw}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of a method that consists of several, each from the weights of the one before."""
+
+    folder: str  # in the folder of the whole
+    method: str  # the stage's own
+    overrides: Sequence[str] = ()  # key=value, for this stage alone
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """What a method trains on besides rollouts in this step.
+
+    ``spliced`` joins the RL update. ``updates`` is called after the RL update and returns the optimizer steps to make
+    then, in order.
+    """
+
+    spliced: SplicedRows | None = None
+    updates: Callable[[], Sequence[SupervisedUpdate]] = tuple
+
+
+class Method:
+    """A method that changes nothing: the base of all, and verl's own algorithm as it is."""
+
+    Settings: ClassVar[type] = NoSettings
+    weights: ClassVar[Mapping[Role, Weight]] = {}  # of a token's loss, by role; roles that are not in it have weight 1
+
+    def __init__(self, settings: Any, resources: Resources):
+        """
+        Args:
+            settings: an instance of ``Settings``.
+        """
+        self.settings = settings
+        self.resources = resources
+
+    # ---- before a run ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def needs(cls, settings: Any) -> Needs:
+        """Return what the method asks of data and machine with these settings."""
+        return Needs()
+
+    @classmethod
+    def problems(cls, settings: Any, config: Any) -> Iterator[str]:
+        """Yield a line for everything in the whole configuration that cannot work together with this method."""
+        yield from ()
+
+    @classmethod
+    def stages(cls, settings: Any) -> Sequence[Stage]:
+        """Return the runs that the method consists of. By default it is one run, of its own, and this is empty."""
+        return ()
+
+    # ---- a step ----------------------------------------------------------------------------------------------------
+
+    def prompts(self, questions: Sequence[Question], step: int) -> list[Prompt]:
+        """Return what the policy is asked. By default each question as it is."""
+        return [Prompt.bare(question) for question in questions]
+
+    def retry(self, groups: Sequence[Group], step: int, attempt: int) -> list[Prompt]:
+        """Return prompts to sample in the same step: their groups replace those of the same draw. By default none.
+
+        Args:
+            groups: graded so far, one per draw.
+            attempt: 1 before the first retry, and so on until the method returns none.
+        """
+        return []
+
+    def edit(self, groups: Sequence[Group], step: int) -> list[Group]:
+        """Return the groups that the policy update trains on: rollouts left out, rows added. By default all."""
+        return list(groups)
+
+    def supervised(self, groups: Sequence[Group], step: int) -> Supervised:
+        """Return what is trained on besides rollouts. By default nothing.
+
+        Args:
+            groups: as graded; without rollouts where the method needs none.
+        """
+        return Supervised()
+
+    def coefficients(self, step: int) -> dict[Role, float]:
+        """Return the coefficient of each role's term in the policy loss; roles that are not in it have 1."""
+        return {}
+
+    # ---- a run -----------------------------------------------------------------------------------------------------
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers of the step that has been made, with their full names."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resumed run needs, as plain JSON types."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo :meth:`state_dict`."""
+
+    def close(self) -> None:
+        """End what runs beside the trainer."""
+
+    @classmethod
+    def reads_groups(cls) -> bool:
+        """Whether the method looks at graded groups, which the trainer then reads back from TransferQueue."""
+        return any(getattr(cls, hook) is not getattr(Method, hook) for hook in ("retry", "edit", "supervised"))
+
+    @classmethod
+    def guides_generation(cls) -> bool:
+        """Whether the method changes what is sampled, which verl's agent loop does not support."""
+        return cls.prompts is not Method.prompts or cls.retry is not Method.retry

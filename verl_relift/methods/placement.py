@@ -1,0 +1,135 @@
+"""Where demonstrations meet the RL update: in an optimizer step of their own, or in the RL update's last mini-batch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from ..demonstrations.buffer import Demonstration
+from ..settings import SettingsError
+from .schedule import LearningRate
+
+
+@dataclass(frozen=True)
+class SplicedRows:
+    """Demonstrations that the RL update carries: one gradient and one optimizer step for both losses.
+
+    The supervised loss is a mean over the demonstration tokens of the whole batch, minus ``entropy_coeff`` times their
+    mean entropy; ``weight`` multiplies it.
+    """
+
+    demonstrations: Sequence[Demonstration]
+    weight: float = 1.0
+    entropy_coeff: float = 0.0
+
+
+@dataclass(frozen=True)
+class SupervisedUpdate:
+    """An optimizer step of its own, after the RL update, on the same loss as :class:`SplicedRows`."""
+
+    demonstrations: Sequence[Demonstration]
+    lr: float
+    clip_grad: float = 1.0
+    entropy_coeff: float = 0.0
+    epochs: int = 1  # optimizer steps on the same batch
+    separate_moments: bool = False  # AdamW moments of its own; otherwise the RL update's
+    max_token_len_per_gpu: int | None = None  # tokens per micro-batch; None: as the RL update
+
+
+class Moments(StrEnum):
+    """Whose AdamW moments the supervised update uses."""
+
+    SHARED = "shared"  # the RL update's
+    SEPARATE = "separate"  # its own; twice the optimizer's memory, less one copy of the weights
+
+
+@dataclass(frozen=True)
+class OwnStepSettings(LearningRate):
+    """``method.sft`` of methods whose supervised update is an optimizer step of its own.
+
+    ``batch_size`` is the paper's M: demonstrations per update.
+    """
+
+    batch_size: int = 64
+    optimizer: Moments = Moments.SHARED
+    entropy_coeff: float = 1e-4
+    clip_grad: float = 1.0
+    epochs: int = 1
+    max_token_len_per_gpu: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        _at_least_one(self, "batch_size", "epochs")
+        _positive(self, "clip_grad")
+
+    def update(self, demonstrations: Sequence[Demonstration], updates_made: int) -> SupervisedUpdate:
+        """Return the next update on ``demonstrations``, the first being update 0."""
+        return SupervisedUpdate(
+            demonstrations=demonstrations,
+            lr=self.learning_rate(updates_made),
+            clip_grad=self.clip_grad,
+            entropy_coeff=self.entropy_coeff,
+            epochs=self.epochs,
+            separate_moments=self.optimizer is Moments.SEPARATE,
+            max_token_len_per_gpu=self.max_token_len_per_gpu,
+        )
+
+
+@dataclass(frozen=True)
+class SpliceSettings:
+    """``method.sft`` of methods whose demonstrations join the RL update.
+
+    The update has the RL update's learning rate and clipping. ``batch_size`` is the largest number of demonstrations
+    in one update.
+    """
+
+    batch_size: int = 64
+    weight: float = 1.0
+    entropy_coeff: float = 1e-4
+
+    def __post_init__(self):
+        _at_least_one(self, "batch_size")
+        _positive(self, "weight")
+
+    def rows(self, demonstrations: Sequence[Demonstration]) -> SplicedRows:
+        """Return ``demonstrations`` as the RL update takes them."""
+        return SplicedRows(demonstrations, self.weight, self.entropy_coeff)
+
+
+def own_step_problems(settings: OwnStepSettings, config: Any) -> Iterator[str]:
+    """Find what a supervised update with moments of its own cannot share an optimizer with."""
+    if settings.optimizer is not Moments.SEPARATE:
+        return
+    optim = config.actor_rollout_ref.actor.optim
+    own = optim.override_optimizer_config
+    if optim.get("use_precision_aware_optimizer") or own.get("use_precision_aware_optimizer"):
+        yield (
+            "method.sft.optimizer=separate exchanges AdamW's fp32 moments, which use_precision_aware_optimizer stores "
+            "in another form; change one of the two"
+        )
+    if own.get("optimizer_cpu_offload"):
+        yield (
+            "method.sft.optimizer=separate does not support Megatron's optimizer_cpu_offload; use "
+            "actor_rollout_ref.actor.megatron.optimizer_offload=true instead"
+        )
+
+
+def splice_problems(config: Any) -> Iterator[str]:
+    """Find what would reduce gradients before both losses are in."""
+    if config.actor_rollout_ref.actor.megatron.override_ddp_config.get("overlap_grad_reduce"):
+        yield (
+            "actor_rollout_ref.actor.megatron.override_ddp_config.overlap_grad_reduce=true would reduce gradients "
+            "before the demonstrations' loss is in; set it to false, or use a method with a supervised update of its own"
+        )
+
+
+def _at_least_one(settings: Any, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise SettingsError(f"method.sft.{name}={getattr(settings, name)} must be at least 1")
+
+
+def _positive(settings: Any, *names: str) -> None:
+    for name in names:
+        if not getattr(settings, name) > 0.0:
+            raise SettingsError(f"method.sft.{name}={getattr(settings, name)} must be positive")

@@ -1,0 +1,48 @@
+"""verl's replay buffer, woken by the rollout manager instead of polling."""
+
+from collections.abc import Callable
+
+from omegaconf import DictConfig
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+# Between two looks at TransferQueue where nothing wakes it, seconds. verl's two seconds would be most of a step of a
+# small model.
+POLL_INTERVAL = 0.05
+
+# For a batch of rollouts to be stored, seconds.
+WAIT_AT_MOST = 1.0
+
+
+class GroupSampler(ReplayBuffer):
+    """verl's synchronous sampler, DAPO's group filter included; ``trainer.v1.sampler.custom_sampler`` names it.
+
+    verl hands what its own sampler needs to no other, so it comes with ``sampler_kwargs``.
+    """
+
+    def __init__(self, *args, sampler_kwargs: DictConfig, **kwargs):
+        """
+        Args:
+            sampler_kwargs: ``filter_groups`` (verl's group ``algorithm.filter_groups``), ``train_batch_size``,
+                ``gen_batch_size`` and ``sync_refill_failed_groups``.
+        """
+        groups, refill = sampler_kwargs.filter_groups, bool(sampler_kwargs.sync_refill_failed_groups)
+        filters = groups is not None and bool(groups.enable)
+        batch = sampler_kwargs.train_batch_size
+        super().__init__(
+            *args,
+            sampler_kwargs=sampler_kwargs,
+            poll_interval=POLL_INTERVAL,
+            filter_groups_metric=str(groups.metric) if filters else None,
+            train_batch_size=batch,
+            gen_batch_size=1 if filters or refill else sampler_kwargs.gen_batch_size or batch,
+            max_inflight_gen_batches=groups.get("max_inflight_gen_batches", 1) if filters else 1,
+            sync_refill_failed_groups=refill,
+            **kwargs,
+        )
+        self.wait_for_batch: Callable[[float], bool] | None = None  # the trainer sets it where there is one
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        # Every look asks TransferQueue about all rows; a batch that is stored needs no more than one.
+        waited = self.wait_for_batch is not None and self.wait_for_batch(WAIT_AT_MOST)
+        self.poll_interval = 0.0 if waited else POLL_INTERVAL
+        return super()._wait_for_next_poll(partition_id, last_debug_time)

@@ -1,0 +1,202 @@
+"""verl's synchronous trainer as a run of this program needs it, whatever the method.
+
+A step is a function of the checkpoint before it: questions have names made of step and place, rollouts are put into
+the order of their names whatever the order in which they finished, and every draw is seeded by the step. A checkpoint
+is there whole or not at all, and is in use once its step's metrics are written.
+"""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+import torch
+from omegaconf import DictConfig
+from tensordict import NonTensorStack, TensorDict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.utils import Role as WorkerRole
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.debug import marked_timer
+
+from .actor.worker import DemonstrationWorker
+from .run import checkpoints, garbage, stopping
+from .run import folder as runfolder
+from .run.failure import Actors
+
+logger = logging.getLogger(__name__)
+
+_ACTOR_ROLES = {WorkerRole.Actor, WorkerRole.ActorRollout, WorkerRole.ActorRolloutRef}
+
+STATE_FILE = Path("relift") / "state.json"  # in a checkpoint's folder
+
+
+class ResumableTrainer(PPOTrainerSync):
+    """verl's synchronous trainer with exact resume, stopping between two steps, and a file of metrics."""
+
+    def __init__(self, config: DictConfig):
+        super().__init__(config)
+        self.global_steps = 0  # verl's; what fails before it is set fails in step 0
+        self.stopped_after: int | None = None  # the step, if stopping was requested with steps left
+        self._saved_step: int | None = None  # of the last checkpoint
+        self._committed_step: int | None = None  # of the last one that the tracker names
+        self._startup: float | None = None  # seconds, until it has been logged
+        self._metrics_file: runfolder.MetricsFile | None = None
+        self._drawn_in = -1  # the step that `_drawn` counts
+        self._drawn = 0  # questions drawn for it
+
+    # ---- what a subclass says ----------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds besides verl's part, as plain JSON types."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo :meth:`state_dict`."""
+        raise NotImplementedError
+
+    def uses_separate_moments(self) -> bool:
+        """Whether the worker has a second set of AdamW moments to load."""
+        return False
+
+    # ---- verl's hooks ------------------------------------------------------------------------------------------------
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        for role in _ACTOR_ROLES & self.role_worker_mapping.keys():
+            self.role_worker_mapping[role] = ray.remote(DemonstrationWorker)
+
+    def fit(self, agent_loop_manager) -> None:
+        """Train, with the sampler woken by the manager where the two know how."""
+        if hasattr(self.replay_buffer, "wait_for_batch"):
+            self.replay_buffer.wait_for_batch = getattr(agent_loop_manager, "wait_for_batch", None)
+        super().fit(agent_loop_manager)
+
+    def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
+        batch = super()._next_train_batch(num_prompts)
+        if self._drawn_in != self.global_steps:
+            self._drawn_in, self._drawn = self.global_steps, 0
+        # Random names would make the order of a step's rollouts, and so its last bits, differ between runs.
+        names = [f"{self.global_steps}-{place:06d}" for place in range(self._drawn, self._drawn + len(batch))]
+        self._drawn += len(batch)
+        batch["uid"] = NonTensorStack(*names)
+        return batch
+
+    def in_order(self, batch: KVBatchMeta) -> KVBatchMeta:
+        """Put rollouts into the order of their names."""
+        names = [(uid, int(session)) for uid, session, _ in (key.rsplit("_", 2) for key in batch.keys)]
+        batch.reorder(sorted(range(len(names)), key=names.__getitem__))
+        return batch
+
+    def on_train_begin(self) -> None:
+        super().on_train_begin()
+        garbage.freeze()
+        # From the command to the first question sent out.
+        self._startup = time.time() - psutil.Process().create_time()
+        if stopping.stop_requested():
+            self._stop_after(self.global_steps - 1)  # nothing has changed since the checkpoint
+
+    def on_step_end(self) -> None:
+        if stopping.stop_requested() and self.global_steps < self.total_training_steps:
+            if self._saved_step != self.global_steps:
+                with marked_timer("save_checkpoint", self.timing_raw):
+                    self._save_checkpoint()
+            self._stop_after(self.global_steps)
+        self.send_weights()
+
+    def send_weights(self) -> None:
+        """Send the weights of all updates of the step to vLLM."""
+        super().on_step_end()
+
+    def _stop_after(self, step: int) -> None:
+        self.stopped_after = step
+        self.total_training_steps = step  # what fit() compares before the next step
+
+    def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch) -> None:
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+        self.add_startup(metrics)
+
+    def add_startup(self, metrics: dict) -> None:
+        """Add the time from the command to the first question, once."""
+        if self._startup is not None:
+            metrics["timing_s/startup"], self._startup = self._startup, None
+
+    # ---- records -----------------------------------------------------------------------------------------------------
+
+    @property
+    def logger(self):
+        """verl's trackers, plus ``metrics.jsonl`` in the run's folder whatever they are."""
+        return self._metrics_file
+
+    @logger.setter
+    def logger(self, tracking) -> None:
+        self._metrics_file = runfolder.MetricsFile.beside(
+            tracking, self.config.trainer.default_local_dir, self.global_steps, self._commit_checkpoint
+        )
+
+    def _save_checkpoint(self) -> None:
+        """Write verl's layout plus ``relift/`` beside the last whole checkpoint, which stays in use until then."""
+        run = Path(self.config.trainer.default_local_dir)
+        folder = checkpoints.begin(run, self.global_steps)
+        hdfs = self.config.trainer.default_hdfs_dir
+        remote = hdfs and f"{hdfs}/global_step_{self.global_steps}/actor"
+        # Old ones are removed later: verl would remove them before this one is whole.
+        self.actor_rollout_wg.save_checkpoint(str(folder / "actor"), remote, self.global_steps, max_ckpt_to_keep=None)
+        self.actor_rollout_wg.save_extra(str(folder / "relift"))
+        torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
+        runfolder.write_atomically(folder / STATE_FILE, json.dumps(self.state_dict()))
+        self._saved_step = self.global_steps
+
+    def _commit_checkpoint(self) -> None:
+        """Put the checkpoint just saved into use, if there is one.
+
+        Called when the step's metrics are written: a run that resumes after the step would not write them again.
+        """
+        if self._committed_step == self._saved_step:
+            return
+        run = Path(self.config.trainer.default_local_dir)
+        folder = checkpoints.commit(run, self._saved_step)
+        self._committed_step = self._saved_step
+        checkpoints.prune(run, self.config.trainer.max_actor_ckpt_to_keep)
+        self.checkpoint_callback.on_save(
+            trainer=self, global_step=self._saved_step, checkpoint_dir=str(folder), async_save=False
+        )
+
+    def _load_checkpoint(self) -> None:
+        self.global_steps = 0
+        trainer = self.config.trainer
+        match trainer.resume_mode:
+            case "disable":
+                return
+            case "auto":
+                folder = checkpoints.latest(Path(trainer.default_local_dir))
+            case "resume_path":
+                folder = Path(trainer.resume_from_path)
+        if folder is None:
+            return
+        self.global_steps = checkpoints.step_of(folder)
+        logger.warning("resuming after step %d from %s", self.global_steps, folder)
+        path = folder / STATE_FILE
+        if not path.exists():
+            raise checkpoints.CheckpointError(
+                f"{path} is missing: another program made the checkpoint; start from its weights instead "
+                "(actor_rollout_ref.model.path) with trainer.resume_mode=disable"
+            )
+        self.actor_rollout_wg.load_extra(str(folder / "relift"), self.uses_separate_moments())
+        self.actor_rollout_wg.load_checkpoint(str(folder / "actor"), del_local_after_load=False)
+        self.train_dataloader.load_state_dict(torch.load(folder / "data.pt", weights_only=True))
+        self.load_state_dict(json.loads(path.read_text()))
+
+    # ---- the processes of the run ------------------------------------------------------------------------------------
+
+    def workers(self) -> Actors:
+        """Return the training workers, each with a name for people; none before they are started."""
+        group = getattr(self, "actor_rollout_wg", None)
+        return [(f"training worker {rank}", worker) for rank, worker in enumerate(group.workers if group else [])]
+
+    def servers(self) -> Actors:
+        """Return the vLLM servers, named likewise."""
+        manager = getattr(self, "llm_server_manager", None)
+        return [(f"vLLM server {i}", server) for i, server in enumerate(manager.server_handles if manager else [])]
