@@ -1,4 +1,4 @@
-"""The teacher against a real vLLM server on loopback whose model knows the hardest level of the arithmetic task."""
+"""The teacher against a real vLLM server on loopback, whose model knows the hardest level of the arithmetic task."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from verl_relift.testing.launch import start as start_training
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
 MODEL = "arithmetic-teacher"
-STEPS = 300  # supervised, on the hardest level's training questions: about three of four held-out ones solved greedily
+STEPS = 300  # of supervised training on the hardest level; greedy decoding then solves about 3 of 4 held-out problems
 QUESTIONS = 32
 STARTUP_LIMIT = 400.0  # seconds
 CONTEXT = 128  # tokens
@@ -43,13 +43,13 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module")
 def held_out():
-    """Hardest questions that the served model was not trained on."""
+    """Hardest problems that the served model was not trained on."""
     return [question for question in make_split().test if question.level == "hardest"]
 
 
 @pytest.fixture(scope="module")
 def model(held_out, tmp_path_factory):
-    """A model trained on the hardest level's other questions."""
+    """Train a model on the other problems of the hardest level."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("model")
@@ -74,7 +74,7 @@ def model(held_out, tmp_path_factory):
 
 
 class Server:
-    """vLLM's OpenAI server as a process of its own."""
+    """vLLM's OpenAI server in its own process."""
 
     def __init__(self, model, log):
         with socket.socket() as sock:
@@ -107,7 +107,7 @@ class Server:
         raise AssertionError(f"vLLM did not start:\n{self.log.read_text(errors='replace')[-4000:]}")
 
     def signal(self, number):
-        """To the server and the engine process that it started."""
+        """Send a signal to the server and to the engine process that it started."""
         os.killpg(self.process.pid, number)
 
     def end(self):
@@ -148,7 +148,7 @@ def asked(question, ground_truth=None):
 
 
 def answers(teacher, questions, limit=300.0):
-    """Ask and collect; each call that the trainer would make returns at once."""
+    """Ask and collect; each call that the trainer would make must return at once."""
     collected, longest = [], 0.0
     end = time.monotonic() + limit
     for question in questions:
@@ -176,7 +176,7 @@ def test_a_teacher_that_knows_the_hardest_level(start, held_out):
         assert grade(result.text, result.question.ground_truth).correct
     metrics = first.metrics()
     assert metrics["requests"] < QUESTIONS * 4, "a question whose sample verifies gets no other"
-    # a prompt is two special tokens and one for each character
+    # A prompt has two special tokens and one token for each character.
     assert metrics["prompt_tokens"] >= metrics["requests"] * 8
     assert 0 < metrics["completion_tokens"] <= metrics["requests"] * 64
     assert metrics["unreported_tokens"] == 0
@@ -211,7 +211,7 @@ def test_usage_is_what_the_server_counts(start, held_out):
     assert result.text in (None, reply["choices"][0]["message"]["content"])
 
 
-def test_wrong_cut_and_refused(start, held_out):
+def test_wrong_truncated_and_refused(start, held_out):
     wrong = [asked(question, str(int(question.answer) + 1)) for question in held_out[:4]]
     assert Failure.WRONG in {result.failure for result in answers(start(), wrong)}
     right = [asked(question) for question in held_out[:4]]
@@ -222,7 +222,7 @@ def test_wrong_cut_and_refused(start, held_out):
 
 @pytest.mark.slow
 def test_training_on_a_teachers_solutions(server, tmp_path):
-    """The data have no solution. Training does not wait for the server, is killed, and goes on with what it had."""
+    """Train on data without solutions. Training does not wait for the server, is killed, and resumes."""
     data, base, run = tmp_path / "data", tmp_path / "base", tmp_path / "run"
     for arguments in (
         ["data_preprocess.arithmetic", "--output", data, "--train-size", "256", "--eval-size", "8"],
@@ -236,10 +236,10 @@ def test_training_on_a_teachers_solutions(server, tmp_path):
         "data.train_batch_size=8",
         "actor_rollout_ref.actor.ppo_mini_batch_size=8",
         f"actor_rollout_ref.model.path={base}",
-        "relift.demonstrations.source=teacher",
-        f"relift.teacher.base_url={server.base_url}",
-        f"relift.teacher.model={MODEL}",
-        "relift.sft.batch_size=4",
+        "method.demonstrations.source=teacher",
+        f"method.teacher.base_url={server.base_url}",
+        f"method.teacher.model={MODEL}",
+        "method.sft.batch_size=4",
         "trainer.resume_mode=auto",
         "trainer.save_freq=1",
     )
@@ -264,8 +264,8 @@ def test_training_on_a_teachers_solutions(server, tmp_path):
     assert last["relift/demonstrations_used"] >= killed["relift/demonstrations_used"] >= 8
 
 
-def test_a_server_that_stands_still_and_then_dies(start, server, held_out):
-    """Last: the server is gone afterwards."""
+def test_a_server_that_hangs_and_then_dies(start, server, held_out):
+    """Runs last, because the server is gone afterwards."""
     questions = [asked(question) for question in held_out[-8:]]
     teacher = start(timeout=2.0, max_retries=1)
     server.signal(signal.SIGSTOP)

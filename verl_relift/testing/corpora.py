@@ -1,9 +1,7 @@
-"""Responses to grade: real solutions, equivalent and wrong answers, and everything a model should not write.
+"""Responses to grade: real solutions, equivalent and wrong answers, and hostile texts.
 
-Pure generators under fixed seeds, shared by `benchmarks.grading` and the tests.
+The generators are pure functions of fixed seeds. `benchmarks.grading` and the tests share them.
 """
-
-from __future__ import annotations
 
 import json
 import random
@@ -16,49 +14,49 @@ from pathlib import Path
 CHARS_PER_TOKEN = 4
 SHORTEST_TOKENS, LONGEST_TOKENS = 300, 8_000
 ROLLOUTS = 8
-_SOME = 40  # questions to draw another answer from
+_SOME = 40  # number of problems from which another answer is drawn
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A question's ground truth and a worked solution of it."""
+class SolvedProblem:
+    """A problem's ground truth and a worked solution of it, which is empty if the data set has none."""
 
     truth: str
     solution: str
 
 
-def read_gsm8k(path: Path) -> list[Question]:
-    """GSM8K's JSON lines: `answer` is a solution that ends in `#### <integer>`."""
-    questions = []
+def read_gsm8k(path: Path) -> list[SolvedProblem]:
+    """Read GSM8K's JSON lines: `answer` is a solution that ends in `#### <integer>`."""
+    problems = []
     for line in path.read_text(encoding="utf-8").splitlines():
         solution, _, truth = json.loads(line)["answer"].rpartition("####")
-        questions.append(Question(truth.strip(), solution.strip()))
-    return questions
+        problems.append(SolvedProblem(truth.strip(), solution.strip()))
+    return problems
 
 
-def read_olympiadbench(path: Path) -> list[Question]:
-    """OlympiadBench's JSON lines: `final_answer` is a list of one LaTeX string, `solution` a list of texts."""
-    questions = []
+def read_olympiadbench(path: Path) -> list[SolvedProblem]:
+    """Read OlympiadBench's JSON lines: `final_answer` is a list of one LaTeX string, `solution` a list of texts."""
+    problems = []
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        questions.append(Question(row["final_answer"][0], (row["solution"] or [""])[0]))
-    return questions
+        problems.append(SolvedProblem(row["final_answer"][0], (row["solution"] or [""])[0]))
+    return problems
 
 
 def boxed(answer: str) -> str:
-    """A closing sentence with the answer in a box. Dollar signs of the answer itself end up inside the box."""
+    """Return a closing sentence with the answer in a box, without a pair of dollar signs around the answer."""
     bare = answer[1:-1] if answer.count("$") == 2 and answer[0] == answer[-1] == "$" else answer
     return f"The answer is \\boxed{{{bare}}}."
 
 
 def last_digit_changed(number: str) -> str:
-    """The number with its last digit raised by one, 9 becoming 0."""
+    """Return the number with its last digit raised by one; 9 becomes 0."""
     index = max(i for i, c in enumerate(number) if c.isdigit())
     return number[:index] + str((int(number[index]) + 1) % 10) + number[index + 1 :]
 
 
 def equivalent_forms(truth: str) -> list[str]:
-    """The same answer spelled differently, by text alone."""
+    """Return other spellings of the same answer, made by text replacement."""
     bare = truth.replace("$", "").strip()
     forms = [f"  {bare} ", f"\\displaystyle {bare}", bare.replace("\\frac", "\\dfrac"), bare.replace(" ", "")]
     unsized = re.sub(r"\\(?:left|right)(?=[()\[\]])", "", bare)
@@ -80,26 +78,33 @@ def equivalent_forms(truth: str) -> list[str]:
     return list(dict.fromkeys(forms))
 
 
-def long_responses(questions: list[Question], seed: int) -> Iterator[tuple[str, str, str]]:
-    """(kind, response, ground truth): eight responses a question, 300 to 8,000 tokens, as in training.
+def long_responses(problems: list[SolvedProblem], seed: int) -> Iterator[tuple[str, str, str]]:
+    """Yield eight responses a problem, 300 to 8,000 tokens long, as training produces them.
 
-    The text is other questions' solutions, in a closed thought for three in four. Half of the answers are right, some
-    of them spelled differently; the others are near misses, other answers, or a response cut short.
+    The text consists of other problems' solutions, in a closed thought for three responses in four. Half of the answers
+    are correct, some of them in another spelling. The others are near misses, other answers, or truncated responses.
+
+    Args:
+        problems: the source of texts and answers.
+        seed: equal arguments give equal responses.
+
+    Yields:
+        (kind, response, ground truth); kind is "same", "form", "near", "other" or "cut".
     """
     rng = random.Random(seed)
-    texts = [question.solution for question in questions if question.solution]
-    for question in questions:
+    texts = [problem.solution for problem in problems if problem.solution]
+    for problem in problems:
         for _ in range(ROLLOUTS):
-            # Log-uniform: short responses are the more frequent ones.
+            # Lengths are log-uniform, so short responses are more frequent.
             tokens = SHORTEST_TOKENS * (LONGEST_TOKENS / SHORTEST_TOKENS) ** rng.random()
             work = _prose(texts, int(tokens * CHARS_PER_TOKEN), rng)
             kind = rng.choices(("same", "form", "near", "other", "cut"), (35, 15, 20, 20, 10))[0]
             if kind == "cut":
-                yield kind, "<think>\n" + work, question.truth
+                yield kind, "<think>\n" + work, problem.truth
                 continue
-            answer = _answer(kind, question.truth, questions, rng)
+            answer = _answer(kind, problem.truth, problems, rng)
             opening, closing = ("<think>\n", "\n</think>\n") if rng.random() < 0.75 else ("", "\n")
-            yield kind, f"{opening}{work}{closing}{boxed(answer)}", question.truth
+            yield kind, f"{opening}{work}{closing}{boxed(answer)}", problem.truth
 
 
 def _prose(texts: list[str], chars: int, rng: random.Random) -> str:
@@ -111,15 +116,15 @@ def _prose(texts: list[str], chars: int, rng: random.Random) -> str:
     return "\n\n".join(parts)[:chars]
 
 
-def _answer(kind: str, truth: str, questions: list[Question], rng: random.Random) -> str:
+def _answer(kind: str, truth: str, problems: list[SolvedProblem], rng: random.Random) -> str:
     if kind == "form":
         return rng.choice(equivalent_forms(truth))
     if kind == "near" and any(c.isdigit() for c in truth):
         return last_digit_changed(truth)
     if kind == "same":
         return truth
-    # A model that is wrong is wrong with an answer of the right kind.
-    others = (question.truth for question in rng.sample(questions, min(len(questions), _SOME)))
+    # A wrong model still answers in the right form.
+    others = (problem.truth for problem in rng.sample(problems, min(len(problems), _SOME)))
     return rng.choice([other for other in others if _shape(other) == _shape(truth)] or [truth])
 
 
@@ -129,9 +134,13 @@ def _shape(truth: str) -> tuple[bool, bool, bool]:
 
 
 def hostile(canary: Path) -> list[tuple[str, str, str]]:
-    """(name, response, ground truth) of everything that hangs, crashes, fills memory or runs code in a careless grader.
+    """Return texts that hang, crash, fill the memory of, or run code in a careless grader.
 
-    canary: a file that the payloads try to make.
+    Args:
+        canary: a file that the payloads try to create.
+
+    Returns:
+        (name, response, ground truth) triples.
     """
     return [
         (f"{name}-{index}", response, truth)

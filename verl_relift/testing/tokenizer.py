@@ -1,11 +1,20 @@
-"""A tokenizer trained in a second, for tests and benchmarks of data."""
+"""A tokenizer that is trained within a second, for tests and benchmarks of data."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 
 def make_tokenizer(folder: Path, texts: Iterator[str] | list[str], size: int) -> Path:
-    """A byte-level BPE tokenizer with a chat template, trained on `texts`, saved in Hugging Face's format."""
+    """Train a byte-level BPE tokenizer with a chat template and save it in Hugging Face's format.
+
+    Args:
+        folder: the folder to save to.
+        texts: the training texts.
+        size: number of tokens in the vocabulary.
+
+    Returns:
+        The folder.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""A chat completions server on loopback whose every reply the test writes, down to the bytes."""
+"""A chat-completions server on loopback; the test writes every reply, down to the bytes."""
 
 import json
 import threading
@@ -9,17 +9,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Request:
-    """A request as it came, and the ways to reply to it."""
+    """A request as it arrived, and the ways to reply to it."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, body: dict, number: int):
         self.handler = handler
         self.headers = {name.lower(): value for name, value in handler.headers.items()}
         self.body = body
-        self.number = number  # of the server's requests, from 0
+        self.number = number  # counts the server's requests from 0
         self.question = body["messages"][-1]["content"]
 
     def answer(self, text: str, finish_reason="stop", prompt_tokens=10, completion_tokens=20, **message) -> None:
-        """A proper chat completion."""
+        """Reply with a valid chat completion."""
         self.json(
             {
                 "id": "x",
@@ -42,7 +42,7 @@ class Request:
         self.json({"error": {"message": message, "code": code}}, status, **headers)
 
     def raw(self, body: bytes, status=200, length: int | None = None, **headers) -> None:
-        """Any bytes; with a length beyond them the connection ends before the reply does."""
+        """Reply with any bytes; if `length` exceeds them, the connection ends before the reply does."""
         self.handler.send_response(status)
         self.handler.send_header("Content-Type", "application/json")
         self.handler.send_header("Content-Length", str(len(body) if length is None else length))
@@ -61,7 +61,7 @@ class Request:
 
 
 class Server(ThreadingHTTPServer):
-    """Calls ``respond`` for each request, each on a thread of its own."""
+    """Calls `respond` for each request, each on its own thread."""
 
     daemon_threads = True
     request_queue_size = 1024
@@ -79,7 +79,7 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def handle_error(self, request, client_address):
-        """A client that hangs up is part of the tests."""
+        """Ignore clients that hang up, which are part of the tests."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -106,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(respond: Callable[[Request], None], port: int = 0):
-    """A running server."""
+    """Run a server."""
     server = Server(respond, port)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

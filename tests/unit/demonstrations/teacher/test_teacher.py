@@ -10,8 +10,7 @@ import time
 import pytest
 
 from tests.unit.demonstrations.teacher.teacher_server import serving
-from verl_relift.demonstrations.teacher import Failure, Teacher, TeacherQuestion
-from verl_relift.demonstrations.teacher import circuit_breaker as breaker
+from verl_relift.demonstrations.teacher import Failure, Teacher, TeacherQuestion, circuit_breaker
 from verl_relift.settings import SettingsError, TeacherSettings
 
 RIGHT = "<think>2+2=4</think>\\boxed{4}"
@@ -20,15 +19,15 @@ WRONG = "\\boxed{5}"
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
-    """The same backoff and cooldown, a fiftieth as long."""
-    monkeypatch.setattr(breaker, "FIRST_BACKOFF", 0.02)
-    monkeypatch.setattr(breaker, "FIRST_COOLDOWN", 0.04)
-    monkeypatch.setattr(breaker, "LONGEST_COOLDOWN", 0.2)
+    """Make backoff and cooldown a fiftieth as long."""
+    monkeypatch.setattr(circuit_breaker, "FIRST_BACKOFF", 0.02)
+    monkeypatch.setattr(circuit_breaker, "FIRST_COOLDOWN", 0.04)
+    monkeypatch.setattr(circuit_breaker, "LONGEST_COOLDOWN", 0.2)
 
 
 @pytest.fixture
 def start(tmp_path):
-    """Teachers that are closed in the end."""
+    """Start teachers and close them at the end."""
     teachers = []
 
     def start(base_url, cache_dir=tmp_path, **values):
@@ -46,7 +45,7 @@ def question(key="q", ground_truth="4", step=1):
 
 
 def answers(teacher, count, limit=60.0):
-    """The next ``count`` answers."""
+    """Return the next `count` answers."""
     collected = []
     end = time.monotonic() + limit
     while len(collected) < count:
@@ -76,7 +75,7 @@ def test_an_answer_that_verifies(start):
         teacher = start(server.base_url, temperature=0.5, top_p=0.8)
         asked = question()
         assert teacher.ask(asked)
-        assert not teacher.ask(asked), "waits already"
+        assert not teacher.ask(asked), "the question already waits"
         (result,) = answers(teacher, 1)
         assert (result.question, result.text, result.failure) == (asked, RIGHT, None)
         assert teacher.collect() == [] and teacher.waiting == 0
@@ -94,7 +93,7 @@ def test_an_answer_that_verifies(start):
         assert all(type(value) is float for value in metrics.values())
 
 
-def test_a_system_prompt_takes_the_place_of_the_questions_own(start):
+def test_the_system_prompt_replaces_the_questions_own(start):
     with serving(lambda request: request.answer(RIGHT)) as server:
         teacher = start(server.base_url, system_prompt="Think.")
         messages = ({"role": "system", "content": "Hurry."}, {"role": "user", "content": "2+2=?"})
@@ -106,7 +105,7 @@ def test_a_system_prompt_takes_the_place_of_the_questions_own(start):
         ]
 
 
-def test_the_key_comes_from_the_named_variable_and_from_nowhere_else(start, monkeypatch):
+def test_the_key_comes_only_from_the_named_variable(start, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-another")
     monkeypatch.setenv("TEACHER_KEY", "sk-secret")
     with serving(lambda request: request.answer(RIGHT)) as server:
@@ -146,7 +145,7 @@ def test_the_key_is_neither_logged_nor_stored(start, monkeypatch, caplog, tmp_pa
         ({"base_url": "http://127.0.0.1:1/v1", "api_key_env": "NOT_SET"}, "api_key_env=NOT_SET"),
     ],
 )
-def test_settings_that_cannot_work(start, values, message):
+def test_invalid_settings(start, values, message):
     with pytest.raises(SettingsError, match=message):
         start(**values)
 
@@ -178,13 +177,13 @@ def test_no_sample_verifies(start):
         assert teacher.metrics()["failed/wrong"] == 1
 
 
-def test_greedy_samples_are_one(start):
+def test_greedy_sampling_requests_one_sample(start):
     with serving(lambda request: request.answer(WRONG)) as server:
         answer(start(server.base_url, samples=3, temperature=0.0))
         assert len(server.requests) == 1
 
 
-def test_a_cut_solution_is_not_used_though_its_answer_is_right(start):
+def test_a_truncated_solution_is_not_used_even_if_its_answer_is_correct(start):
     with serving(lambda request: request.answer(RIGHT, finish_reason="length")) as server:
         teacher = start(server.base_url, samples=2)
         assert answer(teacher).failure is Failure.TRUNCATED
@@ -192,7 +191,7 @@ def test_a_cut_solution_is_not_used_though_its_answer_is_right(start):
         assert not teacher.ask(question())
 
 
-def test_the_commonest_failure_is_reported(start):
+def test_the_most_common_failure_is_reported(start):
     reasons = ["stop", "length", "length"]
     with serving(lambda request: request.answer(WRONG, finish_reason=reasons[request.number])) as server:
         assert answer(start(server.base_url, samples=3)).failure is Failure.TRUNCATED
@@ -204,13 +203,13 @@ def test_a_ground_truth_that_cannot_be_read(start):
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
-def test_reasoning_that_comes_apart_is_put_in_front(start, field):
+def test_separate_reasoning_is_put_before_the_content(start, field):
     with serving(lambda request: request.answer("\n\\boxed{4}", **{field: "2+2=4\n"})) as server:
         assert answer(start(server.base_url)).text == "<think>\n2+2=4\n</think>\n\\boxed{4}"
 
 
 @pytest.mark.parametrize(("content", "reasoning"), [(RIGHT, "2+2=4"), (RIGHT, ""), (RIGHT, None), (RIGHT, 7)])
-def test_content_with_its_own_thought_stays(start, content, reasoning):
+def test_content_with_its_own_thought_is_unchanged(start, content, reasoning):
     with serving(lambda request: request.answer(content, reasoning_content=reasoning)) as server:
         assert answer(start(server.base_url)).text == content
 
@@ -219,9 +218,9 @@ def test_content_with_its_own_thought_stays(start, content, reasoning):
 
 GARBAGE = {
     "no JSON": b"<html>502 Bad Gateway</html>",
-    "half of a JSON": b'{"choices": [{"message": {"con',
+    "half of a JSON text": b'{"choices": [{"message": {"con',
     "nothing": b"",
-    "no bytes of any text": bytes(range(256)),
+    "bytes that are not text": bytes(range(256)),
     "a list": b"[]",
     "null": b"null",
     "no choices": b'{"choices": []}',
@@ -237,7 +236,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("body", GARBAGE.values(), ids=GARBAGE.keys())
-def test_garbage_is_tried_again(start, body):
+def test_garbage_is_retried(start, body):
     with serving(lambda request: request.raw(body) if request.number == 0 else request.answer(RIGHT)) as server:
         teacher = start(server.base_url)
         assert answer(teacher).text == RIGHT
@@ -249,17 +248,17 @@ def test_nothing_but_garbage(start, caplog):
         teacher = start(server.base_url)
         assert answer(teacher).failure is Failure.MALFORMED
         assert len(server.requests) == 3
-        assert "a reply that is no chat completion" in caplog.text
+        assert "a reply that is not a chat completion" in caplog.text
         assert teacher.ask(question()), "not given up"
 
 
 @pytest.mark.parametrize("text", ["", None, "   ", "\x00" * 1000, "\\boxed{" * 10_000, "\\boxed{9^{9^{9^{9^{9}}}}}"])
-def test_answers_without_sense(start, text):
+def test_nonsensical_answers(start, text):
     with serving(lambda request: request.answer(text)) as server:
         assert answer(start(server.base_url)).failure in (Failure.WRONG, Failure.UNVERIFIABLE)
 
 
-def test_a_million_bytes_of_a_right_answer_are_an_answer(start):
+def test_a_correct_answer_of_a_million_bytes_counts(start):
     text = "x" * 1_000_000 + RIGHT
     with serving(lambda request: request.answer(text)) as server:
         assert answer(start(server.base_url)).text == text
@@ -274,7 +273,7 @@ def test_half_a_surrogate_pair_becomes_text(start):
 @pytest.mark.parametrize(
     "usage", [None, [], {}, {"prompt_tokens": -1, "completion_tokens": 5}, {"prompt_tokens": "1"}, {"prompt_tokens": 1}]
 )
-def test_without_usage_a_request_counts_at_its_most(start, usage):
+def test_without_usage_a_request_costs_its_maximum(start, usage):
     reply = {"choices": [{"message": {"content": RIGHT}}], "usage": usage}
     with serving(lambda request: request.json(reply)) as server:
         teacher = start(server.base_url, price_input=1.0, price_output=2.0)
@@ -290,7 +289,7 @@ def test_without_usage_a_request_counts_at_its_most(start, usage):
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
-def test_a_status_that_passes_is_tried_again_and_costs_nothing(start, status):
+def test_a_temporary_status_is_retried_and_costs_nothing(start, status):
     with serving(lambda request: request.error(status) if request.number < 2 else request.answer(RIGHT)) as server:
         teacher = start(server.base_url)
         assert answer(teacher).text == RIGHT
@@ -300,7 +299,7 @@ def test_a_status_that_passes_is_tried_again_and_costs_nothing(start, status):
         assert second - first > 0.01 and third - second > 0.02, "backs off, longer each time"
 
 
-def test_a_status_that_does_not_pass(start, caplog):
+def test_a_permanent_status(start, caplog):
     with serving(lambda request: request.error(500, "out of memory")) as server:
         teacher = start(server.base_url)
         assert answer(teacher).failure is Failure.UNREACHABLE
@@ -310,7 +309,7 @@ def test_a_status_that_does_not_pass(start, caplog):
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 413, 422])
-def test_a_refusal_is_not_tried_again_but_the_question_may_be(start, status):
+def test_a_refusal_is_not_retried_but_the_question_may_be_asked_again(start, status):
     with serving(lambda request: request.error(status, Location="http://127.0.0.1:1/")) as server:
         teacher = start(server.base_url)
         assert answer(teacher).failure is Failure.REFUSED
@@ -350,7 +349,7 @@ def test_a_pause_of_an_hour_is_not_waited_for(start):
 
 
 @pytest.mark.parametrize("value", ["soon", "-5", "nan", "Mon, 99 Foo"])
-def test_a_retry_after_without_sense_is_ignored(start, value):
+def test_a_nonsensical_retry_after_is_ignored(start, value):
     def respond(request):
         request.error(429, Retry_After=value) if request.number == 0 else request.answer(RIGHT)
 
@@ -388,7 +387,7 @@ def test_a_slow_server_is_given_up_after_the_timeout(start):
         release.set()
 
 
-def test_a_server_that_trickles_is_given_up_too(start):
+def test_a_trickling_server_is_given_up_too(start):
     def respond(request):
         request.handler.send_response(200)
         request.handler.send_header("Content-Length", "1000")
@@ -403,7 +402,7 @@ def test_a_server_that_trickles_is_given_up_too(start):
         assert time.monotonic() - began < 4.0
 
 
-def test_no_server_then_one(start):
+def test_a_server_that_starts_late(start):
     port = closed_port()
     teacher = start(f"http://127.0.0.1:{port}/v1")
     assert answer(teacher).failure is Failure.UNREACHABLE
@@ -420,11 +419,12 @@ def test_a_dead_server_is_not_hammered_and_its_return_is_noticed(start, caplog):
         for i in range(50):
             assert teacher.ask(question(str(i)))
         assert {result.failure for result in answers(teacher, 50)} == {Failure.UNREACHABLE}
-        # 200 tries; five failures open the breaker, up to concurrency - 1 more are on their way, then come probes
+        # 200 tries: five failures open the circuit breaker, up to concurrency - 1 more are in flight, then probes
+        # follow
         assert len(server.requests) < 30
-        assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1, "one line, not one for each"
+        assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1, "one line for all failures"
         dead.clear()
-        time.sleep(breaker.LONGEST_COOLDOWN)
+        time.sleep(circuit_breaker.LONGEST_COOLDOWN)
         assert answer(teacher).text == RIGHT
         for i in range(50):
             teacher.ask(question(str(i)))
@@ -440,7 +440,7 @@ def test_a_wrong_key_is_not_hammered(start):
         assert len(server.requests) < 20
 
 
-# ---- beside training -------------------------------------------------------------------------------------------------
+# ---- concurrency with training ---------------------------------------------------------------------------------------
 
 
 def test_no_call_waits_for_a_slow_server(start):
@@ -465,7 +465,7 @@ def test_no_call_waits_for_a_slow_server(start):
         for i in range(24):
             assert timed(lambda i=i: teacher.ask(question(str(i))))
         while len(collected) < 24:
-            sum(range(50_000))  # a step's work
+            sum(range(50_000))  # simulates the work of a training step
             collected += timed(teacher.collect)
             timed(teacher.metrics)
             timed(teacher.state_dict)
@@ -490,7 +490,7 @@ def test_answers_come_in_the_order_of_asking(start):
         assert [result.question.key for result in teacher.collect()] == list("01234")
 
 
-def test_too_many_are_refused(start):
+def test_too_many_questions_are_refused(start):
     release = threading.Event()
 
     def respond(request):
@@ -506,7 +506,7 @@ def test_too_many_are_refused(start):
         assert teacher.ask(question("4"))
 
 
-def test_close_ends_what_is_in_flight(start):
+def test_close_cancels_what_is_in_flight(start):
     release = threading.Event()
     with serving(lambda request: release.wait(20)) as server:
         teacher = start(server.base_url, concurrency=20)
@@ -524,7 +524,7 @@ def test_close_ends_what_is_in_flight(start):
         release.set()
 
 
-def test_a_fault_of_our_own_is_not_hidden(start):
+def test_a_bug_in_the_teacher_is_not_hidden(start):
     with serving(lambda request: request.answer(RIGHT)) as server:
         teacher = start(server.base_url)
         teacher.ask(question(ground_truth={"not": "gradable"}))
@@ -576,7 +576,7 @@ def test_state_of_questions_waiting_arrived_and_given_up(start, tmp_path):
         assert third.metrics()["completion_tokens"] == 60
 
 
-def test_a_budget_is_that_of_the_whole_run(start):
+def test_a_budget_covers_the_whole_run(start):
     with serving(lambda request: request.answer(RIGHT, completion_tokens=100)) as server:
         first = start(server.base_url, budget_tokens=400)
         answer(first, key="a")
@@ -598,7 +598,7 @@ MOST = 64 + 16 + len("00: 2+2=?") + 100  # tokens reserved for one sample
     ids=["tokens", "cost"],
 )
 def test_the_budget_holds_whatever_the_concurrency(start, limit):
-    """The server uses all of what was reserved: requests in flight together must fit the budget."""
+    """The server uses everything that was reserved, so requests in flight together must fit the budget."""
 
     def respond(request):
         time.sleep(0.05)
@@ -616,7 +616,7 @@ def test_the_budget_holds_whatever_the_concurrency(start, limit):
         assert not teacher.ask(question("20"))
 
 
-def test_what_is_reserved_and_not_used_is_spent_on_others(start):
+def test_an_unused_reservation_is_spent_on_other_requests(start):
     with serving(lambda request: request.answer(RIGHT, prompt_tokens=5, completion_tokens=5)) as server:
         teacher = start(server.base_url, budget_tokens=MOST + 100, concurrency=32)
         asked = sum(teacher.ask(question(f"{i:02}")) for i in range(30))
@@ -625,7 +625,7 @@ def test_what_is_reserved_and_not_used_is_spent_on_others(start):
         assert teacher.metrics()["prompt_tokens"] + teacher.metrics()["completion_tokens"] == 110
 
 
-def test_samples_stop_where_the_budget_does(start):
+def test_sampling_stops_when_the_budget_is_spent(start):
     with serving(lambda request: request.answer(WRONG, prompt_tokens=50, completion_tokens=100)) as server:
         teacher = start(server.base_url, budget_tokens=400, samples=10)
         assert answer(teacher).failure is Failure.BUDGET
@@ -678,7 +678,7 @@ def test_a_corrupt_entry_is_a_miss_and_is_replaced(start, tmp_path, caplog, cont
         assert file.read_bytes() == whole
 
 
-def test_an_entry_of_another_question_is_not_taken(start, tmp_path, caplog):
+def test_an_entry_of_another_question_is_not_used(start, tmp_path, caplog):
     with serving(lambda request: request.answer(RIGHT)) as server:
         answer(start(server.base_url), key="a")
         (first,) = files(tmp_path)
@@ -689,7 +689,7 @@ def test_an_entry_of_another_question_is_not_taken(start, tmp_path, caplog):
         assert len(server.requests) == 3 and "not the reply to this request" in caplog.text
 
 
-def test_a_cache_that_cannot_be_written_does_not_stop_anything(start, tmp_path, caplog):
+def test_an_unwritable_cache_does_not_stop_the_teacher(start, tmp_path, caplog):
     with serving(lambda request: request.answer(RIGHT)) as server:
         teacher = start(server.base_url, cache_dir=tmp_path / "cache")
         (tmp_path / "cache").rmdir()
