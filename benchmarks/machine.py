@@ -1,4 +1,4 @@
-"""The machine that a record was made on, in words."""
+"""Describes the machine that a record is made on."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def machine() -> str:
-    """Cores, processor, memory, load and Python."""
+    """Return cores, processor, memory, load average and Python version in words."""
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -18,5 +18,5 @@ def machine() -> str:
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{len(os.sched_getaffinity(0))} cores of {cpu}, {gib:.0f} GiB, no GPU, load {os.getloadavg()[0]:.1f} at the "
-        f"beginning, Python {platform.python_version()}"
+        f"start, Python {platform.python_version()}"
     )

@@ -1,7 +1,7 @@
-"""The sides of a comparison as processes that live through it and work only when they are asked.
+"""Runs each side of a comparison in processes that live through all turns and work only on request.
 
-A request is a line of JSON on stdin, its answer one on a pipe of its own: libraries print to stdout. The worker calls
-:func:`serve`, the benchmark holds a :class:`Side`.
+A request is a line of JSON on stdin. The answer is a line of JSON on a separate pipe, because libraries print to
+stdout. The worker calls `serve`; the benchmark holds a `Side`.
 """
 
 import json
@@ -18,13 +18,13 @@ _ENVIRONMENT = {"VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARA
 
 
 class Side:
-    """So many ranks of ``python -m MODULE ARGUMENTS``, one thread each.
+    """Runs ranks of `python -m MODULE ARGUMENTS`, one thread each. A context manager; leaving it kills the ranks.
 
     Args:
-        variables: of the environment, beside those that every side gets.
-
-    Raises:
-        RuntimeError: a rank ended instead of answering; its error is on stderr.
+        module: the worker's module, which calls `serve`.
+        arguments: its command-line arguments.
+        ranks: number of processes.
+        variables: environment variables in addition to those that every side gets.
     """
 
     def __init__(self, module: str, *arguments: str, ranks: int = 1, variables: Mapping[str, str] | None = None):
@@ -54,24 +54,36 @@ class Side:
             self._processes.append(process)
 
     def ask(self, do: str, **arguments: Any) -> list[Any]:
-        """The answer of every rank, asked at the same time."""
+        """Ask every rank at the same time and return their answers.
+
+        Args:
+            do: name of the worker's function.
+            arguments: its arguments, JSON types.
+
+        Raises:
+            RuntimeError: a rank exited instead of answering; its error is on stderr.
+        """
         self.send(do, **arguments)
         return self.receive()
 
     def send(self, do: str, **arguments: Any) -> None:
-        """Ask every rank; :meth:`receive` waits for the answers."""
+        """Ask every rank without waiting; `receive` returns the answers."""
         for process in self._processes:
             process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             process.stdin.flush()
 
     def receive(self) -> list[Any]:
-        """The answer of every rank to what was asked first."""
+        """Wait for every rank's answer to the oldest open request.
+
+        Raises:
+            RuntimeError: a rank exited instead of answering; its error is on stderr.
+        """
         return [self._answer(*pair) for pair in zip(self._processes, self._answers, strict=True)]
 
     def _answer(self, process: subprocess.Popen, answers: IO[str]) -> Any:
         line = answers.readline()
         if not line:
-            raise RuntimeError(f"{self._name} ended with status {process.wait()}; its error is above")
+            raise RuntimeError(f"{self._name} exited with status {process.wait()}; its error is above")
         return json.loads(line)
 
     def __enter__(self) -> Self:
@@ -88,7 +100,11 @@ class Side:
 
 
 def serve(start: Callable[[], Mapping[str, Callable[..., Any]]]) -> None:
-    """Answer requests by the functions that ``start`` returns, until stdin ends."""
+    """Answer requests until stdin ends.
+
+    Args:
+        start: prepares the worker and returns its functions by name.
+    """
     functions = start()
     with os.fdopen(int(os.environ[_ANSWERS]), "w") as answers:
         for line in sys.stdin:

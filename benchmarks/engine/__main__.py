@@ -1,10 +1,8 @@
-"""Figures of the Megatron engine: `python -m benchmarks.engine [--only SECTION ...] [--output FILE.md]`.
+"""Measure the Megatron engine: `python -m benchmarks.engine [--only SECTION ...] [--output FILE.md]`.
 
-Every row has both of its sides in one run, as processes of one thread each that take turns; a ratio is one per turn,
-and its median is reported with the lowest and the highest. `growth` also draws a plot, beside FILE.md.
+Every row measures both sides in one run, as processes with one thread each that take turns. Each turn gives one ratio;
+the report has their median with the lowest and the highest. `growth` also draws a plot next to FILE.md.
 """
-
-from __future__ import annotations
 
 import argparse
 import os
@@ -21,11 +19,11 @@ from benchmarks.engine.batch import MAX_TOKENS, ROLLOUTS, SHAPES, Rollouts, Shap
 from benchmarks.engine.growth import TOLERANCE, collecting_curves, engine_curves, plot
 from benchmarks.engine.matrix_work import attention_flops, linear_flops
 from benchmarks.machine import machine
-from benchmarks.report import Report
+from benchmarks.report import Report, Spread
 from benchmarks.sides import Side
 
 TURNS = 5
-AGREEMENT = 1e-5  # of two sides' losses, and relative of their gradients' norms
+AGREEMENT = 1e-5  # largest difference of two sides' losses, and a tenth of the largest relative one of gradient norms
 SMALL_MICRO_BATCH = 2048
 HUGGING_FACE = {  # name -> (tokens of a micro-batch, fused AdamW)
     "sequence by sequence": (1, False),
@@ -34,34 +32,29 @@ HUGGING_FACE = {  # name -> (tokens of a micro-batch, fused AdamW)
     "sorted by length, micro-batches of 2,048 tokens, fused AdamW": (SMALL_MICRO_BATCH, True),
     "sorted by length, micro-batches of 16,384 tokens": (MAX_TOKENS, False),
 }
-# For Hugging Face what verl_relift's platform does in its own processes: freed memory stays for the next tensors.
+# Makes glibc keep freed memory for later tensors, as verl_relift does in its own processes.
 KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_MMAP_THRESHOLD_": str(1 << 30)}
 WIDE = Shape(hidden=1024, layers=4, ffn=2816, heads=16, kv_heads=8, vocabulary=4096)
 WIDE_ROLLOUTS = Rollouts(sequences=8, prompt=32, shortest=128, longest=384)
 BUCKET_MEGABYTES = 64  # as in config/platform/cpu.yaml
 
 
-def spread(values: list[float], digits: int = 2) -> str:
-    """Median, lowest and highest."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
 def update(side: Side, rollouts: Rollouts, max_tokens: int = MAX_TOKENS) -> dict[str, float]:
-    """One update on all ranks: the slowest one's seconds."""
+    """Make one update on all ranks and return the first rank's answer with the seconds of the slowest."""
     answers = side.ask("update", rollouts=asdict(rollouts), max_tokens=max_tokens)
     return {**answers[0], "seconds": max(answer["seconds"] for answer in answers)}
 
 
 def real_share(answer: dict[str, float], tokens: int) -> str:
-    """Tokens over the positions that the model computed on."""
+    """Return tokens / positions that the model computed on, padding included."""
     return f"{tokens / answer['positions']:.3f}"
 
 
 def check_same_work(ours: dict[str, float], theirs: dict[str, float]) -> None:
-    """Loss and gradient of an update are the same on both sides.
+    """Check that an update has the same loss and gradient norm on both sides.
 
     Raises:
-        SystemExit: they are not.
+        SystemExit: it does not.
     """
     apart = abs(ours["loss"] - theirs["loss"])
     norm_apart = abs(ours["grad_norm"] / theirs["grad_norm"] - 1)
@@ -70,7 +63,7 @@ def check_same_work(ours: dict[str, float], theirs: dict[str, float]) -> None:
 
 
 def bench_actor(report: Report, folder: Path) -> None:
-    """TP1 against Hugging Face, which gets the fastest of its forms."""
+    """Compare the update on one rank with Hugging Face in its fastest form."""
     report.add("## Actor update, TP1, one thread, against Hugging Face and torch's AdamW\n")
     rows = []
     for name, shape in SHAPES.items():
@@ -98,7 +91,7 @@ def bench_actor(report: Report, folder: Path) -> None:
         tokens = sum(rollouts.lengths())
         for side, size in (("megatron", MAX_TOKENS), ("small", SMALL_MICRO_BATCH)):
             ratios, against_keeping = (
-                spread([t[theirs]["seconds"] / t[side]["seconds"] for t in turns])
+                Spread.of([t[theirs]["seconds"] / t[side]["seconds"] for t in turns]).text(2)
                 for theirs in ("hugging_face", "keeping")
             )
             seconds, theirs, kept = (
@@ -129,7 +122,7 @@ def bench_actor(report: Report, folder: Path) -> None:
 
 
 def fastest_form(model: Path, rollouts: Rollouts) -> tuple[str, dict[str, float]]:
-    """Name of Hugging Face's fastest form, and seconds of each: the faster of two updates after one to warm up."""
+    """Return the name of Hugging Face's fastest form, and each form's seconds: the faster of two updates."""
     candidates = {}
     for form, (max_tokens, fused) in HUGGING_FACE.items():
         with Side("benchmarks.engine.hf", str(model), str(fused).lower()) as side:
@@ -139,7 +132,7 @@ def fastest_form(model: Path, rollouts: Rollouts) -> tuple[str, dict[str, float]
 
 
 def take_turns(sides: dict[str, Callable[[], dict]]) -> list[dict[str, dict]]:
-    """What each side answers in each turn, after one to warm up; every turn begins with another side."""
+    """Let the sides take turns and return their answers by turn. A warm-up turn is dropped; starts rotate."""
     names, turns = list(sides), []
     for turn in range(TURNS + 1):
         answers = {name: sides[name]() for name in names[turn % len(names) :] + names[: turn % len(names)]}
@@ -148,10 +141,10 @@ def take_turns(sides: dict[str, Callable[[], dict]]) -> list[dict[str, dict]]:
 
 
 def bench_tp(report: Report, folder: Path) -> None:
-    """Two ranks against one."""
+    """Compare two tensor-parallel ranks with one rank."""
     report.add("## TP2, two processes, against TP1, one process; one thread each\n")
     if len(os.sched_getaffinity(0)) < 2:
-        report.add("Skipped: this machine gives one core.\n")
+        report.add("Skipped: this machine has one core.\n")
         return
     rows = []
     for name, shape, rollouts in (("20M", SHAPES["20M"], ROLLOUTS["20M"]), ("wide", WIDE, WIDE_ROLLOUTS)):
@@ -176,7 +169,7 @@ def bench_tp(report: Report, folder: Path) -> None:
             ratios = [t["one"]["seconds"] / t[side]["seconds"] for t in turns]
             one_s, two_s = (statistics.median(t[s]["seconds"] for t in turns) for s in ("one", side))
             rows.append((f"{name}: {shape.hidden} wide, {shape.layers} layers", f"{sum(rollouts.lengths()):,}", side,
-                         f"{one_s:.2f}", f"{two_s:.2f}", spread(ratios), ">= 1.5",
+                         f"{one_s:.2f}", f"{two_s:.2f}", Spread.of(ratios).text(2), ">= 1.5",
                          real_share(turns[0][side], sum(rollouts.lengths()))))  # fmt: skip
     report.table(
         (
@@ -194,7 +187,7 @@ def bench_tp(report: Report, folder: Path) -> None:
 
 
 def bench_flops(report: Report, folder: Path) -> None:
-    """Matrix operations a second of the update against torch.mm's at the same shapes, in one process in turn."""
+    """Compare the FLOP/s of an update with those of torch.mm at the same shapes, in turns in one process."""
     report.add("## Matrix FLOP/s of the TP1 update against `torch.mm` at the layers' shapes\n")
     rows = []
     for name, shape in SHAPES.items():
@@ -214,20 +207,20 @@ def bench_flops(report: Report, folder: Path) -> None:
         without = [linear / t["update"]["seconds"] / p for t, p in zip(turns, peaks, strict=True)]
         both = [(linear + attention) / t["update"]["seconds"] / p for t, p in zip(turns, peaks, strict=True)]
         rows.append((name, f"{linear / 1e9:,.1f}", f"{attention / 1e9:,.1f}", f"{statistics.median(peaks) / 1e9:.1f}",
-                     spread(both), spread(without), ">= 0.5"))  # fmt: skip
+                     Spread.of(both).text(2), Spread.of(without).text(2), ">= 0.5"))  # fmt: skip
     report.table(
         ("model", "linear, GFLOP", "attention, GFLOP", "GEMM GFLOP/s", "update : GEMM", "without attention", "bar"),
         rows,
     )
     report.add(
-        "Operations of an update: each linear layer three products of 2 x tokens x inputs x outputs (output, gradients "
-        "of input and weight); causal attention six over the pairs that a position sees. Padding, recomputation and "
+        "An update has three products of 2 x tokens x inputs x outputs per linear layer (output, gradients of input "
+        "and weight) and six per causal attention over the pairs that a position sees. Padding, recomputation and "
         "element-wise operations are not counted.\n"
     )
 
 
 def bench_sync(report: Report, folder: Path) -> None:
-    """verl's bucketed transfer, from the engine's weights to vLLM's packed ones, against a plain copy."""
+    """Compare verl's bucketed transfer, from the engine's weights to vLLM's packed ones, with a plain copy."""
     report.add("## Weight synchronization against a copy through shared memory\n")
     model, job = folder / "sync", f"benchmark-{os.getpid()}"
     save_model(SHAPES["20M"], model)
@@ -258,19 +251,20 @@ def bench_sync(report: Report, folder: Path) -> None:
     rows = []
     for what, key, bar in (
         ("whole update, until vLLM can generate", "seconds", ">= 0.3"),
-        ("until the training worker goes on", "handed_over", ""),
+        ("until the training worker continues", "handed_over", ""),
     ):
-        rows.append((what, spread([t["copy"]["seconds"] / t["synchronize"][key] for t in turns]), bar))
+        ratios = Spread.of([t["copy"]["seconds"] / t["synchronize"][key] for t in turns])
+        rows.append((what, ratios.text(2), bar))
     report.add(
-        f"{size['bytes'] / 1e6:.0f} MB: {rates['synchronize'] / 1e9:.2f} GB/s, a copy into a segment and out of it "
+        f"{size['bytes'] / 1e6:.0f} MB: {rates['synchronize'] / 1e9:.2f} GB/s; a copy into and out of a segment: "
         f"{rates['copy'] / 1e9:.2f} GB/s. TP1 to one vLLM worker, buckets of {BUCKET_MEGABYTES} MB, verl's sender and "
         "worker extension, without the Ray call around them.\n"
     )
-    report.table(("bytes a second : those of the copy", "ratio", "bar"), rows)
+    report.table(("bytes/s : those of the copy", "ratio", "bar"), rows)
 
 
 def bench_growth(report: Report, folder: Path, picture: Path) -> None:
-    """Exponents of every stage."""
+    """Fit the growth exponent of every stage and draw the curves."""
     report.add("## How cost grows\n")
     curves = [*engine_curves(folder / "growth", TURNS), *collecting_curves(TURNS)]
     report.table(
@@ -279,14 +273,14 @@ def bench_growth(report: Report, folder: Path, picture: Path) -> None:
     )
     plot(curves, picture)
     report.add(
-        "The theory of an update and of log-probs is the exponent of their matrix products' operations over the same "
-        "points, of ranks -1. In parentheses the exponents of single turns.\n\n"
+        "The theory of an update and of log-probs is the exponent of their matrix products over the same points; for "
+        "ranks it is -1. Parentheses hold the range of single turns.\n\n"
         f"![times against sizes]({picture.name})\n"
     )
 
 
 def main() -> None:
-    """Run all sections, or those named."""
+    """Run the command."""
     sections = ("actor", "tp", "flops", "sync", "growth")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=sections, default=sections)
@@ -298,7 +292,7 @@ def main() -> None:
     report.add(f"{machine()}; {', '.join(f'{p} {version(p)}' for p in packages)}. fp32.\n")
     command = [Path(a).name if os.sep in a else a for a in sys.argv[1:]]
     report.add(f"Command: `{' '.join(['python -m benchmarks.engine', *command])}`\n")
-    report.add(f"Median of {TURNS} turns after one to warm up; in parentheses the lowest and the highest.\n")
+    report.add(f"Median of {TURNS} turns after a warm-up turn; in parentheses the lowest and the highest.\n")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         picture = arguments.output.with_suffix(".png") if arguments.output else folder / "growth.png"

@@ -1,18 +1,19 @@
-"""Models and rollouts that the engine is measured on; every process builds the same from the same numbers."""
+"""Defines the models and rollouts of the engine's benchmarks; every process builds the same ones."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-CLIP_RATIO, DUAL_CLIP = 0.2, 3.0  # verl's defaults of the clipped objective
+CLIP_RATIO, DUAL_CLIP = 0.2, 3.0  # verl's defaults for the clipped objective
 LEARNING_RATE, WEIGHT_DECAY, BETAS, EPSILON, CLIP_GRAD = 1e-5, 0.01, (0.9, 0.999), 1e-8, 1.0
 MAX_TOKENS = 16_384  # tokens of a micro-batch, as in config/platform/cpu.yaml
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a Qwen2 with grouped-query attention and untied embeddings."""
+    """Sizes of a Qwen2 with grouped-query attention and untied embeddings."""
 
     hidden: int
     layers: int
@@ -23,6 +24,7 @@ class Shape:
 
     @property
     def head_dim(self) -> int:
+        """Width of one head."""
         return self.hidden // self.heads
 
 
@@ -35,7 +37,14 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Rollouts:
-    """So many sequences; response lengths are spread evenly from the shortest to the longest, in a shuffled order."""
+    """A batch of sequences whose response lengths are spread evenly from the shortest to the longest, in random order.
+
+    Attributes:
+        sequences: number of sequences.
+        prompt: tokens of each prompt.
+        shortest: tokens of the shortest response.
+        longest: tokens of the longest response.
+    """
 
     sequences: int
     prompt: int
@@ -43,7 +52,7 @@ class Rollouts:
     longest: int
 
     def lengths(self) -> list[int]:
-        """Tokens of each sequence, prompt included."""
+        """Return the tokens of each sequence, including the prompt."""
         responses = torch.linspace(self.shortest, self.longest, self.sequences).round().long()
         order = torch.randperm(self.sequences, generator=torch.Generator().manual_seed(5))
         return [self.prompt + int(n) for n in responses[order]]
@@ -57,7 +66,14 @@ ROLLOUTS = {
 
 @dataclass(frozen=True)
 class Sequence:
-    """One rollout: ``ids`` [tokens] int64; of its response tokens ``old_log_probs`` and ``advantages``, float32."""
+    """One rollout.
+
+    Attributes:
+        ids: int64 [tokens].
+        prompt: number of prompt tokens.
+        old_log_probs: float32 [response tokens].
+        advantages: float32 [response tokens].
+    """
 
     ids: torch.Tensor
     prompt: int
@@ -66,7 +82,12 @@ class Sequence:
 
 
 def make_sequences(rollouts: Rollouts, vocabulary: int) -> list[Sequence]:
-    """Random tokens. Old log-probs lie around those of a uniform distribution, so that some ratios are clipped."""
+    """Return rollouts of random tokens. Their old log-probs scatter around uniform ones, so that some ratios clip.
+
+    Args:
+        rollouts: number and lengths of the sequences.
+        vocabulary: number of tokens to draw from.
+    """
     generator = torch.Generator().manual_seed(3)
     sequences = []
     for length in rollouts.lengths():
@@ -82,8 +103,8 @@ def make_sequences(rollouts: Rollouts, vocabulary: int) -> list[Sequence]:
     return sequences
 
 
-def configuration(shape: Shape):
-    """The `Qwen2Config` of a shape, with untied embeddings."""
+def configuration(shape: Shape) -> Any:
+    """Return the `Qwen2Config` of a shape."""
     from transformers import Qwen2Config
 
     return Qwen2Config(
@@ -103,7 +124,7 @@ def configuration(shape: Shape):
 
 
 def save_model(shape: Shape, folder: Path) -> None:
-    """Write a randomly initialised model, with the quickstart's tokenizer, which no figure uses."""
+    """Write a randomly initialized model with the quickstart's tokenizer, which no measurement uses."""
     from transformers import Qwen2ForCausalLM
 
     from verl_relift.quickstart.base_model import build_tokenizer

@@ -1,4 +1,4 @@
-"""How the cost of each stage grows: measured times against a size, the fitted exponent and the theory's."""
+"""Measures how the cost of each stage grows with a size, and compares the fitted exponent with theory."""
 
 import math
 import random
@@ -14,7 +14,7 @@ from benchmarks.engine.batch import MAX_TOKENS, Rollouts, Shape, save_model
 from benchmarks.engine.matrix_work import attention_flops, linear_flops
 from benchmarks.sides import Side
 
-TOLERANCE = 0.1  # of an exponent, before it counts as worse than the theory's
+TOLERANCE = 0.1  # how far an exponent may exceed that of theory
 
 SHAPE = Shape(hidden=256, layers=4, ffn=640, heads=4, kv_heads=2, vocabulary=1024)
 BATCHES = [Rollouts(sequences=n, prompt=32, shortest=96, longest=160) for n in (4, 8, 16, 32, 64)]
@@ -22,31 +22,41 @@ LENGTHS = [Rollouts(sequences=8, prompt=32, shortest=n, longest=n) for n in (32,
 WIDTHS = [128, 256, 512]
 AT_WIDTHS = Rollouts(sequences=16, prompt=32, shortest=96, longest=160)
 BUFFER_SIZES = [1_000, 10_000, 100_000]
-TAKEN = 64  # demonstrations of an update
+TAKEN = 64  # demonstrations per update
 ROLLOUT_COUNTS = [1_000, 10_000, 100_000, 1_000_000]
 CHARACTERS = [250, 1_000, 4_000, 16_000]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One stage against one size."""
+    """The times of one stage over one size.
+
+    Attributes:
+        stage: name of the stage.
+        against: name of the size.
+        sizes: the measured sizes.
+        theory: exponent of theory.
+        seconds: times by turn and size.
+    """
 
     stage: str
     against: str
     sizes: list[float]
-    theory: float  # exponent
-    seconds: list[list[float]]  # of each turn, one per size
+    theory: float
+    seconds: list[list[float]]
 
     @property
     def medians(self) -> list[float]:
+        """Median seconds of each size."""
         return [statistics.median(column) for column in zip(*self.seconds, strict=True)]
 
     @property
     def slope(self) -> float:
+        """Exponent fitted to the medians."""
         return fit_slope(self.sizes, self.medians)
 
     def cells(self) -> tuple[str, ...]:
-        """Of the Markdown table."""
+        """Return the cells of the curve's row in the table."""
         slopes = [fit_slope(self.sizes, turn) for turn in self.seconds]
         low, high = (self.medians[i] for i in (0, -1))
         return (
@@ -60,28 +70,40 @@ class Curve:
 
 
 def fit_slope(sizes: list[float], values: list[float]) -> float:
-    """Exponent k of the power law ``value = c * size**k`` that is closest in logarithms (least squares).
+    """Return the exponent k of the power law value = c * size**k, by least squares of logarithms.
+
+    Args:
+        sizes: positive numbers.
+        values: positive numbers, one per size.
 
     Raises:
-        statistics.StatisticsError: fewer than two sizes, or all of them equal.
+        statistics.StatisticsError: there are fewer than two distinct sizes.
     """
     return statistics.linear_regression([math.log(s) for s in sizes], [math.log(v) for v in values]).slope
 
 
 def flops(shape: Shape, rollouts: Rollouts) -> int:
-    """Of the matrix products of an update; a forward pass alone has a third of them."""
+    """Return the operations of an update's matrix products; a forward pass has a third of them."""
     lengths = rollouts.lengths()
     return linear_flops(shape, sum(lengths)) + attention_flops(shape, lengths)
 
 
 def of_width(width: int) -> Shape:
-    """The model of the other curves, with other widths and as many more heads."""
+    """Return the model of the other curves at another width, with proportionally more heads."""
     heads = width // SHAPE.head_dim
     return Shape(width, SHAPE.layers, width * SHAPE.ffn // SHAPE.hidden, heads, heads // 2, SHAPE.vocabulary)
 
 
 def engine_curves(folder: Path, turns: int) -> Iterator[Curve]:
-    """Actor update and log-probs against batch, response length, width and ranks; all points in every turn."""
+    """Measure actor update and log-probs over batch, response length, width and ranks; every turn has all points.
+
+    Args:
+        folder: where the models are written.
+        turns: number of turns after a warm-up turn.
+
+    Yields:
+        One curve per stage and size.
+    """
     shapes = {width: of_width(width) for width in WIDTHS}
     for width, shape in shapes.items():
         save_model(shape, folder / str(width))
@@ -116,19 +138,26 @@ def engine_curves(folder: Path, turns: int) -> Iterator[Curve]:
                         max(a["seconds"] for a in side.ask(do, rollouts=asdict(rollouts), max_tokens=MAX_TOKENS))
                         for _, side, rollouts in points
                     ]
-                    if turn:  # the first warms up
+                    if turn:  # turn 0 is the warm-up
                         measured[against].append(seconds)
             for against, (points, theory) in groups.items():
                 yield Curve(stage, against, [size for size, *_ in points], theory, measured[against])
 
 
 def _slope_of(points: list[tuple[float, Shape, Rollouts]]) -> float:
-    """The theory's exponent: that of the matrix products' operations over the same points."""
+    """Return the exponent of theory: that of the matrix products' operations over the same points."""
     return fit_slope([size for size, *_ in points], [flops(shape, rollouts) for _, shape, rollouts in points])
 
 
 def collecting_curves(turns: int) -> Iterator[Curve]:
-    """The buffer's operations, grouping of rewards, and tokenising of demonstrations."""
+    """Measure the buffer's operations, the accuracy of groups, and the tokenization of demonstrations.
+
+    Args:
+        turns: number of turns.
+
+    Yields:
+        One curve per stage.
+    """
     from verl_relift.demonstrations.verify import Question, make_demonstration
     from verl_relift.methods.gate import group_accuracy
     from verl_relift.quickstart.base_model import build_tokenizer
@@ -197,7 +226,7 @@ def _time_add(size: int) -> float:
 
 
 def _time_add_full(size: int) -> float:
-    """After many evictions, as in a long run."""
+    """Return the seconds to add one to a full buffer after many evictions, as in a long run."""
     buffer = _filled(size, capacity=size)
     for i in range(min(size // 2, 10_000)):
         buffer.add(_demonstration(size + i))
@@ -221,7 +250,12 @@ def _seconds(function: Callable[[], object]) -> float:
 
 
 def plot(curves: list[Curve], path: Path) -> None:
-    """One log-log panel per stage: medians over turns with the whole range, the fit, and the theory's line."""
+    """Draw one log-log panel per curve: medians with their range, and the line of theory.
+
+    Args:
+        curves: the curves.
+        path: image to write.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,7 @@
-"""The same update by plain Hugging Face and torch: ``engine_hf.py MODEL``."""
+"""Makes the same update with plain Hugging Face and torch, on request (benchmarks/sides.py).
+
+``python -m benchmarks.engine.hf MODEL FUSED``
+"""
 
 import sys
 import time
@@ -25,7 +28,7 @@ from benchmarks.sides import serve
 
 
 def micro_batches(sequences: list[Sequence], max_tokens: int) -> list[list[Sequence]]:
-    """Sequences sorted by length, as many together as fit when padded to the longest of them."""
+    """Sort sequences by length and group as many as fit when padded to the longest of the group."""
     batches: list[list[Sequence]] = []
     for sequence in sorted(sequences, key=lambda s: len(s.ids), reverse=True):
         if not batches or (len(batches[-1]) + 1) * len(batches[-1][0].ids) > max_tokens:
@@ -35,7 +38,12 @@ def micro_batches(sequences: list[Sequence], max_tokens: int) -> list[list[Seque
 
 
 def policy_loss(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
-    """Sum over response tokens of the clipped objective; ``logits`` [sequences, tokens, vocabulary]."""
+    """Return the clipped objective summed over response tokens.
+
+    Args:
+        logits: [sequences, tokens, vocabulary].
+        sequences: the micro-batch.
+    """
     ids = pad_sequence([s.ids for s in sequences], batch_first=True)
     log_probs = -F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     log_probs = log_probs.view(ids.shape[0], -1)
@@ -47,7 +55,7 @@ def policy_loss(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor
 
 
 class Worker:
-    """The model with torch's AdamW; no weight decay on vectors, as Megatron has it."""
+    """Holds the model with torch's AdamW, which decays no vectors, as in Megatron."""
 
     def __init__(self, model: str, fused: bool):
         self._model = Qwen2ForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa")
@@ -59,7 +67,17 @@ class Worker:
         self._optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPSILON, fused=fused or None)
 
     def update(self, rollouts: dict[str, int], max_tokens: int) -> dict[str, float]:
-        """One actor update. Padding is on the right, where causal attention does not see it: no mask is needed."""
+        """Make one actor update.
+
+        Padding is on the right, where causal attention does not see it, so that no mask is needed.
+
+        Args:
+            rollouts: fields of `Rollouts`.
+            max_tokens: tokens of a micro-batch, padding included.
+
+        Returns:
+            Seconds, loss and gradient norm.
+        """
         sequences = make_sequences(Rollouts(**rollouts), self._model.config.vocab_size)
         batches = micro_batches(sequences, max_tokens)
         tokens = sum(len(s.advantages) for s in sequences)
@@ -77,7 +95,7 @@ class Worker:
 
 
 def start() -> dict[str, Any]:
-    """Load the model."""
+    """Load the model and return the worker's function."""
     model, fused = sys.argv[1:]
     return {"update": Worker(model, fused == "true").update}
 

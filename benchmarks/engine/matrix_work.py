@@ -1,4 +1,4 @@
-"""The matrix products of an actor update: how many, of which shapes, how many floating-point operations."""
+"""Counts and times the matrix products of an actor update."""
 
 import time
 from collections.abc import Iterable
@@ -19,12 +19,12 @@ class Linear:
     count: int
 
     def flops(self, tokens: int) -> int:
-        """Of one occurrence, forward and backward: the output, the input's gradient, the weight's gradient."""
+        """Return the operations of one occurrence: output, gradient of the input, gradient of the weight."""
         return 3 * 2 * tokens * self.inputs * self.outputs
 
 
 def linears(shape: Shape) -> list[Linear]:
-    """The model's linear layers as Megatron has them: query, key and value are one, gate and up are one."""
+    """Return the model's linear layers as in Megatron, which fuses query, key and value, and gate and up."""
     attended = shape.heads * shape.head_dim
     return [
         Linear("qkv", shape.hidden, attended + 2 * shape.kv_heads * shape.head_dim, shape.layers),
@@ -36,24 +36,33 @@ def linears(shape: Shape) -> list[Linear]:
 
 
 def linear_flops(shape: Shape, tokens: int) -> int:
-    """Of all linear layers, forward and backward."""
+    """Return the operations of all linear layers, forward and backward."""
     return sum(linear.count * linear.flops(tokens) for linear in linears(shape))
 
 
 def attention_flops(shape: Shape, lengths: Iterable[int]) -> int:
-    """Of causal attention within sequences of these lengths, forward and backward.
+    """Return the operations of causal attention, forward and backward.
 
-    Forward are two products (scores, values), backward four, each over the pairs of a position with itself and those
-    before it. What a kernel computes again or computes for padding is not counted.
+    The forward pass has two products (scores, values) and the backward pass four, each over the pairs of a position
+    with itself and earlier positions. Recomputation and padding are not counted.
+
+    Args:
+        shape: the model.
+        lengths: tokens of each sequence.
     """
     pairs = sum(n * (n + 1) // 2 for n in lengths)
     return shape.layers * 6 * 2 * pairs * shape.heads * shape.head_dim
 
 
 def time_products(shape: Shape, tokens: int, repeats: int = 2) -> dict[str, float]:
-    """Seconds that ``torch.mm`` needs for the products of each kind of linear layer, every occurrence counted.
+    """Return the seconds that torch.mm needs for the products of each kind of linear layer, all occurrences counted.
 
-    The operands are laid out as a linear layer and its gradients have them. The fastest of ``repeats``.
+    The operands have the memory layout of a linear layer and its gradients.
+
+    Args:
+        shape: the model.
+        tokens: rows of the operands.
+        repeats: number of timings, of which the fastest counts.
     """
     taken = {}
     for linear in linears(shape):

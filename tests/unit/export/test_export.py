@@ -128,11 +128,9 @@ def test_the_card_describes_the_run_at_the_step_and_names_no_path(checkpoint, tm
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        ("method: {name: relift}", "A causal language model, trained with ReLIFT ([arXiv 2506.07527]"),
-        (
-            "method: {name: grpo}",
-            "language model, trained with the method `grpo` of `verl_relift`. Training used",
-        ),
+        ("method: {name: relift, trigger: {max_accuracy: 0}}", "with the method `relift`, which combines"),
+        ("method: {name: grpo}", "A causal language model, trained by `verl_relift` with the method `grpo`. Training"),
+        ("{}", "A causal language model, trained by `verl_relift`. Training used"),
     ],
 )
 def test_the_card_names_the_method(checkpoint, tmp_path, config, sentence):

@@ -1,4 +1,4 @@
-"""The pure parts of benchmarks/engine/__main__.py: what it counts and fits."""
+"""Tests the pure parts of the engine's benchmarks: what they count and fit."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The benchmark of the training loop: processes take turns, and what is made of their turns."""
+"""Tests the benchmark of the training loop: processes take turns, and the numbers made from their turns."""
 
 import os
 import sys
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.loop.turns import LoopFailed, Side, Spread, Turn, Work, fastest, play, quantile, speed_ratio
+from benchmarks.loop.turns import LoopFailed, Side, Turn, Work, fastest, play, quantile, speed_ratio
+from benchmarks.report import Spread
 
 # A loop whose k-th step takes a while, writes down when, and trains on one response of k tokens.
 LOOP = """
@@ -27,7 +28,7 @@ print("over")
 
 @pytest.fixture
 def loop(tmp_path):
-    """Starts a loop by its name; ended with the test."""
+    """Return a function that starts a loop by its name; the test's end ends it."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
     with ExitStack() as stack:
 
@@ -40,7 +41,7 @@ def loop(tmp_path):
 
 
 def steps(log: Path) -> list[tuple[float, float]]:
-    """(begin, end) of every step in a loop's log."""
+    """Return (begin, end) of every step in a loop's log."""
     return [tuple(map(float, line.split())) for line in log.read_text().splitlines() if line[0].isdigit()]
 
 
@@ -54,7 +55,7 @@ def test_loops_work_one_at_a_time(loop, tmp_path):
     assert [len(made) for made in spans.values()] == [8, 8]
     everything = sorted(span for made in spans.values() for span in made)
     assert all(end <= begin for (_, end), (begin, _) in pairwise(everything))
-    # Another one begins each time: one two | two one | one two | two one
+    # Each round starts with another loop: one two | two one | one two | two one
     order = [name for span in everything for name, made in spans.items() if span in made][::2]
     assert order == ["one", "two", "two", "one"] * 2
     # Steps 1 and 2 were the warm-up.
@@ -70,7 +71,7 @@ def test_a_loop_ends_when_there_are_no_turns_left(loop, tmp_path):
     assert (tmp_path / "one.log").read_text().splitlines()[-1] == "over"
 
 
-def test_what_the_waiting_loops_use_of_the_processor_is_seen(loop):
+def test_processor_time_of_waiting_loops_is_measured(loop):
     spinning = (
         "import threading\ndef spin():\n    while True: pass\nthreading.Thread(target=spin, daemon=True).start()\n"
     )
@@ -101,7 +102,7 @@ def test_rates_of_a_turn():
 
 
 def test_ratio_is_taken_round_by_round():
-    """The machine is half as fast in the second round; by tokens, not by seconds."""
+    """The machine is half as fast in the second round; the ratio is one of tokens, not of seconds."""
     ours = [turn(1.0, 30), turn(2.0, 30), turn(1.0, 20)]
     theirs = [turn(1.0, 15), turn(2.0, 15), turn(1.0, 20)]
     assert speed_ratio(ours, theirs) == Spread(2.0, 1.0, 2.0)
