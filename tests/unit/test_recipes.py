@@ -4,8 +4,14 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from omegaconf import DictConfig
+
+from verl_relift import checks
+from verl_relift.run.composition import Arguments
+from verl_relift.stages import stage_arguments
 
 ROOT = Path(__file__).parents[2]
 METHODS = sorted(path.parent.name for path in ROOT.glob("recipe/*/run.sh"))
@@ -94,3 +100,73 @@ def test_only_the_recipes_scripts_know_the_methods():
         path.read_text() for path in [ROOT / "examples/train_megatron.sh", *ROOT.glob("examples/models/*")]
     )
     assert not re.search(r"method\.|SFT_|relift\.", common.replace("verl_relift.train", ""))
+
+
+def configurations(overrides: list[str], platform: str = "cuda") -> list[DictConfig]:
+    """Compose what ``verl_relift.train`` gets, once per stage; an override of a key that no file has is an error."""
+    arguments = Arguments(overrides=tuple(overrides))
+    whole = arguments.compose(platform)
+    return [stage.compose(platform) for _, stage in stage_arguments(arguments, whole)] or [whole]
+
+
+# Attention heads, key-value heads, feed-forward size, vocabulary, layers, from the models' published config.json.
+SHAPES = {
+    "qwen2.5-math-1.5b": (12, 2, 8960, 151936, 28),
+    "qwen2.5-math-7b": (28, 4, 18944, 152064, 28),
+    "qwen2.5-7b": (28, 4, 18944, 152064, 28),
+    "llama-3.1-8b": (32, 8, 14336, 128256, 32),
+}
+
+
+@pytest.mark.parametrize(("method", "model"), CASES)
+def test_the_configuration_has_no_problem_on_one_node_or_more(method, model, tmp_path):
+    heads, groups, feed_forward, vocabulary, layers = SHAPES[model]
+    hf = SimpleNamespace(
+        num_attention_heads=heads,
+        num_key_value_heads=groups,
+        intermediate_size=feed_forward,
+        vocab_size=vocabulary,
+        num_hidden_layers=layers,
+    )
+    for config in configurations(arguments_of(run_script(method), tmp_path, MODEL=model)):
+        assert list(checks.settings_problems(config)) == []
+        for config.trainer.nnodes in (1, 2, 8):
+            assert [*checks.batch_problems(config), *checks.divisibility_problems(config, hf)] == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_keys_exist_on_a_cpu_too(method, tmp_path):
+    overrides = arguments_of(run_script(method), tmp_path, MODEL=MODELS[0], STEPS="3")
+    for config in configurations(overrides, "cpu"):
+        assert config.trainer.n_gpus_per_node == 8
+        assert config.data.train_files == ["data/openr1/train.parquet"]
+        assert list(checks.settings_problems(config)) == []
+
+
+def settings_of(method: str, folder: Path, **variables: str) -> DictConfig:
+    [config] = configurations(arguments_of(run_script(method), folder, MODEL="qwen2.5-math-7b", **variables))
+    return config.method
+
+
+def test_relift_has_the_papers_values(tmp_path):
+    settings = settings_of("relift", tmp_path)
+    assert (settings.sft.batch_size, settings.sft.lr, settings.trigger.max_accuracy) == (64, 1e-6, 0.0)
+
+
+def test_the_variables_of_a_method_reach_its_settings(tmp_path):
+    assert settings_of("relift", tmp_path, SFT_BATCH_SIZE="32", SFT_LR="3e-6").sft.batch_size == 32
+    assert settings_of("relift_splice", tmp_path, SFT_WEIGHT="0.5").sft.weight == 0.5
+    assert settings_of("rl_with_sft_loss", tmp_path, TRAIN_BATCH_SIZE="64").sft.batch_size == 64
+
+
+@pytest.mark.parametrize("then", ["grpo", "relift"])
+def test_supervised_fine_tuning_then_rl_has_two_stages(then, tmp_path):
+    more = "method.then.overrides=['trainer.save_freq=9']"
+    arguments = arguments_of(run_script("sft_then_rl"), tmp_path, "data.seed=5", more, MODEL=MODELS[0], THEN=then)
+    first, second = configurations(arguments)
+    assert (first.method.name, second.method.name) == ("sft", then)
+    assert first.data.seed == second.data.seed == 5
+    assert Path(first.trainer.default_local_dir).parent == Path(second.trainer.default_local_dir).parent
+    assert (first.method.sft.lr, first.method.sft.batch_size, first.trainer.total_training_steps) == (1e-5, 128, 1080)
+    assert second.trainer.total_training_steps == 500
+    assert (first.trainer.save_freq, second.trainer.save_freq) == (50, 9)

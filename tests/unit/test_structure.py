@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 LEVELS = (
     ("train", "quickstart"),
     ("preflight",),
-    ("trainer",),
+    ("trainer", "stages"),
+    ("verl_trainer",),
     ("evaluate", "report", "export"),
     ("plan",),
     ("checks",),

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import verl  # noqa: F401  loads the platform plugin
 
 from ...actor.moments import Moments
-from ...actor.worker import ReLIFTWorker, _engine_loss
+from ...actor.worker import DemonstrationWorker, _engine_loss
 from .batch import ENTROPY_COEFF
 from .engine_worker import build_engine, export, policy_inputs, to_tensordict
 
@@ -43,10 +43,10 @@ def main() -> None:
         for _ in range(2):
             update(engine, moments)
         engine.save_checkpoint(f"{folder}/rl")
-        with moments.lent(), ReLIFTWorker._optimizer_only(worker):
+        with moments.lent(), DemonstrationWorker._optimizer_only(worker):
             engine.save_checkpoint(f"{folder}/sft")
     else:
-        with moments.lent(), ReLIFTWorker._optimizer_only(worker):
+        with moments.lent(), DemonstrationWorker._optimizer_only(worker):
             engine.load_checkpoint(f"{folder}/sft", del_local_after_load=False)
         engine.checkpoint_mananager.checkpoint_load_contents = ["model", "optimizer"]
         engine.load_checkpoint(f"{folder}/rl", del_local_after_load=False)
