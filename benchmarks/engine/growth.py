@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from benchmarks.engine.batch import MAX_TOKENS, Rollouts, Shape, save_model
 from benchmarks.engine.matrix_work import attention_flops, linear_flops
@@ -150,7 +151,7 @@ def _slope_of(points: list[tuple[float, Shape, Rollouts]]) -> float:
 
 
 def collecting_curves(turns: int) -> Iterator[Curve]:
-    """Measure the buffer's operations, the accuracy of groups, and the tokenization of demonstrations.
+    """Measure the buffer's operations, the gate, and the tokenization of demonstrations.
 
     Args:
         turns: number of turns.
@@ -158,10 +159,11 @@ def collecting_curves(turns: int) -> Iterator[Curve]:
     Yields:
         One curve per stage.
     """
-    from verl_relift.demonstrations.verify import Question, make_demonstration
-    from verl_relift.methods.gate import group_accuracy
+    from verl_relift.demonstrations.verify import Solution, make_demonstrations
+    from verl_relift.methods.gate import TriggerSettings, gate
     from verl_relift.quickstart.base_model import build_tokenizer
     from verl_relift.settings import DemonstrationSettings
+    from verl_relift.types import Question
 
     operations: dict[str, tuple[Callable[[int], float], float]] = {
         "buffer: add one": (_time_add, 0.0),
@@ -173,35 +175,45 @@ def collecting_curves(turns: int) -> Iterator[Curve]:
         seconds = [[measure(size) for size in BUFFER_SIZES] for _ in range(turns)]
         yield Curve(stage, "waiting", BUFFER_SIZES, theory, seconds)
 
-    rng = Random(1)
-
-    def group(count: int) -> float:
-        uids, rewards = [str(i // 8) for i in range(count)], [float(rng.random() < 0.5) for _ in range(count)]
-        return _seconds(lambda: group_accuracy(uids, rewards))
-
-    seconds = [[group(count) for count in ROLLOUT_COUNTS] for _ in range(turns)]
-    yield Curve("accuracy of groups", "rollouts", ROLLOUT_COUNTS, 1.0, seconds)
+    groups = [_groups(count, 8) for count in ROLLOUT_COUNTS]
+    seconds = [[_seconds(lambda g=g: gate(g, TriggerSettings(), Random(1))) for g in groups] for _ in range(turns)]
+    yield Curve("gate: choose questions", "rollouts", ROLLOUT_COUNTS, 1.0, seconds)
+    del groups
 
     tokenizer = build_tokenizer()
     settings = DemonstrationSettings(verify=False, max_tokens=max(CHARACTERS) + 1)
 
-    def tokenise(characters: int) -> float:
+    def tokenize(characters: int) -> float:
         text = "".join(random.Random(characters).choices("0123456789+-=", k=characters))
-        question = Question("q", (1,), "1", text)
-        return _seconds(lambda: make_demonstration(question, 1, tokenizer, settings))
+        solution = Solution(Question("q", "1-0", ({"role": "user", "content": "q"},), "1"), text, step=1)
+        return _seconds(lambda: make_demonstrations([solution], tokenizer, lambda question: (1,), settings))
 
-    tokenise(CHARACTERS[0])
-    seconds = [[tokenise(characters) for characters in CHARACTERS] for _ in range(turns)]
-    yield Curve("tokenising a demonstration", "characters", CHARACTERS, 1.0, seconds)
+    tokenize(CHARACTERS[0])  # warm-up
+    seconds = [[tokenize(characters) for characters in CHARACTERS] for _ in range(turns)]
+    yield Curve("tokenizing a demonstration", "characters", CHARACTERS, 1.0, seconds)
 
 
-def _demonstration(i: int):
+def _groups(count: int, size: int) -> list[Any]:
+    """Return groups of `size` rollouts, `count` rollouts in all, half of them correct at random."""
+    from verl_relift.types import GradedRollout, Group, Prompt, Question
+
+    rng, messages = Random(1), ({"role": "user", "content": "q"},)
+    infos = {0.0: {"outcome": "wrong", "acc": 0.0}, 1.0: {"outcome": "correct", "acc": 1.0}}
+    groups = []
+    for number in range(count // size):
+        rewards = [float(rng.random() < 0.5) for _ in range(size)]
+        rollouts = tuple(GradedRollout(f"{number}_{i}_0", r, infos[r], tokens=1) for i, r in enumerate(rewards))
+        groups.append(Group(Prompt.bare(Question(str(number), str(number), messages, "1")), rollouts))
+    return groups
+
+
+def _demonstration(i: int) -> Any:
     from verl_relift.demonstrations.buffer import Demonstration
 
     return Demonstration(question=f"question {i}", prompt_ids=(1,) * 8, response_ids=(2,) * 8, step=i)
 
 
-def _filled(size: int, capacity: int | None = None):
+def _filled(size: int, capacity: int | None = None) -> Any:
     from verl_relift.demonstrations.buffer import DemonstrationBuffer
     from verl_relift.settings import BufferSettings
 
@@ -211,7 +223,7 @@ def _filled(size: int, capacity: int | None = None):
     return buffer
 
 
-def _time_adds(buffer, first: int) -> float:
+def _time_adds(buffer: Any, first: int) -> float:
     new = [_demonstration(first + i) for i in range(1000)]
 
     def add() -> None:

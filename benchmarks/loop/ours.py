@@ -1,18 +1,22 @@
-"""``python -m benchmarks.loop.ours key=value ...``: ``verl_relift.train`` whose steps wait for their turn."""
+"""Runs ``verl_relift.train`` in steps that wait for their turn: ``python -m benchmarks.loop.ours key=value ...``"""
 
 import sys
 from typing import Any
+
+from omegaconf import DictConfig
 
 from benchmarks.loop.turns import Player, Work
 from verl_relift import train
 from verl_relift.run.environment import prepare_environment
 
+_train = train._train
 
-def _install() -> None:
-    """Put a trainer that takes turns in the place of the one that training starts."""
+
+def _train_in_turns(config: DictConfig) -> None:
+    """Train with a trainer that takes turns. The trainer is imported here, after training has set its environment."""
     from verl_relift import trainer
 
-    class TrainerInTurns(trainer.ReLIFTTrainer):
+    class TrainerInTurns(trainer.MethodTrainer):
         def on_train_begin(self) -> None:
             super().on_train_begin()
             self._player = Player.of_environment()
@@ -29,10 +33,11 @@ def _install() -> None:
             lengths = [tag["response_len"] for tag in tags]
             self._player.trained(Work(lengths, sum(tag["prompt_len"] for tag in tags), reward))
 
-    trainer.ReLIFTTrainer = TrainerInTurns
+    trainer.MethodTrainer = TrainerInTurns
+    _train(config)
 
 
 if __name__ == "__main__":
-    prepare_environment()  # before the trainer's module imports torch, Ray and verl
-    _install()
+    prepare_environment()
+    train._train = _train_in_turns
     train.main()

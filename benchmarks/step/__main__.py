@@ -1,12 +1,10 @@
-"""What ReLIFT adds to a training step: `python -m benchmarks.step --output DIR [--rounds N] [--output-file FILE.md]`.
+"""Measure what ReLIFT adds to a training step: `python -m benchmarks.step --output DIR [--record FILE.md]`.
 
-Trains for some steps that take turns in kind, in one run (benchmarks/step/run.py): verl's own GRPO step, ReLIFT's
-without a supervised update, and ReLIFT's with one. After each round a bare `vllm.LLM` answers the same prompts with
-the same seeds. Two sizes: the quickstart's, where everything is overhead, and 19M parameters. The models are random, so
-that every question is hardest, which is the most that collecting them can cost.
+One training run has steps of three kinds that take turns: verl's own GRPO step, ReLIFT's without a supervised update,
+and ReLIFT's with one. After verl's step, a bare `vllm.LLM` answers the same prompts with the same seeds. There are two
+sizes: the quickstart's, where overhead dominates, and 19M parameters. The models are random, so that every question is
+hardest, which is the worst case for collecting demonstrations.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -24,13 +22,31 @@ from benchmarks.step.kinds import KINDS, RELIFT, SFT, VERL
 
 GSM8K = Path(__file__).parents[2] / "tests" / "data" / "gsm8k"
 WARM_UP_ROUNDS = 2
-# The named parts of a step; the supervised update and the collection are inside update_actor.
-STAGES = ("gen", "old_log_prob", "adv", "update_actor", "update_weights")
+# The timers of a step, which do not overlap. verl's own step lacks some of them.
+STAGES = (
+    "gen",
+    "collect",
+    "balance",
+    "old_log_prob",
+    "adv",
+    "update_actor",
+    "update_actor_sft",
+    "update_weights",
+)
 
 
 @dataclass(frozen=True)
 class Size:
-    """A model and a step of it: questions x n rollouts of at most `response` tokens, `sft` demonstrations."""
+    """A model and its step.
+
+    Attributes:
+        hidden: width of the model.
+        layers: layers of the model.
+        questions: questions per step.
+        n: rollouts per question.
+        response: length limit of a response.
+        sft: demonstrations per supervised update.
+    """
 
     hidden: int
     layers: int
@@ -47,7 +63,17 @@ SIZES = {
 
 
 def train(folder: Path, size: Size, rounds: int, overrides: list[str]) -> list[dict]:
-    """Run the training of one size; the lines of its metrics.jsonl."""
+    """Run the training of one size and return the lines of its metrics.jsonl.
+
+    Args:
+        folder: folder of this size; the data go beside it.
+        size: the model and its step.
+        rounds: number of rounds that count.
+        overrides: further arguments of training.
+
+    Raises:
+        SystemExit: training failed.
+    """
     data, model, run = folder.parent / "data", folder / "model", folder / "run"
     prepare = [["verl_relift.quickstart.random_model", "--output", str(model)]]
     prepare[0] += ["--hidden-size", str(size.hidden), "--layers", str(size.layers)]
@@ -65,14 +91,14 @@ def train(folder: Path, size: Size, rounds: int, overrides: list[str]) -> list[d
         f"actor_rollout_ref.actor.ppo_mini_batch_size={size.questions}",
         f"actor_rollout_ref.rollout.n={size.n}",
         "actor_rollout_ref.rollout.max_num_seqs=128",
-        # As verl makes its step.
+        # verl's step computes old log-probs in a pass of their own.
         "relift.reuse_log_probs=false",
-        # The recipe's value; the supervised update computes entropies too.
+        # The default of `relift`. The supervised update computes entropies, too.
         "actor_rollout_ref.actor.entropy_coeff=0.001",
-        f"relift.sft.batch_size={size.sft}",
-        # The weights stay: what is generated does not depend on what kinds of steps came before.
+        f"method.sft.batch_size={size.sft}",
+        # Constant weights make responses independent of the kinds of earlier steps.
         "actor_rollout_ref.actor.optim.lr=0",
-        "relift.sft.lr=1e-12",
+        "method.sft.lr=1e-12",
         "trainer.save_freq=-1",
         f"trainer.total_training_steps={(WARM_UP_ROUNDS + rounds) * len(KINDS)}",
         f"trainer.default_local_dir={run}",
@@ -83,13 +109,20 @@ def train(folder: Path, size: Size, rounds: int, overrides: list[str]) -> list[d
     with open(log, "w") as output:
         status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode
     if status:
-        raise SystemExit(f"training ended with status {status}: see {log}\n{log.read_text()[-3000:]}")
+        raise SystemExit(f"training exited with status {status}; see {log}\n{log.read_text()[-3000:]}")
     return [json.loads(line) for line in metrics.read_text().splitlines()]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a ratio per round, or a single figure."""
+    """One row of the table.
+
+    Attributes:
+        what: what is measured.
+        bar: the required value.
+        ratios: one ratio per round, or a single number.
+        remark: further numbers in words.
+    """
 
     what: str
     bar: str
@@ -97,14 +130,14 @@ class Row:
     remark: str
 
     def cells(self) -> tuple[str, ...]:
-        """Of the Markdown table."""
+        """Return the cells of the row."""
         low, middle, high = min(self.ratios), statistics.median(self.ratios), max(self.ratios)
         measured = f"{middle:.3f} ({low:.3f}-{high:.3f})" if len(self.ratios) > 1 else f"{middle:.1f}"
         return self.what, self.bar, measured, self.remark
 
 
 def rows(records: list[dict]) -> list[Row]:
-    """The figures from the records of a run, whose steps take turns in kind."""
+    """Return the table of a run from its metrics."""
     startup = next(record["timing_s/startup"] for record in records if "timing_s/startup" in record)
     by_round: dict[int, dict[str, dict]] = defaultdict(dict)
     for record in records[WARM_UP_ROUNDS * len(KINDS) :]:
@@ -113,19 +146,19 @@ def rows(records: list[dict]) -> list[Row]:
     steps = [record for kinds in rounds for record in kinds.values()]
     generation = [kinds[VERL] for kinds in rounds]
     unequal = sum(r["bench/bare_tokens"] != r["bench/rollout_tokens"] for r in generation)
-    collect = statistics.median(kinds[RELIFT]["timing_s/collect_hardest"] for kinds in rounds)
+    collect = statistics.median(kinds[RELIFT]["timing_s/collect"] for kinds in rounds)
     return [
         Row(
             "ReLIFT step without an SFT update : verl's GRPO step, time",
             "<= 1.02",
             [kinds[RELIFT]["timing_s/step"] / kinds[VERL]["timing_s/step"] for kinds in rounds],
-            f"{median(rounds, VERL, 'timing_s/step'):.2f} s; collecting the hardest takes {1e3 * collect:.0f} ms of it",
+            f"{median(rounds, VERL, 'timing_s/step'):.2f} s; collecting demonstrations takes {1e3 * collect:.0f} ms",
         ),
         Row(
             "the same per token generated",
             "",
             [per_token(kinds[RELIFT], "step") / per_token(kinds[VERL], "step") for kinds in rounds],
-            "a random model's responses differ in length from step to step",
+            "responses of a random model differ in length from step to step",
         ),
         Row(
             "SFT update per trained token : RL update per trained token, time",
@@ -136,8 +169,8 @@ def rows(records: list[dict]) -> list[Row]:
                 / ((kinds[VERL]["timing_s/update_actor"]) / kinds[VERL]["perf/total_num_tokens"])
                 for kinds in rounds
             ],
-            f"{median(rounds, SFT, 'bench/sft_tokens'):,.0f} tokens an SFT update, "
-            f"{median(rounds, VERL, 'perf/total_num_tokens'):,.0f} an RL update",
+            f"{median(rounds, SFT, 'bench/sft_tokens'):,.0f} tokens per SFT update, "
+            f"{median(rounds, VERL, 'perf/total_num_tokens'):,.0f} per RL update",
         ),
         Row(
             "rollout tokens/s inside training : vllm.LLM.generate",
@@ -148,31 +181,31 @@ def rows(records: list[dict]) -> list[Row]:
         Row(
             "named stages : step",
             ">= 0.95",
-            [sum(r[f"timing_s/{s}"] for s in STAGES) / r["timing_s/step"] for r in steps],
-            ", ".join(f"{s} {statistics.median(r[f'timing_s/{s}'] for r in steps):.2f} s" for s in STAGES),
+            [sum(r.get(f"timing_s/{s}", 0.0) for s in STAGES) / r["timing_s/step"] for r in steps],
+            "with an SFT update: " + ", ".join(f"{s} {median(rounds, SFT, f'timing_s/{s}'):.2f} s" for s in STAGES),
         ),
         Row("command to first rollout, seconds", "<= 90", [startup], ""),
     ]
 
 
 def median(rounds: list[dict[str, dict]], kind: str, name: str) -> float:
-    """Of a metric in the steps of a kind."""
+    """Return the median of a metric over the steps of a kind."""
     return statistics.median(kinds[kind][name] for kinds in rounds)
 
 
 def per_token(record: dict, stage: str) -> float:
-    """Seconds."""
+    """Return the seconds of a stage per generated token."""
     return record[f"timing_s/{stage}"] / record["bench/rollout_tokens"]
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--record", type=Path, help="also write the report to this Markdown file")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("overrides", nargs="*", help="key=value for training")
+    parser.add_argument("overrides", nargs="*", help="key=value arguments of training")
     arguments = parser.parse_args()
     command = ["python -m benchmarks.step --output DIR", f"--rounds {arguments.rounds}", *arguments.overrides]
     command += ["--sizes", *arguments.sizes]

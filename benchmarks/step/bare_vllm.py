@@ -1,4 +1,4 @@
-"""`vllm.LLM` and nothing else: `bare_vllm.py SETTINGS`, then a JSON request per line of stdin, an answer per line."""
+"""Answers prompts with `vllm.LLM` alone: reads a JSON request per line of stdin and writes an answer per line."""
 
 import json
 import os
@@ -7,8 +7,12 @@ import time
 
 
 def main() -> None:
-    """SETTINGS: JSON, the arguments of `vllm.LLM`. Requests: prompts (token ids), seeds, sampling."""
-    # What else prints goes to stderr.
+    """Run the command.
+
+    Its argument is JSON with the arguments of `vllm.LLM`. A request has `prompts` (token ids), `seeds` and `sampling`;
+    an answer has `seconds` and `tokens`.
+    """
+    # Everything that libraries print goes to stderr.
     answers, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
     os.dup2(2, 1)
     from vllm import LLM, SamplingParams, TokensPrompt

@@ -1,4 +1,6 @@
-"""The kinds of training steps that take turns in benchmarks/step/__main__.py, in this order."""
+"""Names the kinds of training steps that take turns, in this order."""
 
-VERL, RELIFT, SFT = "verl", "relift", "sft"
+VERL = "verl"  # verl's own GRPO step
+RELIFT = "relift"  # ReLIFT's step without a supervised update
+SFT = "sft"  # ReLIFT's step with one supervised update
 KINDS = (VERL, RELIFT, SFT)
