@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_preprocess import arithmetic, check, gsm8k
-from data_preprocess.check import check_files
 from data_preprocess.cli import main
 from data_preprocess.output import write_rows
+from verl_relift.data.check import check_files
 from verl_relift.data.findings import Kind
 from verl_relift.data.schema import Row, to_batch
 from verl_relift.testing.tokenizer import make_tokenizer
@@ -37,7 +37,7 @@ def write(path: Path, *rows: Row) -> str:
 
 
 def with_column(path: Path, name: str, values) -> str:
-    """Two good rows, one column of them replaced."""
+    """Write two good rows with one column replaced or, for None, dropped."""
     table = pa.Table.from_batches([to_batch([row(0), row(1)])])
     position = table.column_names.index(name)
     table = table.remove_column(position) if values is None else table.set_column(position, name, [values])

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_preprocess.answers import demonstration, last_boxed
-from data_preprocess.output import OutputFolder, write_rows
+from data_preprocess.output import write_rows
 from verl_relift.data.errors import DataError, Reason
 from verl_relift.data.fields import chat, target_text
 from verl_relift.data.schema import SCHEMA, Row, to_batch, validate
@@ -127,33 +126,3 @@ def test_any_line_is_an_object_or_a_named_fault(line):
 def test_the_three_known_forms_of_a_target():
     assert target_text([{"role": "assistant", "content": "t"}]) == target_text("t") == "t"
     assert target_text(None) is target_text([]) is target_text("  ") is None
-
-
-@pytest.mark.parametrize(
-    ("solution", "answer"),
-    [
-        ("so \\boxed{7}", "7"),
-        ("\\boxed{1} and \\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
-        ("\\fbox{3}", "3"),
-        ("\\boxed{\\{1, 2\\}}", "\\{1, 2\\}"),
-        ("\\boxed{4} then \\boxed{5", "4"),
-        ("none", None),
-    ],
-)
-def test_last_boxed(solution, answer):
-    assert last_boxed(solution) == answer
-
-
-@given(text, st.text("0123456789abc+-^ ", min_size=1))
-def test_a_demonstration_boxes_its_answer(solution, answer):
-    assert last_boxed(demonstration(solution, answer, think=True)) == answer.strip()
-
-
-def test_a_failure_leaves_no_files_and_loses_none(tmp_path):
-    (tmp_path / "a.parquet").write_bytes(b"before")
-    with pytest.raises(RuntimeError), OutputFolder(tmp_path) as output:
-        output.parquet("a.parquet").write(to_batch([Row("s", [("user", "q")], None, "1", 0, "train")]))
-        output.json("stats.json", {})
-        raise RuntimeError("on the way")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
-    assert (tmp_path / "a.parquet").read_bytes() == b"before"
