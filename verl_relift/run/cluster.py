@@ -27,7 +27,7 @@ def started(config: DictConfig) -> Iterator[None]:
     variables = defaults.setdefault("env_vars", {})
     variables["TRANSFER_QUEUE_ENABLE"] = "1"
     if SPEED_PATCHES in os.environ:
-        variables[SPEED_PATCHES] = os.environ[SPEED_PATCHES]  # every node must have the same
+        variables[SPEED_PATCHES] = os.environ[SPEED_PATCHES]  # the same on every node
     arguments = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
     if os.environ.get("RAY_ADDRESS") or arguments.get("address"):
         # These describe a cluster to start; Ray rejects them when it joins an existing one.

@@ -1,4 +1,4 @@
-"""The configuration of a command line, composed without importing verl."""
+"""Compose the configuration of a command line without importing verl."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ OmegaConf.register_new_resolver("sum", lambda *terms: sum(terms), replace=True)
 
 @dataclass(frozen=True)
 class Arguments:
-    """A training command's arguments: Hydra's options that choose the configuration, and the overrides."""
+    """The arguments of a training command that decide its configuration."""
 
-    config_name: str = "relift"
-    config_dir: str | None = None
-    overrides: tuple[str, ...] = ()
+    config_name: str = "relift"  # without .yaml
+    config_dir: str | None = None  # a folder of the user's that holds it; None: this package's
+    overrides: tuple[str, ...] = ()  # key=value
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> "Arguments":
-        """Read them off a command line; options of Hydra's that change nothing of the configuration are left out."""
+        """Parse a command line. Options of Hydra that don't change the configuration are dropped."""
         values = {"--config-name": "relift", "--config-dir": None}
         short = {"-cn": "--config-name", "-cd": "--config-dir"}
         overrides, rest = [], list(arguments)
@@ -37,26 +37,32 @@ class Arguments:
         return cls(values["--config-name"] or "relift", values["--config-dir"], tuple(overrides))
 
     def with_overrides(self, overrides: Sequence[str]) -> "Arguments":
-        """Return the same command with other overrides."""
+        """Return a copy with other overrides."""
         return replace(self, overrides=tuple(overrides))
 
     def command_line(self) -> list[str]:
-        """Return the arguments as they are typed."""
+        """Return the arguments in the form in which a user types them."""
         folder = [] if self.config_dir is None else ["--config-dir", self.config_dir]
         return ["--config-name", self.config_name, *folder, *self.overrides]
 
     def compose(self, platform: str) -> DictConfig:
-        """Return the configuration; see :func:`compose_config`."""
+        """Compose the configuration; see :func:`compose_config`."""
         return compose_config(self.config_name, self.config_dir, self.overrides, platform)
 
 
 def compose_config(name: str, folder: str | None, overrides: Sequence[str], platform: str) -> DictConfig:
-    """Return the configuration that ``verl_relift.train`` composes from the same arguments.
+    """Compose the configuration that ``verl_relift.train`` gets from the same arguments.
+
+    Args:
+        name: the configuration's name, without ``.yaml``.
+        folder: a folder of the user's that holds it, or None for this package's.
+        overrides: ``key=value`` strings.
+        platform: ``cuda`` or ``cpu``, unless an override chooses it.
 
     Raises:
-        HydraException: an override or a file is wrong.
+        HydraException: an override or a file is invalid.
     """
-    # By path: `pkg://verl...` would import verl, and with it torch and Ray.
+    # By path, because `pkg://verl...` would import verl, and with it torch and Ray.
     verl = Path(next(iter(importlib.util.find_spec("verl").submodule_search_locations))) / "trainer" / "config"
     own = Path(__file__).parents[1] / "config"
     search = ",".join(f"file://{path}" for path in (own, verl))

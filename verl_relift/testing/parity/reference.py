@@ -36,7 +36,7 @@ def supervised_loss(model: torch.nn.Module) -> torch.Tensor:
 
 
 def policy_loss(model: torch.nn.Module, reusing: bool = False) -> torch.Tensor:
-    """GRPO's clipped objective as a mean over all response tokens, with verl's dual clipping at 3.
+    """Average GRPO's clipped objective over all response tokens, with verl's dual clipping at 3.
 
     Args:
         model: the policy.
@@ -55,7 +55,7 @@ def policy_loss(model: torch.nn.Module, reusing: bool = False) -> torch.Tensor:
 
 
 def spliced_loss(model: torch.nn.Module) -> torch.Tensor:
-    """The policy loss plus the weighted supervised loss, so that its gradient is their weighted sum."""
+    """Add the weighted supervised loss to the policy loss, so that the gradient is their weighted sum."""
     return policy_loss(model) + SPLICE_WEIGHT * supervised_loss(model)
 
 
