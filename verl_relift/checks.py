@@ -97,8 +97,13 @@ def _engine_problems(config: DictConfig) -> Iterator[str]:
             f"actor_rollout_ref.actor.strategy={config.actor_rollout_ref.actor.strategy}: only the Megatron engine "
             "is supported; leave model_engine=megatron"
         )
-    if config.algorithm.adv_estimator == "gae":
-        yield "algorithm.adv_estimator=gae needs a critic, which is disabled; set algorithm.adv_estimator=grpo"
+    if config.algorithm.adv_estimator == "gae" or config.critic.enable:
+        yield (
+            f"algorithm.adv_estimator={config.algorithm.adv_estimator}, critic.enable={config.critic.enable}: a critic "
+            "is not supported; set algorithm.adv_estimator=grpo and critic.enable=false"
+        )
+    if config.trainer.critic_warmup:
+        yield f"trainer.critic_warmup={config.trainer.critic_warmup}: there is no critic to warm up; set it to 0"
     if not config.actor_rollout_ref.actor.megatron.use_distributed_optimizer:
         yield (
             "actor_rollout_ref.actor.megatron.use_distributed_optimizer=false: verl 0.9.1 cannot send weights to vLLM "
@@ -137,6 +142,7 @@ def _rollout_problems(config: DictConfig, program: ProgramSettings, method: type
     for key, enabled in (
         ("actor_rollout_ref.rollout.multi_turn.enable", rollout.multi_turn.enable),
         ("reward.reward_model.enable", config.reward.reward_model.enable),
+        ("distillation.enabled", config.distillation.enabled),
     ):
         if enabled:
             yield f"{key}=true needs verl's agent loop: set relift.rollout.batched=false and reward.num_workers=8"

@@ -52,7 +52,9 @@ def _verl(config: DictConfig) -> Iterator[str]:
         yield f"verl refuses the configuration: {_first_line(error)}"
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

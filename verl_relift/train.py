@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .checks import ConfigurationError
+from .methods import method_class
 from .preflight import check
 from .run import folder as runfolder
 from .run import restarts, stopping
@@ -160,6 +161,9 @@ def _act_before_hydra(max_restarts: int) -> None:
         return
     arguments, platform = Arguments.parse(sys.argv[1:]), detect_platform()
     try:
+        for override in arguments.overrides:
+            if override.startswith("method="):
+                method_class(override.partition("=")[2])
         config = arguments.compose(platform)
         several = stages_of(config)
     except (HydraException, OmegaConfBaseException):

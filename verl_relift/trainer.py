@@ -24,7 +24,7 @@ from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
-from .actor.batch import demonstration_batch
+from .actor.batch import demonstration_batch, jagged
 from .checks import chosen_method, data_parallel_size, program_settings
 from .methods import Resources
 from .methods.placement import SplicedRows, SupervisedUpdate
@@ -32,7 +32,7 @@ from .rollout.groups import draw_of, read_groups
 from .rollout.prompts import prompt_token_ids
 from .rollout.questions import questions_of
 from .settings import reuses_log_probs
-from .types import Group, Prompt, Question
+from .types import Group, Prompt, Question, Role
 from .verl_trainer import ResumableTrainer
 
 # Columns of a step's rollouts that no loss reads: workers would fetch them like all others.
@@ -54,6 +54,7 @@ class MethodTrainer(ResumableTrainer):
         if self._reuses_log_probs:
             # verl compares rollouts with log-probs before the update even where it corrects nothing.
             self.config.algorithm.rollout_correction = None
+        self._weighs = self._method_class.weighs_tokens()
         self._prompts: dict[str, Prompt] = {}  # of the running step, by draw
 
     # ---- the step ------------------------------------------------------------------------------------------------
@@ -191,6 +192,9 @@ class MethodTrainer(ResumableTrainer):
             )
         if batch.fields:
             batch.fields = [name for name in batch.fields if name not in _NOT_FOR_WORKERS]
+        if self._weighs:
+            coefficients = self.method.coefficients(self.global_steps)
+            batch.extra_info["coefficients"] = {role.name: value for role, value in coefficients.items()}
         batch = self._update_actor(batch, metrics)
         if spliced is not None:
             for name in ("loss", "nll", "entropy"):
@@ -227,6 +231,21 @@ class MethodTrainer(ResumableTrainer):
         return demonstration_batch(demonstrations, budget, **settings)
 
     # ---- verl's hooks --------------------------------------------------------------------------------------------
+
+    def _setup(self) -> None:
+        super()._setup()
+        if self._weighs:
+            self.actor_rollout_wg.set_method(self.config.method.name)
+
+    def _balance_batch(self, batch: KVBatchMeta, metrics, *args, **kwargs) -> KVBatchMeta:
+        batch = super()._balance_batch(batch, metrics, *args, **kwargs)
+        padding = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if tag.get("is_padding", False)]
+        if padding and self._method_class.guides_generation():
+            # verl's padding rows copy a rollout's columns, but for those whose length it knows.
+            roles = jagged([torch.tensor([Role.OWN])] * len(padding))
+            columns = TensorDict({"roles": roles}, batch_size=[len(padding)])
+            tq.kv_batch_put(keys=padding, partition_id=batch.partition_id, fields=columns)
+        return batch
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()

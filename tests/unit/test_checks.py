@@ -69,21 +69,21 @@ def test_the_quickstart_passes(folder):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("relift.sft.lr=-1", r"relift\.sft\.lr=-1\.0 must be positive"),
+        ("method.sft.lr=-1", r"method\.sft\.lr=-1\.0 must be positive"),
         ("trainer.resume_mode=always", r"resume_mode=always must be one of auto, disable, resume_path"),
-        ("trainer.resume_mode=resume_path", r"resume_from_path=\. is not a checkpoint: give an existing"),
+        ("trainer.resume_mode=resume_path", r"resume_from_path=\. is not a checkpoint; give an existing"),
         ("actor_rollout_ref.actor.checkpoint.async_save=true", r"async_save=true: .* before it is whole"),
         (
-            "relift.sft.optimizer=separate actor_rollout_ref.actor.optim.use_precision_aware_optimizer=true",
+            "method.sft.optimizer=separate actor_rollout_ref.actor.optim.use_precision_aware_optimizer=true",
             r"optimizer=separate exchanges AdamW's fp32 moments",
         ),
         (
-            "relift.sft.mode=splice +actor_rollout_ref.actor.megatron.override_ddp_config.overlap_grad_reduce=true",
-            r"mode=splice with override_ddp_config\.overlap_grad_reduce=true",
+            "method=relift_splice +actor_rollout_ref.actor.megatron.override_ddp_config.overlap_grad_reduce=true",
+            r"overlap_grad_reduce=true would reduce gradients before",
         ),
         (
-            "relift.demonstrations.source=teacher relift.teacher.base_url=http://127.0.0.1:1 relift.teacher.model=m "
-            "relift.teacher.api_key_env=NO_KEY",
+            "method.demonstrations.source=teacher method.teacher.base_url=http://127.0.0.1:1 method.teacher.model=m "
+            "method.teacher.api_key_env=NO_KEY",
             r"api_key_env=NO_KEY: the environment has no such variable",
         ),
         ("actor_rollout_ref.actor.megatron.tensor_model_parallel_size=3", r"2 GPUs .* replicas of 3"),
@@ -94,6 +94,19 @@ def test_the_quickstart_passes(folder):
         ("actor_rollout_ref.actor.optim.lr_decay_steps=5", r"lr_warmup_steps=5 must be below .* 5 steps"),
         ("relift.rollout.batched=false", r"set reward\.num_workers=8"),
         ("algorithm.adv_estimator=gae", r"set algorithm\.adv_estimator=grpo"),
+        ("critic.enable=true", r"critic\.enable=True: a critic is not supported"),
+        ("trainer.critic_warmup=5", r"trainer\.critic_warmup=5: there is no critic to warm up"),
+        ("trainer.use_v1=false", r"trainer\.use_v1=false: .* leave it true"),
+        ("trainer.v1.trainer_mode=separate_async", r"trainer_mode=separate_async: .* set it to sync"),
+        ("+trainer.v1.sync.parameter_sync_step=2", r"parameter_sync_step: a step is one update of the weights"),
+        (
+            "+actor_rollout_ref.rollout.agent.agent_loop_manager_class=my.Manager",
+            r"agent_loop_manager_class=my\.Manager has no effect on rollouts in batches; set relift\.rollout\.batched",
+        ),
+        ("distillation.enabled=true", r"distillation\.enabled=true needs verl's agent loop"),
+        ("actor_rollout_ref.rollout.temperature=0", r"verl refuses the configuration: .*temperature should be greater"),
+        ("actor_rollout_ref.actor.loss_agg_mode=sum", r"verl refuses the configuration: .*loss_agg_mode"),
+        ("relift.speed_patches=1", r"relift\.speed_patches=1 must be of type bool"),
         ("actor_rollout_ref.model.path=nowhere/at/all", r"nowhere/at/all: no model can be read there"),
         ("data.train_files=missing.parquet", r"missing\.parquet: no such file"),
         ("data.max_prompt_length=4", r"train\.parquet.*row \d+.*prompt"),
@@ -127,7 +140,7 @@ def test_settings_that_cannot_work(folder, override, message):
         ("algorithm.rollout_correction.bypass_mode=true", False),
         ("algorithm.rollout_correction=null", True),
         ("relift.rollout.batched=false", False),
-        ("recipe=grpo", True),
+        ("method=grpo", True),
     ],
 )
 def test_log_probs_are_reused_where_a_batch_is_one_update(folder, overrides, reused):
@@ -140,16 +153,16 @@ def test_data_without_solutions_need_a_teacher(folder, tmp_path):
     files = f"data.train_files={tmp_path}/train.parquet"
     with pytest.raises(ConfigurationError, match=r"column target: no such column.* or a teacher"):
         check(configuration(folder, files))
-    teacher = ("relift.teacher.base_url=http://127.0.0.1:1/v1", "relift.teacher.model=m")
+    teacher = ("method.teacher.base_url=http://127.0.0.1:1/v1", "method.teacher.model=m")
     for source in ("teacher", "dataset_then_teacher"):
-        check(configuration(folder, files, f"relift.demonstrations.source={source}", *teacher))
+        check(configuration(folder, files, f"method.demonstrations.source={source}", *teacher))
 
 
 def test_data_parallel_size_must_divide_the_supervised_batch(folder):
     config = configuration(
-        folder, "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1", "relift.sft.batch_size=15"
+        folder, "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1", "method.sft.batch_size=15"
     )
-    with pytest.raises(ConfigurationError, match=r"relift\.sft\.batch_size=15 must be divisible .* size 2"):
+    with pytest.raises(ConfigurationError, match=r"method\.sft\.batch_size=15 must be divisible .* size 2"):
         check(config)
 
 

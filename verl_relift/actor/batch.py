@@ -15,6 +15,15 @@ def jagged(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.nested.as_nested_tensor(list(tensors), layout=torch.jagged)
 
 
+def jagged_like(values: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+    """Return ``values`` [elements] in rows of the lengths of ``column``, a jagged tensor [rows, *]."""
+    lengths = column.offsets().diff()
+    # Without the longest length, torch pads each row to as many elements as there are in all rows.
+    return torch.nested.nested_tensor_from_jagged(
+        values, column.offsets(), min_seqlen=int(lengths.min()), max_seqlen=int(lengths.max())
+    )
+
+
 def demonstration_batch(
     demonstrations: Sequence[Demonstration], max_token_len_per_gpu: int, **settings: Any
 ) -> TensorDict:

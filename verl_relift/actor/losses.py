@@ -1,9 +1,13 @@
-"""The supervised loss on demonstrations."""
+"""Losses as pure functions of tensors: the supervised loss on demonstrations, and terms of tokens by role."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ..methods.weight import TokenStatistics, Weight
+from ..types import Role
 
 
 @dataclass(frozen=True)
@@ -41,3 +45,49 @@ def supervised_loss(
         return SupervisedLoss(nll, nll, zero)
     mean_entropy = torch.where(mask, entropy, zero).sum() / num_tokens
     return SupervisedLoss(nll - entropy_coeff * mean_entropy, nll, mean_entropy)
+
+
+# What the policy wrote in this step: verl's policy loss trains on it.
+POLICY_ROLES = (Role.OWN, Role.CONTINUATION)
+
+
+def weigh_advantages(statistics: TokenStatistics, roles: Tensor, weights: Mapping[Role, Weight]) -> Tensor:
+    """Return advantages times the weights of the tokens that the policy wrote, [tokens]; without gradient.
+
+    Args:
+        roles: [tokens] int64, values of :class:`~verl_relift.types.Role`.
+    """
+    advantages = statistics.advantage
+    for role in POLICY_ROLES:
+        if role in weights:
+            advantages = torch.where(roles == role, advantages * weights[role](statistics).detach(), advantages)
+    return advantages
+
+
+def guided_terms(
+    statistics: TokenStatistics,
+    roles: Tensor,
+    weights: Mapping[Role, Weight],
+    num_tokens: Sequence[int],
+    coefficients: Mapping[Role, float],
+) -> dict[Role, Tensor]:
+    """Return -c_r (1/T_r) sum_t w_r(t) log pi(t) of every weighted role r that the policy did not write.
+
+    T_r counts the tokens of role r in the whole global batch, over all micro-batches and data-parallel ranks, so the
+    sum of the results over micro-batches and ranks does not depend on how the batch was split. A weight that is not
+    to be differentiated detaches what it returns.
+
+    Args:
+        roles: [tokens] int64, values of :class:`~verl_relift.types.Role`.
+        num_tokens: T_r, by the value of the role.
+        coefficients: c_r; 1 where a role is not in it.
+    """
+    terms = {}
+    for role, weight in weights.items():
+        if role in POLICY_ROLES or not num_tokens[role]:
+            continue
+        weighted = torch.where(
+            roles == role, weight(statistics) * statistics.log_prob, statistics.log_prob.new_zeros(())
+        )
+        terms[role] = -coefficients.get(role, 1.0) * weighted.sum() / num_tokens[role]
+    return terms

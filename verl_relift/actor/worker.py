@@ -4,6 +4,7 @@ Every vLLM server process unpickles a handle to this class, so nothing heavy is 
 imports.
 """
 
+from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,9 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.utils.padding import response_from_nested
 
+from ..methods.weight import Weight
 from ..run import garbage
+from ..types import Role
 from ..upstream.fixes.weight_socket import with_unique_job_id
 from .losses import supervised_loss
 
@@ -71,16 +74,25 @@ class DemonstrationWorker(ActorRolloutRefWorker):
         super().__init__(*args, **kwargs)
         self._moments = None  # of the separate optimizer, from its first use
         self._spliced: TensorDict | None = None  # demonstrations that the next RL update carries
+        self._weights: Mapping[Role, Weight] = {}  # the method's, by role
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self) -> None:
         """As verl's, with a socket for the weights that no other run on the host uses."""
         super().init_model()
         if self.actor is not None:
-            self.actor.set_loss_fn(partial(_relative_to_own, self.actor.loss_fn))
+            self._policy_loss = self.actor.loss_fn
+            self.actor.set_loss_fn(partial(_relative_to_own, self._policy_loss))
         if hasattr(self.rollout, "zmq_handle"):
             self.rollout.zmq_handle = with_unique_job_id(self.rollout.zmq_handle)
         garbage.freeze()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def set_method(self, name: str) -> None:
+        """Weigh tokens in the RL update as the method of that name does."""
+        from ..methods import method_class
+
+        self._weights = method_class(name).weights
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor_sft(self, data: TensorDict) -> TensorDict | None:
@@ -127,9 +139,39 @@ class DemonstrationWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor(self, data: TensorDict) -> TensorDict | None:
-        """verl's RL update; if demonstrations are to be carried, their metrics are added as ``sft_<name>``."""
-        if self._spliced is None:
-            return super().update_actor(data)
+        """Make verl's RL update, with the method's weights and with the demonstrations that are to join it.
+
+        Args:
+            data: as verl's worker takes it, and with jagged ``roles`` and non-tensor ``coefficients`` (by the name of
+                the role) where the method guides or weighs tokens.
+
+        Returns:
+            As verl's worker; where demonstrations joined, with their metrics as ``sft_<name>``.
+        """
+        coefficients = tu.pop(data, "coefficients", default=None)
+        with self._weighing(coefficients):
+            if self._spliced is None:
+                return super().update_actor(data)
+            return self._update_spliced(data)
+
+    @contextmanager
+    def _weighing(self, coefficients: dict[str, float] | None):
+        """Put the method's weights and coefficients into the policy loss; verl's own loss where there are none."""
+        if coefficients is None:
+            yield
+            return
+        from .roles import role_loss, role_tokens_counted
+
+        before = self.actor.loss_fn
+        by_role = {Role[name]: value for name, value in coefficients.items()}
+        self.actor.set_loss_fn(partial(_relative_to_own, partial(role_loss, self._policy_loss, self._weights, by_role)))
+        try:
+            with role_tokens_counted(self.actor.engine):
+                yield
+        finally:
+            self.actor.set_loss_fn(before)
+
+    def _update_spliced(self, data: TensorDict) -> TensorDict | None:
         from .splice import spliced
 
         demonstrations, self._spliced = self._spliced, None

@@ -79,7 +79,8 @@ class Method:
     """A method that changes nothing: the base of all, and verl's own algorithm as it is."""
 
     Settings: ClassVar[type] = NoSettings
-    weights: ClassVar[Mapping[Role, Weight]] = {}  # of a token's loss, by role; roles that are not in it have weight 1
+    # Of a token's loss, by role. What the policy wrote has weight 1 where it is not in it, everything else 0.
+    weights: ClassVar[Mapping[Role, Weight]] = {}
 
     def __init__(self, settings: Any, resources: Resources):
         """
@@ -122,7 +123,7 @@ class Method:
         return []
 
     def edit(self, groups: Sequence[Group], step: int) -> list[Group]:
-        """Return the groups that the policy update trains on: rollouts left out, rows added. By default all."""
+        """Return the groups with the rollouts that the policy update trains on. By default all of them."""
         return list(groups)
 
     def supervised(self, groups: Sequence[Group], step: int) -> Supervised:
@@ -134,7 +135,10 @@ class Method:
         return Supervised()
 
     def coefficients(self, step: int) -> dict[Role, float]:
-        """Return the coefficient of each role's term in the policy loss; roles that are not in it have 1."""
+        """Return the coefficient of each role's term in the loss; 1 where a role is not in it.
+
+        That of ``Role.OWN`` multiplies verl's whole policy loss.
+        """
         return {}
 
     # ---- a run -----------------------------------------------------------------------------------------------------
@@ -157,6 +161,11 @@ class Method:
     def reads_groups(cls) -> bool:
         """Whether the method looks at graded groups, which the trainer then reads back from TransferQueue."""
         return any(getattr(cls, hook) is not getattr(Method, hook) for hook in ("retry", "edit", "supervised"))
+
+    @classmethod
+    def weighs_tokens(cls) -> bool:
+        """Whether the policy loss is more than verl's own on what the policy wrote."""
+        return bool(cls.weights) or cls.coefficients is not Method.coefficients
 
     @classmethod
     def guides_generation(cls) -> bool:

@@ -119,7 +119,7 @@ def splice_problems(config: Any) -> Iterator[str]:
     if config.actor_rollout_ref.actor.megatron.override_ddp_config.get("overlap_grad_reduce"):
         yield (
             "actor_rollout_ref.actor.megatron.override_ddp_config.overlap_grad_reduce=true would reduce gradients "
-            "before the demonstrations' loss is in; set it to false, or use a method with a supervised update of its own"
+            "before the demonstrations' loss is in; set it to false, or use a method with an own supervised update"
         )
 
 

@@ -27,7 +27,8 @@ class SFTMethodSettings:
         require_teacher(self.demonstrations, self.teacher)
         if self.sft.optimizer is not Moments.SHARED:
             raise SettingsError(
-                f"method.sft.optimizer={self.sft.optimizer}: there is no RL update to be separate from; set it to shared"
+                f"method.sft.optimizer={self.sft.optimizer}: there is no RL update to be separate from; set it to "
+                "shared"
             )
 
 
