@@ -41,8 +41,8 @@ def markdown() -> str:
     patches = load()
     lines = [*_counts(patches), "", _row(_HEADER), _row(["---"] * len(_HEADER))]
     for patch in patches:
-        changed = [*map(_code, patch.replaces), *(f"adds {_code(one)}" for one in patch.adds)]
-        changed += [f"during calls: {_code(one)}" for one in patch.during] + [f"sets {one}" for one in patch.sets]
+        changed = _by_module("", patch.replaces) + _by_module("adds to ", patch.adds)
+        changed += _by_module("during calls: ", patch.during) + [f"sets {one}" for one in patch.sets]
         versions = [f"{name} {' or '.join(SUPPORTED[name])}" for name in patch.versions]
         cells = (_code(patch.name), "<br>".join(changed), patch.upstream, ", ".join(versions) or "-")
         lines.append(_row((*cells, _WHERE[patch.where], _link(patch.issue), _code(patch.canary))))
@@ -69,6 +69,15 @@ def _counts(patches: list[Patch]) -> list[str]:
         _row(("on CUDA without it (local spec)", *count(local))),
         _row(("in judge processes, on any device", *count(judges))),
     ]
+
+
+def _by_module(verb: str, targets: tuple[str, ...]) -> list[str]:
+    """Return a line for each module: `a.b:c` and `a.b:d` as "`a.b`: `c`, `d`"."""
+    attributes: dict[str, list[str]] = {}
+    for target in targets:
+        module, _, attribute = target.partition(":")
+        attributes.setdefault(module, []).append(_code(attribute))
+    return [f"{verb}{_code(module)}: {', '.join(names)}" for module, names in attributes.items()]
 
 
 def _row(cells: Iterable[str]) -> str:

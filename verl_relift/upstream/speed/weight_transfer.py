@@ -1,4 +1,4 @@
-"""verl's transfer of weights to vLLM without what it makes anew for every update.
+"""verl's transfer of weights to vLLM, over what the first update set up.
 
 * The two processes meet at a socket of the sender's. verl binds it for every update, and where the receiver comes
   first, ZeroMQ looks for it again after a tenth of a second or two, which is longer than the transfer of a small
@@ -12,6 +12,9 @@
 What both sides have has no name: verl removes the socket's file, and the segment's goes as soon as it is open on both
 sides. So both end with the two processes, however they end, and a connection is one of exactly two processes: where
 one of them is replaced, the next update binds a new socket and makes a new segment.
+
+A sender and a receiver of which only one is patched work together, too: the messages are verl's. The two run on one
+host and inherit one environment, so that is not expected to happen.
 """
 
 import functools
@@ -42,7 +45,7 @@ _segments: dict[str, shared_memory.SharedMemory] = {}
     ),
     versions=("verl",),
     upstream="for each update of the weights binds a new socket, for which the receiver looks every 100 to 200 ms, and "
-    "makes a new segment of shared memory, whose pages the kernel fills with zeros; here those of the first update stay",
+    "makes a new segment of shared memory, whose pages the kernel fills with zeros; here the first ones stay",
     canary="test_verl_still_connects_for_every_update",
 )
 def keep_connections(module: ModuleType) -> None:

@@ -1,6 +1,7 @@
 """Packed sequences grouped by length for attention."""
 
 import random
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 pytest.importorskip("megatron.core")
 
-import verl  # noqa: F401  loads the platform plugin, without which Megatron asks for CUDA
+import verl  # noqa: F401  loads the plugin, without which Megatron asks for CUDA
 
 from verl_relift.upstream.local_spec.layers import SHORTEST, LocalDotProductAttention, _make_groups
 
@@ -29,66 +30,6 @@ def test_sequences_that_lie_right_are_not_moved():
     assert _make_groups([7, 7, 7], torch.device("cpu")).index is None
     assert _make_groups([9], torch.device("cpu")).index is None
     assert _make_groups([7, 9], torch.device("cpu")).index is not None
-
-
-class _OneRank:
-    def size(self) -> int:
-        return 1
-
-    def rank(self) -> int:
-        return 0
-
-
-def rotated(function, t: torch.Tensor, lengths: list[int], freqs: torch.Tensor, **settings):
-    """Output and gradient of Megatron's rotary embedding on packed sequences."""
-    starts = torch.tensor([0, *lengths]).cumsum(0).int()
-    t = t.clone().requires_grad_()
-    output = function(t, starts, freqs, cp_group=_OneRank(), **settings)
-    (output * torch.arange(output.numel()).view(output.shape).sin()).sum().backward()
-    return output.detach(), t.grad
-
-
-@pytest.mark.parametrize(
-    ("lengths", "positions", "settings"),
-    [
-        (LENGTHS, 40, {}),
-        (LENGTHS, sum(LENGTHS), {}),  # an angle for every token
-        ([40], 40, {"rotary_interleaved": False, "multi_latent_attention": False}),
-        (LENGTHS, 40, {"mscale": 1.5}),
-        (LENGTHS, 40, {"rotary_interleaved": True}),
-    ],
-)
-def test_packed_rotation_and_its_gradient_are_megatrons(lengths, positions, settings):
-    from megatron.core.models.common.embeddings import rope_utils
-
-    torch.manual_seed(0)
-    t, freqs = torch.randn(sum(lengths), 4, 8), 3 * torch.rand(positions, 1, 1, 4)
-    freqs = torch.cat([freqs, freqs], dim=-1)
-    ours = rope_utils._apply_rotary_pos_emb_thd
-    for mine, theirs in zip(
-        rotated(ours, t, lengths, freqs, **settings),
-        rotated(ours.__wrapped__, t, lengths, freqs, **settings),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
-
-
-def test_a_part_of_the_head_is_rotated_as_by_megatron():
-    from megatron.core.models.common.embeddings import rope_utils
-
-    t, freqs = torch.randn(sum(LENGTHS), 4, 8), torch.rand(40, 1, 1, 4)
-    ours = rope_utils._apply_rotary_pos_emb_thd
-    assert torch.equal(rotated(ours, t, LENGTHS, freqs)[0], rotated(ours.__wrapped__, t, LENGTHS, freqs)[0])
-
-
-def test_the_same_angles_serve_another_packing():
-    from megatron.core.models.common.embeddings import rope_utils
-
-    t, freqs = torch.randn(20, 2, 4), torch.rand(12, 1, 1, 2).repeat(1, 1, 1, 2)
-    ours = rope_utils._apply_rotary_pos_emb_thd
-    for lengths in ([12, 8], [8, 12], [12, 8]):
-        mine, theirs = (rotated(f, t, lengths, freqs)[0] for f in (ours, ours.__wrapped__))
-        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
 
 
 def test_packed_attention_and_its_gradient_are_those_of_each_sequence_alone():
@@ -118,3 +59,18 @@ def test_packed_attention_and_its_gradient_are_those_of_each_sequence_alone():
     theirs = torch.autograd.grad((alone * weights).sum(), (q, k, v))
     for mine, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, expected, atol=1e-5, rtol=0)
+
+
+def test_packed_attention_equals_a_loop_over_sequences():
+    from megatron.core.packed_seq_params import PackedSeqParams
+    from megatron.core.transformer.transformer_config import TransformerConfig
+
+    config = TransformerConfig(num_layers=1, hidden_size=32, num_attention_heads=4, num_query_groups=2)
+    attention = LocalDotProductAttention(config, layer_number=1)
+    lengths = [3, 7, 1]
+    q, k, v = (torch.randn(sum(lengths), heads, 8) for heads in (4, 2, 2))
+    starts = torch.tensor([0, 3, 10, 11], dtype=torch.int32)
+    packed = attention(q, k, v, None, packed_seq_params=PackedSeqParams(qkv_format="thd", cu_seqlens_q=starts))
+    for first, last in pairwise(starts):
+        one = attention(*(t[first:last].unsqueeze(1) for t in (q, k, v)), None)
+        torch.testing.assert_close(packed[first:last], one.squeeze(1), atol=1e-6, rtol=0)

@@ -4,14 +4,38 @@ import importlib
 
 import pytest
 import torch
-import verl  # noqa: F401  loads the platform plugin
+import verl  # noqa: F401  loads the plugin
 from tensordict import TensorDict
+from torch.utils._python_dispatch import TorchDispatchMode
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils import padding
 
 from verl_relift.upstream.speed.rows import is_plain, places, starts_of, take_rows
 
 LENGTHS = [5, 1, 9, 4, 4, 12, 2]
+
+
+class Counter(TorchDispatchMode):
+    """Counts the operations of torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls += 1
+        return function(*args, **(kwargs or {}))
+
+
+def operations_a_row(call) -> float:
+    """How many more operations ``call(rows)`` makes for each row more."""
+    counts = []
+    for rows in (8, 24):
+        run = call(rows)
+        with Counter() as counter:
+            run()
+        counts.append(counter.calls)
+    return (counts[1] - counts[0]) / 16
 
 
 def jagged(rows: list[torch.Tensor]) -> torch.Tensor:
@@ -152,20 +176,75 @@ def test_what_does_not_fit_is_refused_as_by_verl():
 @pytest.mark.parametrize(("rows", "ranks", "equal_size"), [(24, 1, True), (24, 4, True), (23, 4, False)])
 def test_rows_are_shared_out_as_by_verl(rows, ranks, equal_size):
     """A tensor of workloads, which the trainer has, is balanced as verl's function does it, without its operations."""
-    from torch.utils._python_dispatch import TorchDispatchMode
     from verl.utils import seqlen_balancing
-
-    class Counter(TorchDispatchMode):
-        calls = 0
-
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            Counter.calls += 1
-            return function(*args, **(kwargs or {}))
 
     lengths = torch.randint(1, 50, (rows,), generator=torch.Generator().manual_seed(1))
     workloads = seqlen_balancing.calculate_workload(lengths)
-    with Counter():
+    with Counter() as counter:
         ours = seqlen_balancing.get_seqlen_balanced_partitions(workloads, ranks, equal_size)
-    assert Counter.calls < rows
+    assert counter.calls < rows
     theirs = seqlen_balancing.karmarkar_karp.__wrapped__(workloads, ranks, equal_size)
     assert ours == [sorted(part) for part in theirs]
+
+
+def test_verl_still_selects_row_by_row():
+    """The day this fails, `select_at_once` can go."""
+
+    def call(select):
+        def of_rows(count: int):
+            batch = tu.get_tensordict({"ids": column([4] * count)}, {})
+            return lambda: select(batch, list(range(count)))
+
+        return operations_a_row(of_rows)
+
+    assert call(tu.index_select_tensor_dict) < 1 <= call(tu.index_select_tensor_dict.__wrapped__)
+
+
+def test_verl_still_packs_and_unpacks_row_by_row(util):
+    """The day this fails, `pack_at_once` can lose a half."""
+
+    def packing(pack):
+        def of_rows(count: int):
+            ids = column([4] * count, torch.int64)
+            return lambda: pack(ids)
+
+        return operations_a_row(of_rows)
+
+    def unpacking(unpack):
+        def of_rows(count: int):
+            ids = column([4] * count, torch.int64)
+            packed, params, _ = util.preprocess_thd_engine(ids)
+            return lambda: unpack(packed.float(), params, ids, count)
+
+        return operations_a_row(of_rows)
+
+    pack, unpack = util.preprocess_thd_engine, util.postprocess_thd_engine
+    assert packing(pack) < packing(pack.__wrapped__) - 1
+    assert unpacking(unpack) < 1 <= unpacking(unpack.__wrapped__)
+
+
+def test_verl_still_pads_row_by_row():
+    """The day this fails, `pad_at_once` can go."""
+
+    def call(pad):
+        def of_rows(count: int):
+            data = tu.get_tensordict(
+                {"prompts": column([4] * count, torch.int64), "responses": column([3] * count, torch.int64)}, {}
+            )
+            values = torch.zeros(7 * count)
+            return lambda: pad(values, data)
+
+        return operations_a_row(of_rows)
+
+    assert call(padding.no_padding_2_padding) < 1 <= call(padding.no_padding_2_padding.__wrapped__)
+
+
+def test_verl_still_balances_tensors_of_one_element():
+    """The day this fails, `balance_numbers` can go."""
+    from verl.utils import seqlen_balancing
+
+    def of_rows(count: int):
+        workloads = torch.arange(1, count + 1)
+        return lambda: seqlen_balancing.karmarkar_karp.__wrapped__(workloads, 2, True)
+
+    assert operations_a_row(of_rows) >= 1

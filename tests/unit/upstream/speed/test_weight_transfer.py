@@ -1,27 +1,32 @@
 """Weights through a connection and a segment that stay: what is sent arrives, and nothing is left behind."""
 
 import asyncio
+import inspect
 import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
-import verl  # noqa: F401  loads the platform plugin
+import verl  # noqa: F401  loads the plugin
 import zmq
 from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver, BucketedWeightSender
 
-from verl_relift.upstream.speed import weight_transfer as verl_weights
+from verl_relift.upstream.registry import ORIGINALS
+from verl_relift.upstream.speed import weight_transfer
 
+MODULE = "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer"
 pytestmark = pytest.mark.timeout(120)  # a lost message would be waited for
 
 RECEIVER = """
 import json, sys
 import torch, verl
 from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
-from verl_relift.upstream.speed import weight_transfer as verl_weights
+from verl_relift.upstream.speed import weight_transfer
 
 for line in sys.stdin:
     handle, fails = json.loads(line)
@@ -37,16 +42,18 @@ for line in sys.stdin:
         receiver.receive_weights(load)
     except ValueError:
         pass
-    print("ANSWER", json.dumps({"sums": sums, "segment": verl_weights._segments[handle].name}), flush=True)
+    segment = weight_transfer._segments[handle].name if weight_transfer._segments else None
+    print("ANSWER", json.dumps({"sums": sums, "segment": segment}), flush=True)
 """
 
 
 class Receiver:
     """A process that takes weights whenever it is told a socket's name."""
 
-    def __init__(self):
+    def __init__(self, **environment: str):
         self.process = subprocess.Popen(
             [sys.executable, "-c", RECEIVER],
+            env={**os.environ, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -75,10 +82,10 @@ def receiver():
 @pytest.fixture
 def handle(tmp_path):
     yield f"ipc://{tmp_path}/w.sock"
-    for socket in verl_weights._sockets.values():
+    for socket in weight_transfer._sockets.values():
         socket.close(linger=0)
-    verl_weights._sockets.clear()
-    verl_weights._segments.clear()
+    weight_transfer._sockets.clear()
+    weight_transfer._segments.clear()
 
 
 def send(handle: str, seed: int, megabytes: int = 1) -> dict[str, float]:
@@ -101,15 +108,15 @@ def test_every_update_arrives_through_the_same_connection_and_segment(receiver, 
         answer = receiver.answer()
         assert answer["sums"] == sent
         segments.append(answer["segment"])
-        sockets.append(verl_weights._sockets[handle])
+        sockets.append(weight_transfer._sockets[handle])
         # No name that a killed run would leave.
         assert linked() <= before
         assert not os.path.exists(handle.removeprefix("ipc://"))
-    assert segments == [verl_weights._segments[handle].name] * 3
+    assert segments == [weight_transfer._segments[handle].name] * 3
     assert sockets[0] is sockets[1] is sockets[2]
 
 
-def test_a_receiver_in_place_of_one_that_ended_is_met_anew(receiver, handle):
+def test_a_receiver_in_place_of_one_that_ended_gets_a_connection(receiver, handle):
     first = Receiver()
     first.take(handle)
     send(handle, 1)
@@ -122,14 +129,14 @@ def test_a_receiver_in_place_of_one_that_ended_is_met_anew(receiver, handle):
     assert answer["sums"] == sent and answer["segment"] != name
 
 
-def test_a_sender_in_place_of_one_that_ended_is_met_anew(receiver, handle):
+def test_a_sender_in_place_of_one_that_ended_makes_a_connection(receiver, handle):
     """As in a new process: nothing is kept, and the socket's file is another."""
     for seed in (1, 2):
         receiver.take(handle)
         sent = send(handle, seed)
         assert receiver.answer()["sums"] == sent
-        verl_weights._sockets.pop(handle).close(linger=0)
-        verl_weights._segments.clear()
+        weight_transfer._sockets.pop(handle).close(linger=0)
+        weight_transfer._segments.clear()
 
 
 def test_nothing_is_kept_of_an_update_that_the_sender_breaks_off(handle):
@@ -143,7 +150,7 @@ def test_nothing_is_kept_of_an_update_that_the_sender_breaks_off(handle):
         asyncio.run(BucketedWeightSender(handle, 1, use_shm=True).async_send_weights(weights()))
     receiver.process.kill()  # it waits for the rest
     receiver.process.communicate()
-    assert handle not in verl_weights._sockets
+    assert handle not in weight_transfer._sockets
 
 
 def test_after_an_update_that_the_receiver_breaks_off_the_next_one_is_whole(receiver, handle):
@@ -166,10 +173,66 @@ def test_larger_buckets_get_a_larger_segment(receiver, handle):
         receiver.take(handle)
         sent = send(handle, megabytes, megabytes)
         assert receiver.answer()["sums"] == sent
-        assert verl_weights._segments[handle].size == megabytes << 20
+        assert weight_transfer._segments[handle].size == megabytes << 20
 
 
 def test_tensors_of_a_device_are_shared_as_verl_does():
     """Only shared memory is ours: with IPC handles verl's own functions are called."""
     assert BucketedWeightSender._init_buffer.__wrapped__.__module__ == BucketedWeightSender.__module__
     assert BucketedWeightReceiver._init_buffer.__wrapped__.__module__ == BucketedWeightReceiver.__module__
+
+
+@contextmanager
+def upstreams_sender():
+    """verl's own sender, as in a process whose speed patches are off."""
+    with ExitStack() as stack:
+        for target, original in ORIGINALS.items():
+            name = target.partition(":BucketedWeightSender.")[2]
+            if name:
+                stack.enter_context(mock.patch.object(BucketedWeightSender, name, original))
+        yield
+
+
+@pytest.fixture(scope="module")
+def upstreams_receiver():
+    started = Receiver(VERL_RELIFT_SPEED_PATCHES="0")
+    yield started
+    started.process.kill()
+    started.process.communicate()
+
+
+def updates(receiver: Receiver, handle: str) -> list[str | None]:
+    segments = []
+    for seed in (1, 2, 3):
+        receiver.take(handle)
+        sent = send(handle, seed)
+        answer = receiver.answer()
+        assert answer["sums"] == sent
+        segments.append(answer["segment"])
+    return segments
+
+
+def test_verl_still_connects_for_every_update(upstreams_receiver, handle):
+    """The day this fails, `keep_connections` can go. Without the patches the same weights arrive."""
+    names = []
+    attach = BucketedWeightSender._init_socket
+    with upstreams_sender():
+        bind = BucketedWeightSender._init_socket
+        assert bind is attach.__wrapped__
+        with mock.patch.object(BucketedWeightSender, "_init_socket", lambda self: names.append(1) or bind(self)):
+            assert updates(upstreams_receiver, handle) == [None] * 3
+    source = inspect.getsource(bind) + inspect.getsource(ORIGINALS[f"{MODULE}:BucketedWeightSender._init_buffer"])
+    assert len(names) == 3 and "self.socket.bind(" in source and "create_shared_memory(" in source
+    assert not weight_transfer._sockets and not linked()
+
+
+def test_a_patched_sender_works_with_upstreams_receiver(upstreams_receiver, handle):
+    assert updates(upstreams_receiver, handle) == [None] * 3
+
+
+def test_upstreams_sender_works_with_a_patched_receiver(handle):
+    receiver = Receiver()
+    with upstreams_sender():
+        assert len(set(updates(receiver, handle))) == 3
+    receiver.process.kill()
+    receiver.process.communicate()

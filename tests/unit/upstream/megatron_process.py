@@ -1,0 +1,167 @@
+"""What verl, Megatron and mbridge do without the patches, in one process of its own: one line of JSON.
+
+Run by the fixture ``megatron_process``; the tests of several modules read its findings.
+"""
+
+import importlib
+import json
+import os
+import socket
+
+import torch
+import verl  # noqa: F401  loads the plugin
+
+from verl_relift.upstream.registry import ORIGINALS
+
+DISTRIBUTED_OPTIMIZER = "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer"
+
+
+def reason(function, *args, **kwargs) -> str | None:
+    """The error that a call ends with, in one line; None if there is none."""
+    try:
+        function(*args, **kwargs)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    return None
+
+
+def start_process_group() -> dict:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    distributed = importlib.import_module("verl.utils.distributed")
+    upstream = reason(ORIGINALS["verl.utils.distributed:initialize_global_process_group_ray"])
+    distributed.initialize_global_process_group_ray()
+    return {"process group": [upstream, torch.distributed.get_backend()]}
+
+
+def wrap_model(dtype: torch.dtype):
+    from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
+    from megatron.core.transformer.module import MegatronModule
+    from megatron.core.transformer.transformer_config import TransformerConfig
+
+    config = TransformerConfig(num_layers=1, hidden_size=8, num_attention_heads=2, bf16=dtype == torch.bfloat16)
+    model = MegatronModule(config)
+    model.layers = torch.nn.ModuleList(torch.nn.Linear(8, 8, bias=False) for _ in range(2)).to(dtype)
+    ddp_config = DistributedDataParallelConfig(use_distributed_optimizer=True)
+    return DistributedDataParallel(config, ddp_config, model)
+
+
+def make_optimizer(dtype: torch.dtype, distributed: bool = True):
+    from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+
+    bf16 = dtype == torch.bfloat16
+    config = OptimizerConfig(
+        optimizer="adam", lr=0.1, bf16=bf16, params_dtype=dtype, use_distributed_optimizer=distributed
+    )
+    chained = get_megatron_optimizer(config, [wrap_model(dtype)])
+    return getattr(chained, "chained_optimizers", [chained])[0]
+
+
+def optimizers() -> dict:
+    from megatron.core.optimizer import distrib_optimizer, optimizer
+    from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+
+    found = {}
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    clip = "clip_grad_by_total_norm_fp32"
+    found["clip"] = [
+        reason(ORIGINALS[f"megatron.core.optimizer.optimizer:{clip}"], [weight], 1.0, 0.5),
+        reason(getattr(optimizer, clip), [weight], 1.0, 0.5),
+    ]
+    for name, owner, distributed in (
+        ("half", optimizer.Float16OptimizerWithFloat16Params, False),
+        ("distributed", DistributedOptimizer, True),
+    ):
+        patched = owner.__init__
+        owner.__init__ = ORIGINALS[f"{owner.__module__}:{owner.__qualname__}.__init__"]
+        upstream = reason(make_optimizer, torch.bfloat16, distributed)
+        owner.__init__ = patched
+        found[name] = [upstream, reason(make_optimizer, torch.bfloat16, distributed)]
+    assert not distrib_optimizer.HAVE_APEX_OR_TE
+    return found
+
+
+def checkpoints() -> dict:
+    """Of the distributed optimizer with torch's AdamW: what its own methods do, and what the patched ones do."""
+    names = ("_set_main_param_and_optimizer_states", "load_state_dict", "sharded_state_dict")
+    upstream = {name: ORIGINALS[f"{DISTRIBUTED_OPTIMIZER}.{name}"] for name in names}
+    found = {}
+    for whose in ("upstream", "patched"):
+        optimizer = make_optimizer(torch.float32)
+        owner = type(optimizer)
+        method = {name: upstream[name] if whose == "upstream" else getattr(owner, name) for name in names}
+        sharded = reason(method["sharded_state_dict"], optimizer, {}, is_loading=True)
+
+        for parameters in optimizer.param_groups:
+            for parameter in parameters["params"]:
+                parameter.grad = torch.ones_like(parameter)
+        optimizer.optimizer.step()
+        saved = optimizer.state_dict()
+        saved["optimizer"]["param_groups"][0]["step"] = 7.0
+        method["load_state_dict"](optimizer, saved)
+        held = [state["step"] for state in optimizer.optimizer.state.values()]
+        steps = [step.item() for step in held]
+
+        parameter = next(iter(optimizer.model_param_group_index_map))
+        tensors = {"param": torch.ones(64), "exp_avg": torch.ones(64), "exp_avg_sq": torch.ones(64)}
+        stated = reason(method["_set_main_param_and_optimizer_states"], optimizer, parameter, tensors)
+        found[whose] = {
+            "sharded_state_dict in a fresh process": sharded,
+            "steps": steps,
+            "tensors that hold them": len({id(step) for step in held}),
+            "_set_main_param_and_optimizer_states": stated,
+        }
+    return {"checkpoints": found}
+
+
+def bridge() -> dict:
+    llm_bridge = importlib.import_module("mbridge.core.llm_bridge")
+    core = importlib.import_module("mbridge.core.bridge")
+    from mbridge.models import Qwen2Bridge
+    from transformers import Qwen2Config
+
+    made = Qwen2Bridge(Qwen2Config(num_hidden_layers=1, hidden_size=16, num_attention_heads=2, num_key_value_heads=2))
+    spec = ORIGINALS["mbridge.core.llm_bridge:LLMBridge._get_transformer_layer_spec"]
+    names = ORIGINALS["mbridge.core.bridge:Bridge._weight_name_mapping_mcore_to_hf"]
+    name = "decoder.layers.0.input_layernorm.weight"
+    return {
+        "spec": [reason(spec, made), reason(llm_bridge.LLMBridge._get_transformer_layer_spec, made)],
+        "names": [reason(names, made, name), core.Bridge._weight_name_mapping_mcore_to_hf(made, name)],
+    }
+
+
+def generators() -> dict:
+    random = importlib.import_module("megatron.core.tensor_parallel.random")
+    get, put = (ORIGINALS[f"{random.__name__}:{name}"] for name in ("_get_cuda_rng_state", "_set_cuda_rng_state"))
+    state = torch.get_rng_state()
+    put(state)  # torch keeps it for a CUDA that is started later
+    torch.set_rng_state(torch.Generator().manual_seed(1).get_state())
+    random._set_cuda_rng_state(state)
+    return {
+        "generator": [reason(get), reason(random._get_cuda_rng_state)],
+        "set": torch.equal(torch.get_rng_state(), state),
+    }
+
+
+def fp32() -> dict:
+    config = importlib.import_module("verl.workers.config.engine").McoreEngineConfig
+    patched = reason(config, dtype="float32")
+    config.__post_init__ = ORIGINALS["verl.workers.config.engine:McoreEngineConfig.__post_init__"]
+    return {"fp32": [reason(config, dtype="float32"), patched]}
+
+
+def main() -> None:
+    findings = start_process_group()
+    from megatron.core import parallel_state
+
+    parallel_state.initialize_model_parallel()
+    for find in (fp32, bridge, generators, optimizers, checkpoints):
+        findings.update(find())
+    print("FINDINGS", json.dumps(findings, indent=1))
+
+
+if __name__ == "__main__":
+    main()
