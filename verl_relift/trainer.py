@@ -277,9 +277,10 @@ class MethodTrainer(ResumableTrainer):
         recomputed = not correction.get("bypass_mode", False)
         if recomputed and self.config.actor_rollout_ref.rollout.calculate_log_probs:
             # verl compares probabilities, which hides a difference on unlikely tokens.
-            fields = ["old_log_probs", "rollout_log_probs"]
+            fields = ["old_log_probs", "rollout_log_probs", "response_mask"]
             data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-            ours, theirs = (torch.cat(list(data[name].unbind())) for name in fields)
+            ours, theirs, sampled = (torch.cat(list(data[name].unbind())) for name in fields)
+            ours, theirs = ours[sampled.bool()], theirs[sampled.bool()]
             metrics["training/rollout_log_probs_diff_max"] = (ours - theirs).abs().max().item()
         return batch
 

@@ -61,7 +61,8 @@ def _relative_to_own(loss_fn, model_output: dict, data: TensorDict, dp_group=Non
     data["old_log_probs"] = old
     loss, metrics = loss_fn(model_output=model_output, data=data, dp_group=dp_group)
     if "rollout_log_probs" in data:
-        ours, theirs = old.values(), data["rollout_log_probs"].values()
+        sampled = data["response_mask"].values().bool()  # not the forced head of an answer
+        ours, theirs = old.values()[sampled], data["rollout_log_probs"].values()[sampled]
         for name, difference in (("log_probs", ours - theirs), ("probs", ours.exp() - theirs.exp())):
             metrics[f"rollout_{name}_diff_max"] = Metric(AggregationType.MAX, difference.abs().max())
     return loss, metrics

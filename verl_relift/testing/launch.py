@@ -14,7 +14,9 @@ import psutil
 _MEASURED = ("timing_", "perf/", "actor/perf/", "time")
 
 
-def start(config: str, run: Path, *overrides: str, options: tuple[str, ...] = ()) -> subprocess.Popen:
+def start(
+    config: str, run: Path, *overrides: str, options: tuple[str, ...] = (), cwd: Path | None = None
+) -> subprocess.Popen:
     """Start training in a session of its own.
 
     Args:
@@ -33,6 +35,7 @@ def start(config: str, run: Path, *overrides: str, options: tuple[str, ...] = ()
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            cwd=cwd,
             env={**os.environ, "WANDB_MODE": "offline"},
         )
 
