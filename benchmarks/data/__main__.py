@@ -1,19 +1,15 @@
-"""Speed and memory of data preparation, against `datasets` and against the tokenizer's own batched encoding.
+"""Measure speed and memory of data preparation, against `datasets` and against the tokenizer's own batched encoding.
 
-    python -m benchmarks.data                       # every part, about ten minutes
-    python -m benchmarks.data --parts tokens        # one of: mapping, memory, tokens, check
+    python -m benchmarks.data                       # all parts, about ten minutes
+    python -m benchmarks.data --parts tokens        # one part: mapping, memory, tokens or check
 
-Both sides of a ratio run in turns in child processes, so that a change of the machine's load meets both. Prints a
-Markdown table; --record FILE also writes it with the machine and the command.
+Both sides of a ratio take turns in child processes, so that a change in the machine's load affects both. Prints a
+Markdown table. --record FILE also writes it with the machine and the command.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
-import platform
+import multiprocessing.connection
 import random
 import shutil
 import statistics
@@ -28,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.machine import machine
 from verl_relift.testing.tokenizer import make_tokenizer
 
 TARGET_CHARACTERS = 4000
@@ -38,7 +35,7 @@ Seconds = tuple[float, float]
 
 
 def text_pool(seed: int, size: int = 8 << 20) -> str:
-    """Words, numbers and formulas, about as varied as a solution."""
+    """Return random words, numbers and formulas, about as varied as a solution."""
     rng, common = random.Random(seed), COMMON.split()
     made = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(3, 9))) for _ in range(20_000)]
     pieces, length = [], 0
@@ -57,7 +54,14 @@ def text_pool(seed: int, size: int = 8 << 20) -> str:
 
 
 def write_source(path: Path, rows: int, seed: int, target_characters: Callable[[random.Random], int]) -> None:
-    """A parquet file with columns question, answer, solution."""
+    """Write a parquet file with columns question, answer, solution.
+
+    Args:
+        path: file to write.
+        rows: number of rows.
+        seed: seed of the contents.
+        target_characters: draws the length of a solution.
+    """
     rng, pool = random.Random(seed), text_pool(seed)
     with pq.ParquetWriter(
         path, pa.schema([(name, pa.string()) for name in ("question", "answer", "solution")])
@@ -74,12 +78,16 @@ def write_source(path: Path, rows: int, seed: int, target_characters: Callable[[
 
 
 def spelling(answer: str, rng: random.Random) -> str:
-    """The answer as a model may spell it: one in ten differs from the ground truth in form."""
+    """Return the answer as a model may spell it: one in ten differs from the ground truth in form."""
     return answer.replace("\\frac", "\\dfrac").replace(", ", ",") if rng.random() < 0.1 else answer
 
 
 def in_child(function: Callable[..., Any], *arguments: object) -> tuple[Any, float]:
-    """Run in a fresh process: what `function` returns, and the process's peak memory in GB."""
+    """Call a function in a new process and return its result and the process's peak memory in GB.
+
+    Raises:
+        RuntimeError: the process failed.
+    """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(sender, function, arguments))
@@ -89,30 +97,31 @@ def in_child(function: Callable[..., Any], *arguments: object) -> tuple[Any, flo
         result = receiver.recv()
     except EOFError:
         child.join()
-        raise RuntimeError(f"{function.__name__} failed with exit status {child.exitcode}") from None
+        raise RuntimeError(f"{function.__name__} exited with status {child.exitcode}") from None
     child.join()
     return result
 
 
 def _child(sender: multiprocessing.connection.Connection, function: Callable[..., Any], arguments: tuple) -> None:
     result = function(*arguments)
-    # Not getrusage: its maximum starts from the parent's size.
+    # The maximum of getrusage would start from the parent's size.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     sender.send((result, int(status["VmHWM"].split()[0]) / 1e6))
 
 
 class Clock:
-    """Seconds since it was made: of the wall, and of processor time, which a loaded machine disturbs less."""
+    """Measures wall-clock and processor seconds since it was created; load on the machine disturbs the latter less."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter(), time.process_time()
 
     def read(self) -> Seconds:
+        """Return (wall-clock, processor) seconds."""
         return time.perf_counter() - self._start[0], time.process_time() - self._start[1]
 
 
 def run_ours(source: str, output: str, *flags: str) -> Seconds:
-    """Seconds of data_preprocess.jsonl, reading and writing included, imports not."""
+    """Return the seconds of data_preprocess.jsonl, including reading and writing but not imports."""
     from data_preprocess import jsonl
     from data_preprocess.cli import main
 
@@ -128,7 +137,7 @@ def run_ours(source: str, output: str, *flags: str) -> Seconds:
 
 
 def run_datasets(source: str, output: str) -> tuple[Seconds, Seconds]:
-    """Seconds of datasets with the same mapping: from file to file, and of map and to_parquet alone."""
+    """Return the seconds of datasets with the same mapping: from file to file, and of map and to_parquet alone."""
     import datasets
 
     from data_preprocess.template import Template, system_prompt
@@ -155,8 +164,12 @@ def run_datasets(source: str, output: str) -> tuple[Seconds, Seconds]:
 
 
 def run_encoding(source: str, tokenizer: str, fast: bool) -> Seconds:
-    """Seconds to encode the same texts in batches of 1000: with the tokenizer's call, or with its Rust backend
-    directly.
+    """Return the seconds to encode the same texts in batches of 1000.
+
+    Args:
+        source: parquet file.
+        tokenizer: folder of the tokenizer.
+        fast: whether to call the Rust backend directly instead of the tokenizer.
     """
     from data_preprocess.template import Template, chat
     from verl_relift.data.tokens import load_tokenizer
@@ -180,7 +193,7 @@ def run_encoding(source: str, tokenizer: str, fast: bool) -> Seconds:
 
 
 def run_check(file: str, tokenizer: str | None) -> float:
-    """Seconds of check_files: every row read, graded and, with a tokenizer, tokenized."""
+    """Return the seconds of check_files, which reads and grades every row and tokenizes it if there is a tokenizer."""
     from data_preprocess.check import check_files
 
     report = check_files([file], tokenizer=tokenizer, max_target_tokens=8192 if tokenizer else None)
@@ -190,7 +203,7 @@ def run_check(file: str, tokenizer: str | None) -> float:
 
 
 def in_turns(work: Path, *sides: Callable[[int], Any]) -> list[list]:
-    """What each side measures in each of `TURNS` turns; every turn begins with another side."""
+    """Let the sides take turns, each starting with another side, and return their measurements by side."""
     measured: list[list] = [[] for _ in sides]
     for turn in range(TURNS):
         for i in range(len(sides)):
@@ -202,7 +215,7 @@ def in_turns(work: Path, *sides: Callable[[int], Any]) -> list[list]:
 
 
 def ratio(ours: list[Seconds], theirs: list[Seconds]) -> str:
-    """How many times faster than the other side, by the wall and by processor time: median over turns and range."""
+    """Return how many times faster ours is, by wall clock and by processor time: median over turns and range."""
     texts = []
     for i, name in enumerate(("", " of processor time")):
         each = sorted(b[i] / a[i] for a, b in zip(ours, theirs, strict=True))
@@ -211,12 +224,12 @@ def ratio(ours: list[Seconds], theirs: list[Seconds]) -> str:
 
 
 def rows_per_second(rows: int, seconds: list[Seconds]) -> str:
-    """By the wall, the median over turns."""
+    """Return rows per wall-clock second, the median over turns."""
     return f"{rows / statistics.median(wall for wall, _ in seconds):,.0f}"
 
 
 def bench_mapping(work: Path, rows: int) -> Iterator[tuple[str, str, str]]:
-    """Rows a second without tokenizing, against datasets."""
+    """Compare rows per second without tokenization with datasets."""
     size = rows // 20
     write_source(work / "turn.parquet", size, 1, lambda rng: TARGET_CHARACTERS)
     source = str(work / "turn.parquet")
@@ -230,11 +243,11 @@ def bench_mapping(work: Path, rows: int) -> Iterator[tuple[str, str, str]]:
     turns = f"{TURNS} turns of {size:,} rows"
     what = "mapping from file to file, against datasets' from_parquet + map + to_parquet"
     yield what, ">= 1x", f"{ratio(ours, whole)}; {speeds}, {turns}"
-    yield "the same, their reading of the file not counted, ours counted", ">= 1x", ratio(ours, alone)
+    yield "the same, without the time that datasets takes to read the file", ">= 1x", ratio(ours, alone)
 
 
 def bench_memory(work: Path, rows: int) -> Iterator[tuple[str, str, str]]:
-    """Peak memory of one run over all rows."""
+    """Measure the peak memory of one run over all rows."""
     write_source(work / "all.parquet", rows, 2, lambda rng: TARGET_CHARACTERS)
     (seconds, _), memory = in_child(run_ours, str(work / "all.parquet"), str(work / "out-all"))
     megabytes = sum(path.stat().st_size for path in (work / "out-all").iterdir()) / 1e6
@@ -248,10 +261,10 @@ def bench_memory(work: Path, rows: int) -> Iterator[tuple[str, str, str]]:
 
 
 def bench_tokens(work: Path, rows: int) -> Iterator[tuple[str, str, str]]:
-    """A whole run with tokenizing, against the tokenizer alone on the same texts.
+    """Compare a whole run with tokenization with the tokenizer alone on the same texts.
 
-    A turn has a hundredth of the rows: loading the tokenizer and Arrow's functions takes a run about half a second,
-    which 1,000 rows, tokenized in less than one, would measure instead of tokenizing.
+    A turn has a hundredth of the rows. It cannot be much shorter: loading the tokenizer and Arrow's functions takes
+    about half a second, which would dominate a turn of 1,000 rows.
     """
     size = rows // 100
     write_source(work / "tokens.parquet", size, 3, lambda rng: TARGET_CHARACTERS)
@@ -266,14 +279,14 @@ def bench_tokens(work: Path, rows: int) -> Iterator[tuple[str, str, str]]:
     for name, side in zip(("the tokenizer's batched call", "encode_batch_fast of its backend"), theirs, strict=True):
         speeds = f"{rows_per_second(size, ours)} against {rows_per_second(size, side)} rows/s"
         yield (
-            f"whole run with tokenizing, against {name} alone",
+            f"whole run with tokenization, against {name} alone",
             ">= 0.9x",
             f"{ratio(ours, side)}; {speeds}, {TURNS} turns of {size:,} rows",
         )
 
 
 def bench_check(work: Path, rows: int) -> Iterator[tuple[str, str, str]]:
-    """`check` on a file like OpenR1-Math-46k: targets of 1,500 to 28,000 characters, 11,000 on average."""
+    """Measure `check` on a file like OpenR1-Math-46k: targets of 1,500 to 28,000 characters, 11,000 on average."""
     size = max(rows * 46 // 1000, 1)
     write_source(
         work / "openr1.parquet", size, 5, lambda rng: min(28_000, max(1500, int(rng.lognormvariate(9.2, 0.5))))
@@ -296,27 +309,16 @@ def bench_check(work: Path, rows: int) -> Iterator[tuple[str, str, str]]:
 PARTS = {"mapping": bench_mapping, "memory": bench_memory, "tokens": bench_tokens, "check": bench_check}
 
 
-def describe_machine() -> str:
-    """Processor, cores, memory and versions."""
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    packages = ", ".join(f"{name} {version(name)}" for name in ("pyarrow", "datasets", "tokenizers", "transformers"))
-    processor = f"{(names or [platform.machine()])[0]}, {os.cpu_count()} cores, {memory:.0f} GiB"
-    return f"{processor}; Python {platform.python_version()}, {packages}"
-
-
 def main() -> None:
-    """Run the parts and print their table."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         "benchmarks.data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument(
-        "--rows", type=int, default=1_000_000, help="rows of the large run; the other parts scale with it"
+        "--rows", type=int, default=1_000_000, help="rows of the memory part; the other parts scale with it"
     )
-    parser.add_argument("--record", metavar="FILE", help="write the table, the machine and the command to this file")
+    parser.add_argument("--record", metavar="FILE", help="also write the table with machine and command to this file")
     flags = parser.parse_args()
     command = " ".join(["python -m benchmarks.data", *sys.argv[1:]])
     lines = ["| what | bar | measured |", "|---|---|---|"]
@@ -327,7 +329,9 @@ def main() -> None:
                 print(json.dumps(row), file=sys.stderr, flush=True)
     print("\n".join(lines))
     if flags.record:
-        heading = f"# Data preparation\n\n{time.strftime('%Y-%m-%d')}. {describe_machine()}.\n\n`{command}`\n\n"
+        packages = ("pyarrow", "datasets", "tokenizers", "transformers")
+        made_on = f"{machine()}; {', '.join(f'{name} {version(name)}' for name in packages)}"
+        heading = f"# Data preparation\n\n{time.strftime('%Y-%m-%d')}. {made_on}.\n\n`{command}`\n\n"
         Path(flags.record).write_text(heading + "\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -1,11 +1,9 @@
-"""Figures of grading: `python -m benchmarks.grading --data DIR [--output FILE.md]`.
+"""Measure grading: `python -m benchmarks.grading --data DIR [--only SECTION ...] [--output FILE.md]`.
 
-DIR holds `gsm8k/{train,test}.jsonl` and `olympiadbench/test.jsonl`. The baseline is math-verify called serially, both
-sides parsed for every response. Speeds are ratios of sides that take turns on the same responses in one run, because
-the cores of a shared machine change their speed from minute to minute.
+DIR has `gsm8k/{train,test}.jsonl` and `olympiadbench/test.jsonl`. The baseline is math-verify, called serially, which
+parses answer and ground truth for every response. Speeds are ratios of sides that take turns on the same responses in
+one run, because the cores of a shared machine change their speed from minute to minute.
 """
-
-from __future__ import annotations
 
 import argparse
 import logging
@@ -28,7 +26,7 @@ from verl_relift.rewards import Grade, GradeOutcome, Grader, GradingRules, PoolS
 from verl_relift.rewards.text import remarks, tidy
 from verl_relift.rewards.unevaluated import is_unevaluated
 from verl_relift.testing.corpora import (
-    Question,
+    SolvedProblem,
     boxed,
     equivalent_forms,
     hostile,
@@ -47,8 +45,8 @@ HOSTILE_MEMORY_MIB = 1024
 SPEED_QUESTIONS = 675
 SPEED_CHUNK = 64
 CORES_ROUNDS = 5
-CORES_WARM_UP = 400  # of each judge
-CORES_CHUNK = 300  # with the warm-up less than a judge answers before it is replaced
+CORES_WARM_UP = 400  # answers per worker
+CORES_CHUNK = 300  # together with the warm-up fewer answers than a worker judges before it is replaced
 CORES_LIMIT_S = 1.0
 MAX_LISTED = 30
 
@@ -56,47 +54,47 @@ Pair = tuple[str, str]
 
 
 def math_verify_serially(response: str, truth: str) -> bool:
-    """The baseline. A response that math-verify gives up on is wrong."""
+    """Return the baseline's verdict. A response that math-verify gives up on counts as wrong."""
     from math_verify import parse, verify
 
     return verify(parse(f"\\boxed{{{truth}}}"), parse(response))
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Wall-clock seconds of a call."""
+    """Return the wall-clock seconds of a call."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
 
 
 def cpu_seconds(grader: Grader | None = None) -> float:
-    """Processor seconds of this process and of the grader's judges, also those that have ended."""
+    """Return the processor seconds of this process and of all workers of a grader, including those that have ended."""
     if grader is None:
         return time.process_time()
-    forge = grader.pool._forge.pid
-    ticks = sum(_ticks(forge, ended=True)) + sum(sum(_ticks(judge)) for judge in _children(forge))
+    server = grader.pool._fork_server.pid
+    ticks = sum(_ticks(server, ended=True)) + sum(sum(_ticks(worker)) for worker in _children(server))
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _ticks(pid: int, ended: bool = False) -> list[int]:
-    """User and system time of a process, or of its children that have ended, in clock ticks (proc(5))."""
+    """Return user and system time of a process, or of its ended children, in clock ticks (proc(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return [int(field) for field in (fields[13:15] if ended else fields[11:13])]
 
 
 def explain(grade: Grade, theirs: bool, response: str, truth: str) -> str:
-    """Name the rule of docs/rewards.md that makes the verdict differ from math-verify's."""
+    """Return the rule of docs/rewards.md that makes the verdict differ from math-verify's."""
     if grade.outcome is GradeOutcome.NO_ANSWER:
         return "no marked answer: math-verify takes the last number or formula of the text"
     answer, truth = tidy(grade.extracted or ""), tidy(truth)
     if theirs and is_unevaluated(answer, truth):
         return "a calculation left to the grader"
     if theirs and remarks(answer):
-        return "words behind a value that are no unit"
+        return "words after a value that are not a unit"
     if not theirs and "%" in answer + truth:
         return "percentages (this antlr's grammar has none)"
     if not theirs and (grade.extracted or "").rstrip().endswith("."):
-        return "a full stop inside the box"
+        return "a period inside the box"
     if theirs and grade.outcome is GradeOutcome.GROUND_TRUTH_UNPARSABLE:
         return "no mathematics: math-verify compares a number that it finds in both texts"
     if not theirs and answer[1:-1] == truth:
@@ -106,8 +104,8 @@ def explain(grade: Grade, theirs: bool, response: str, truth: str) -> str:
     return "UNEXPLAINED"
 
 
-def bench_speed(report: Report, olympiad: list[Question], gsm8k: list[Question]) -> None:
-    """One core against serial math-verify, then two cores against one; chunks alternate between the sides."""
+def bench_speed(report: Report, olympiad: list[SolvedProblem], gsm8k: list[SolvedProblem]) -> None:
+    """Compare one core with serial math-verify; the sides take turns chunk by chunk."""
     rng = random.Random(SEED)
     report.add("## Throughput and verdicts on long responses\n")
     rows, differences = [], Counter()
@@ -144,7 +142,7 @@ def bench_speed(report: Report, olympiad: list[Question], gsm8k: list[Question])
             "responses",
             "mean characters",
             "math-verify /s",
-            "here /s",
+            "grader /s",
             "ratio, one core",
             "ratio, CPU time",
         ),
@@ -153,14 +151,14 @@ def bench_speed(report: Report, olympiad: list[Question], gsm8k: list[Question])
     report.table(("corpus", "why a verdict differs", "responses"), [(*key, n) for key, n in differences.items()])
 
 
-def bench_cores(report: Report, olympiad: list[Question]) -> None:
-    """Distinct answers that all need the judge: two judges on two cores against one on one, taking turns.
+def bench_cores(report: Report, olympiad: list[SolvedProblem]) -> None:
+    """Compare two workers on two cores with one on one core, on distinct answers that all need a worker.
 
-    Both pools live as long as a training run's would: every judge has judged as many other answers before the clock
-    starts. Answers that reach the time limit are left out: they take one judge that long however many there are.
+    Every worker has judged equally many other answers before the clock starts, as in a long training run. Answers that
+    reach the time limit are left out, because each holds one worker that long regardless of the number of workers.
     """
     if len(os.sched_getaffinity(0)) < 2:
-        report.add("Two cores: skipped, this machine gives one.\n")
+        report.add("Two cores: skipped, because this machine has one core.\n")
         return
     rng = random.Random(SEED)
     truths = [question.truth for question in olympiad if not question.truth.strip("$").isdigit()]
@@ -182,32 +180,39 @@ def bench_cores(report: Report, olympiad: list[Question]) -> None:
             took = {}
             for cores in (1, 2) if number % 2 else (2, 1):
                 grader = sides[cores]
-                before, judges = cpu_seconds(grader), _judge_ticks(grader)
+                before, workers = cpu_seconds(grader), _worker_ticks(grader)
                 with on_cores(cores):
                     took[cores] = seconds(lambda c=chunk, g=grader: g.grade_many(c))
                 cpu[cores] += cpu_seconds(grader) - before
                 if cores == 2:
-                    spent = [ticks - judges.get(judge, 0) for judge, ticks in _judge_ticks(grader).items()]
+                    spent = [ticks - workers.get(worker, 0) for worker, ticks in _worker_ticks(grader).items()]
                     busiest.append(max(spent) / max(1, sum(spent)))
             ratios.append(took[1] / took[2])
             total.update(took)
     report.add("## Two cores\n")
     report.add(
-        f"{CORES_ROUNDS} rounds of {CORES_CHUNK} answers that all need the judge, the sides taking turns, load average "
-        f"{os.getloadavg()[0]:.1f} at the end: two judges on two cores are {statistics.median(ratios):.2f}x as fast as "
-        f"one on one core (median; rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}; all together "
-        f"{total[1] / total[2]:.2f}x, {total[2]:.1f} s). They used {cpu[2] / cpu[1]:.2f}x the CPU time; the busier "
-        f"judge did {statistics.median(busiest):.0%} of the work. Left out for reaching the limit of "
-        f"{CORES_LIMIT_S:g} s, during which they hold one judge: {endless} of {count + endless} answers.\n"
+        f"{CORES_ROUNDS} rounds of {CORES_CHUNK} answers that all need a worker; the sides take turns; load average "
+        f"{os.getloadavg()[0]:.1f} at the end. Two workers on two cores are {statistics.median(ratios):.2f}x as fast "
+        f"as one on one core (median; rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)}; all rounds together "
+        f"{total[1] / total[2]:.2f}x, {total[2]:.1f} s). They use {cpu[2] / cpu[1]:.2f}x the CPU time; the busier "
+        f"worker does {statistics.median(busiest):.0%} of the work. {endless} of {count + endless} answers are left "
+        f"out because they reach the limit of {CORES_LIMIT_S:g} s.\n"
     )
 
 
 def _need_the_judge(
     drawn: Iterator[tuple[str, str]], truths: list[str], rng: random.Random, count: int
 ) -> tuple[list[Pair], int]:
-    """The first so many pairs of a changed truth and another truth that a judge decides within its limit.
+    """Return pairs of a changed truth and another truth that a worker decides within its limit.
 
-    Returns them and the number left out because it did not.
+    Args:
+        drawn: pairs of a change and a truth.
+        truths: truths to change.
+        rng: source of randomness.
+        count: number of pairs to return.
+
+    Returns:
+        The pairs, and the number of pairs that reached the limit.
     """
     pairs: list[Pair] = []
     endless = 0
@@ -225,12 +230,12 @@ def _need_the_judge(
     return pairs, endless
 
 
-def _judge_ticks(grader: Grader) -> dict[int, int]:
-    return {judge: sum(_ticks(judge)) for judge in _children(grader.pool._forge.pid)}
+def _worker_ticks(grader: Grader) -> dict[int, int]:
+    return {worker: sum(_ticks(worker)) for worker in _children(grader.pool._fork_server.pid)}
 
 
-def bench_mixed(report: Report, questions: list[Question], canary: Path) -> None:
-    """The slowest of many responses, hostile ones among them."""
+def bench_mixed(report: Report, questions: list[SolvedProblem], canary: Path) -> None:
+    """Find the slowest of many responses, some of which are hostile."""
     rng = random.Random(SEED)
     bad = [(response, truth) for _, response, truth in rng.sample(hostile(canary), MIXED_HOSTILE)]
     endless = (pair for seed in range(10**6) for pair in long_responses(questions, seed))
@@ -249,31 +254,31 @@ def bench_mixed(report: Report, questions: list[Question], canary: Path) -> None
                 slowest = sorted([*slowest, took])[-5:]
     report.add("## Slowest of many\n")
     report.add(
-        f"{sum(outcomes.values()):,} responses, {MIXED_HOSTILE} of them hostile, time limit {MIXED_LIMIT_S} s: slowest "
+        f"{sum(outcomes.values()):,} responses, {MIXED_HOSTILE} of them hostile; time limit {MIXED_LIMIT_S} s: slowest "
         f"{slowest[-1]:.3f} s, mean {1e6 * total / sum(outcomes.values()):.0f} us. Outcomes: {dict(outcomes)}.\n"
     )
 
 
 def bench_hostile(report: Report, canary: Path) -> None:
-    """Every hostile case: time, memory, survival."""
+    """Grade every hostile case and measure time, memory and survival."""
     cases = hostile(canary)
     slowest, outcomes, peak_kib = 0.0, Counter(), 0
     with Grader(
         pool=PoolSettings(workers=1, time_limit_s=HOSTILE_LIMIT_S, memory_limit_mib=HOSTILE_MEMORY_MIB)
     ) as grader:
         grader.pool.start()
-        forge = grader.pool._forge.pid
+        server = grader.pool._fork_server.pid
         for _, response, truth in cases:
             started = time.perf_counter()
             outcomes[grader.grade(response, truth).outcome.value] += 1
             slowest = max(slowest, time.perf_counter() - started)
-            peak_kib = max([peak_kib, *map(_peak_kib, _children(forge))])
-        survived = grader.pool._forge.pid == forge
+            peak_kib = max([peak_kib, *map(_peak_kib, _children(server))])
+        survived = grader.pool._fork_server.pid == server
     report.add("## Hostile corpus\n")
     report.add(
         f"{len(cases)} cases ({len({c[1] for c in cases})} distinct responses), limits {HOSTILE_LIMIT_S} s and "
-        f"{HOSTILE_MEMORY_MIB} MiB of address space: slowest {slowest:.3f} s, largest resident judge seen "
-        f"{peak_kib / 1024:.0f} MiB, forge survived: {survived}, file made by a payload: {canary.exists()}. "
+        f"{HOSTILE_MEMORY_MIB} MiB of address space: slowest {slowest:.3f} s, largest resident worker "
+        f"{peak_kib / 1024:.0f} MiB, fork server survived: {survived}, a payload wrote a file: {canary.exists()}. "
         f"Outcomes: {dict(outcomes)}.\n"
     )
 
@@ -287,8 +292,8 @@ def _peak_kib(pid: int) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) if "VmHWM:" in status else 0
 
 
-def bench_gsm8k(report: Report, gsm8k: list[Question]) -> None:
-    """GSM8K's own solutions in both conventions, and with the last digit changed."""
+def bench_gsm8k(report: Report, gsm8k: list[SolvedProblem]) -> None:
+    """Grade GSM8K's own solutions in both conventions, correct and with the last digit changed."""
     rows = []
     with Grader() as grader:
         for name, ending in (("#### n", "\n#### {}"), ("boxed", "\nThe answer is \\boxed{{{}}}.")):
@@ -299,11 +304,11 @@ def bench_gsm8k(report: Report, gsm8k: list[Question]) -> None:
             fooled = sum(g.correct for g in grader.grade_many(wrong))
             rows.append((name, len(right), correct, fooled, f"{1e6 * took / len(right):.0f}"))
     report.add("## GSM8K's solutions as responses\n")
-    report.table(("convention", "solutions", "correct", "correct with the last digit changed", "us each"), rows)
+    report.table(("convention", "solutions", "correct", "correct with the last digit changed", "us per solution"), rows)
 
 
-def bench_olympiad(report: Report, olympiad: list[Question]) -> None:
-    """Every answer against itself, then rewritten, next to math-verify."""
+def bench_olympiad(report: Report, olympiad: list[SolvedProblem]) -> None:
+    """Grade every answer against itself and in rewritten forms, and compare the verdicts with math-verify's."""
     from math_verify import parse, verify
 
     reasons: Counter[str] = Counter()
@@ -328,22 +333,22 @@ def bench_olympiad(report: Report, olympiad: list[Question]) -> None:
                     reasons[reason] += 1
     report.add("## OlympiadBench\n")
     report.add(
-        f"{itself} of {len(olympiad)} answers are right against themselves. Of {rewritten} rewritten forms {agreed} "
-        f"get math-verify's verdict. With `allow_unevaluated`, {rejected} that math-verify accepts are rejected.\n"
+        f"{itself} of {len(olympiad)} answers are correct against themselves. {agreed} of {rewritten} rewritten forms "
+        f"get math-verify's verdict. With `allow_unevaluated`, {rejected} forms that math-verify accepts are wrong.\n"
     )
     report.table(("why a verdict differs", "forms"), list(reasons.items()))
-    report.table(("for example", "answer", "ground truth", "here"), listed[:MAX_LISTED])
+    report.table(("for example", "answer", "ground truth", "outcome"), listed[:MAX_LISTED])
 
 
 def main() -> None:
-    """Run all sections, or those named."""
+    """Run the command."""
     sections = ("speed", "cores", "gsm8k", "olympiad", "hostile", "mixed")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with gsm8k/ and olympiadbench/")
     parser.add_argument("--output", type=Path, help="also write the report to this Markdown file")
     parser.add_argument("--only", nargs="+", choices=sections, default=sections)
     arguments = parser.parse_args()
-    logging.disable(logging.WARNING)  # math-verify warns of every response it gives up on
+    logging.disable(logging.WARNING)  # math-verify logs a warning for every response that it gives up on
     gsm8k = [q for part in ("train", "test") for q in read_gsm8k(arguments.data / "gsm8k" / f"{part}.jsonl")]
     olympiad = read_olympiadbench(arguments.data / "olympiadbench" / "test.jsonl")
     report = Report()
@@ -370,7 +375,7 @@ def main() -> None:
 
 
 def _shown(arguments: list[str]) -> list[str]:
-    """The command line with folders by their last name only: a record names no machine's paths."""
+    """Return the arguments with paths cut to their last part, because a record names no machine's paths."""
     return [Path(argument).name if os.sep in argument else argument for argument in arguments]
 
 

@@ -1,17 +1,14 @@
-"""Grading's share of a training step: `python -m benchmarks.grading.share --output DIR [--steps N] [key=value ...]`.
+"""Measure grading's share of a training step: `python -m benchmarks.grading.share --output DIR [key=value ...]`.
 
-Trains the quickstart's model for a few steps with a reward function that takes down when each response is graded and
-for how long, and reports per step
+Trains the quickstart's model for a few steps with a reward function that logs when and how long it grades each
+response. Reports per step
 
-- the wall-clock seconds from the last group's arrival to its last grade, which is what grading adds to a step, since
-  all others are graded while responses are still being generated;
-- the processor seconds of grading, as if they were added too.
+- the wall-clock seconds from the arrival of the last group to its last grade. This is what grading adds to a step,
+  because all other responses are graded while more of them are generated;
+- the processor seconds of grading, as an upper bound.
 
-`outputs/quickstart` must hold the data and the base model that `make quickstart` makes. Further arguments go to
-training.
+`outputs/quickstart` must have the data and the base model of `make quickstart`. Further arguments go to training.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -28,14 +25,19 @@ from omegaconf import OmegaConf
 from verl_relift.rewards import verl_hook
 
 SHARE = 0.02
-SETTLED = 2  # steps before vLLM and torch have compiled and warmed up
+SETTLED = 2  # steps until vLLM and torch have compiled and warmed up
 LOG = "grades.jsonl"
 
 
 async def compute_score(*arguments: Any, log: str, **named: Any) -> dict[str, Any]:
-    """`verl_hook.compute_score`, with a line in `log` per response: when it began and ended, and its processor time.
+    """Call `verl_hook.compute_score` and log when it began and ended and its processor time.
 
-    The processor time of a response that needs a judge also holds what else its thread did until the verdict came.
+    The processor time of a response that needs a worker process includes other work that the thread did meanwhile.
+
+    Args:
+        arguments: positional arguments of `compute_score`.
+        log: JSON lines file, one line per response.
+        named: named arguments of `compute_score`.
     """
     began, cpu = time.time(), time.thread_time()
     score = await verl_hook.compute_score(*arguments, **named)
@@ -46,7 +48,13 @@ async def compute_score(*arguments: Any, log: str, **named: Any) -> dict[str, An
 
 
 def shares(grades: list[dict[str, float]], step_seconds: list[float], group: int) -> list[tuple[float, float, float]]:
-    """(wait, processor, step) seconds of each step, from its grades in the order in which they ended."""
+    """Return (wait, processor, step) seconds of each step.
+
+    Args:
+        grades: log lines, in the order in which grading ended.
+        step_seconds: seconds of each step.
+        group: rollouts per question.
+    """
     rows = []
     per_step = len(grades) // len(step_seconds)
     for index, step_s in enumerate(step_seconds):
@@ -58,7 +66,7 @@ def shares(grades: list[dict[str, float]], step_seconds: list[float], group: int
 
 
 def main() -> None:
-    """Train, then print the table."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for the run; must not exist")
     parser.add_argument("--steps", type=int, default=12)
@@ -85,7 +93,10 @@ def main() -> None:
         f"\n{len(grades)} responses in {len(step_seconds)} steps; steps {SETTLED + 1} to {len(step_seconds)}, median:\n"
     )
     print("| | seconds | of a step |\n|---|---|---|")
-    for name, column in (("last group arrived to last grade, wall clock", 0), ("grading, processor time", 1)):
+    for name, column in (
+        ("arrival of the last group to its last grade, wall clock", 0),
+        ("grading, processor time", 1),
+    ):
         share = statistics.median(row[column] / row[2] for row in rows)
         worst = max(row[column] / row[2] for row in rows)
         seconds = statistics.median(row[column] for row in rows)

@@ -1,8 +1,7 @@
-"""Train, evaluate and report: `python -m benchmarks.reproduce --output DIR [--reduced | --only METHOD ...] [--jobs N]`
+"""Run a study: `python -m benchmarks.reproduce --output DIR [--reduced | --only METHOD ...] [--jobs N]`
 
-Given again after an interruption it goes on where it was. DIR/report/ holds the report when every cell is done.
-`--reduced` repeats a few cells of the study and compares them with the kept record; it ends with status 1 where they
-disagree.
+After an interruption, the same command continues. DIR/report/ has the report once all cells are done. `--reduced`
+repeats a few cells of the study, compares them with the kept record, and exits with status 1 if they disagree.
 """
 
 import argparse
@@ -19,14 +18,19 @@ from benchmarks.reproduce.study import REDUCED_BASES, REDUCED_METHODS, REDUCED_S
 
 
 def say(text: str) -> None:
-    """A line of progress with the time."""
+    """Print a line of progress with the time."""
     print(f"{datetime.now(UTC):%H:%M:%S} {text}", flush=True)
 
 
 def main() -> int:
-    """Command line; the exit status."""
+    """Run the command.
+
+    Returns:
+        The exit status: 0: all cells are done and, with `--reduced`, agree with the record; 1: cells failed or
+        disagree; 2: invalid arguments.
+    """
     options = _parser().parse_args()
-    # Unwinds like Ctrl-C, so that the cells under way end with this process.
+    # SIGTERM unwinds like Ctrl-C, so that running cells end with this process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return _study(options)
@@ -48,7 +52,7 @@ def _study(options: argparse.Namespace) -> int:
     planned = plan(study, options.only, options.seeds)
     missing = run(study, planned, folders, options.jobs, say)
     if missing:
-        print(f"missing: {', '.join(missing)}; the same command tries again", file=sys.stderr)
+        print(f"missing: {', '.join(missing)}; run the same command again to retry", file=sys.stderr)
         return 1
     made = [record for record in read_done(folders.root) if record.study == study.name]
     report.write(study, made, folders.root / "report")
@@ -62,7 +66,7 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def reduced(study: Study) -> Study:
-    """The study with few of its cells, each as in the whole one."""
+    """Return the study with few of its cells, each as in the whole study."""
     return dataclasses.replace(
         study,
         bases=study.bases[:REDUCED_BASES],
@@ -79,14 +83,22 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder of the study; continued if it is one")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder of the study; a study found there is continued"
+    )
     parser.add_argument("--study", choices=STUDIES, default="main")
-    parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="these methods and what they need")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="these of the study's seeds")
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time; default %(default)s")
-    parser.add_argument("--steps", type=int, help="of methods with rollouts, instead of the study's; to try things")
-    parser.add_argument("--reduced", action="store_true", help="few cells, compared with the record")
-    parser.add_argument("--record", type=Path, default=report.RECORD, help="folder of the kept record")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="METHOD", help="run these methods and the methods that they need"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="run these of the study's seeds")
+    parser.add_argument("--jobs", type=int, default=1, help="concurrent cells; default %(default)s")
+    parser.add_argument(
+        "--steps", type=int, help="steps of methods with rollouts, to try things out; default: the study's"
+    )
+    parser.add_argument("--reduced", action="store_true", help="repeat few cells and compare them with the record")
+    parser.add_argument(
+        "--record", type=Path, default=report.RECORD, help="folder of the kept record; default: %(default)s"
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Does a repetition of some cells agree with the kept record? By method and level, with the record's tolerance."""
+"""Decides whether repeated cells agree with the kept record, by method and level."""
 
 import math
 from collections.abc import Sequence
@@ -11,19 +11,28 @@ from benchmarks.reproduce.study import StudyError
 from verl_relift.quickstart.summary import LEVELS
 
 COMPARED = (*LEVELS, AVERAGE)
-FALSE_ALARMS = 0.05  # chance that a faithful repetition disagrees somewhere
+FALSE_ALARMS = 0.05  # probability that a faithful repetition disagrees in any row
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method and measure, on the bases that were repeated."""
+    """The comparison of one method and measure on the repeated bases.
+
+    Attributes:
+        method: name of the method.
+        measure: name of the measure.
+        repeated: mean over the repeated cells.
+        recorded: mean over the record's cells.
+        tolerance: largest difference of cells that agree.
+        cells: number of repeated and of recorded cells.
+    """
 
     method: str
     measure: str
     repeated: float
     recorded: float
     tolerance: float
-    cells: tuple[int, int]  # repeated, recorded
+    cells: tuple[int, int]
 
     @property
     def agrees(self) -> bool:
@@ -32,13 +41,21 @@ class Row:
 
 
 def compare(repeated: Sequence[Record], recorded: Sequence[Record]) -> list[Row]:
-    """A row per method and measure.
+    """Compare repeated cells with the record.
 
-    The tolerance is t s sqrt(1/n + 1/m): n repeated cells, m of the record on the same bases, s the record's spread
-    between seeds, but not below the sampling error of its questions, t Student's for FALSE_ALARMS over all rows.
+    The tolerance is t s sqrt(1/n + 1/m) for n repeated cells and m recorded cells on the same bases. s is the record's
+    spread between seeds, but at least the sampling error of its questions. t is Student's quantile for FALSE_ALARMS
+    over all rows.
+
+    Args:
+        repeated: the repeated cells.
+        recorded: the cells of the record.
+
+    Returns:
+        One row per method and measure.
 
     Raises:
-        StudyError: the record lacks a method or base, has one seed only, or was made on other settings.
+        StudyError: the record lacks a method or base, has only one seed, or was made with other settings.
     """
     methods = sorted({record.method for record in repeated})
     probability = 1 - FALSE_ALARMS / (2 * len(methods) * len(COMPARED))
@@ -52,7 +69,7 @@ def compare(repeated: Sequence[Record], recorded: Sequence[Record]) -> list[Row]
             groups = by_base(all_theirs, lambda record, name=measure: record.measure(name))
             chance = spread(list(groups.values()))
             if chance.deviation is None:
-                raise StudyError(f"the record has one seed of {method}: no spread to judge by")
+                raise StudyError(f"the record has one seed of {method}, so its spread is unknown; record more seeds")
             found = [fmean(record.measure(measure) for record in side) for side in (ours, theirs)]
             deviation = max(chance.deviation, sampling_error(theirs[0], measure))
             scale = math.sqrt(1 / len(ours) + 1 / len(theirs))
@@ -63,16 +80,22 @@ def compare(repeated: Sequence[Record], recorded: Sequence[Record]) -> list[Row]
 
 def _check(method: str, ours: Sequence[Record], theirs: Sequence[Record]) -> None:
     if {record.base for record in ours} != {record.base for record in theirs}:
-        raise StudyError(f"the record has no cells of {method} on these bases")
+        raise StudyError(f"the record has no cells of {method} on these bases; choose other methods with --only")
     made = {record.base: record.settings | {"seed": None} for record in ours}
     for record in theirs:
         if record.settings | {"seed": None} != made[record.base]:
-            raise StudyError(f"the record's cell {record.cell} was made with other settings")
+            raise StudyError(f"the record's cell {record.cell} was made with other settings; record it again")
 
 
 def sampling_error(record: Record, measure: str) -> float:
-    """Standard error from a level's number of questions, with one right and one wrong answer added so that it is
-    never zero; of the average, that of the mean of independent levels.
+    """Return the standard error of a measure that comes from the number of questions.
+
+    One correct and one wrong answer are added to each level, so that it is never 0. The average is a mean of
+    independent levels.
+
+    Args:
+        record: a cell.
+        measure: name of a level, or the average.
     """
     levels = LEVELS if measure == AVERAGE else (measure,)
     variance = 0.0
@@ -84,7 +107,7 @@ def sampling_error(record: Record, measure: str) -> float:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """For people."""
+    """Return the rows as a text table."""
     lines = [f"{'method':<18} {'level':<9} {'now':>6} {'record':>7} {'difference':>11} {'tolerance':>10}"]
     for row in rows:
         verdict = "agrees" if row.agrees else "DISAGREES"

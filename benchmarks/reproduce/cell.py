@@ -1,4 +1,4 @@
-"""One cell: the command that runs it, and its record from what the command leaves."""
+"""Makes the command that runs a cell, and the record from what the command leaves."""
 
 import json
 import math
@@ -20,16 +20,16 @@ from benchmarks.reproduce.records import Compute, Point, Record, flops
 from benchmarks.reproduce.study import BATCH, Cell, Kind, Pool, Study, StudyError
 from verl_relift.quickstart.summary import PACKAGES
 
-POINTS = 4  # of a learning curve, the last one at the end
-MAX_TOKENS = 64  # of a response, as in training
-# The model is far too small to be worth two ranks; a second cell beside this one is the better use of a core.
+POINTS = 4  # points of a learning curve, the last one at the end
+MAX_TOKENS = 64  # length limit of a response, as in training
+# The model is too small for two ranks to pay off; a second concurrent cell makes better use of a core.
 ONE_WORKER = (
     "trainer.n_gpus_per_node=1",
     "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
     "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
 )
-# The learning curve and the last evaluation are validations of the training run: the same vLLM, weights and grader as
-# `verl_relift.evaluate`, without another start of the stack.
+# The learning curve and the final evaluation are validations of the training run. They use the same vLLM, weights and
+# grader as `verl_relift.evaluate` without starting the stack again.
 GREEDY_VALIDATION = (
     "actor_rollout_ref.rollout.val_kwargs.do_sample=false",
     "actor_rollout_ref.rollout.val_kwargs.temperature=0",
@@ -40,26 +40,34 @@ _ACCURACY = re.compile(r"val-core/arithmetic/(?P<level>\w+)/acc/mean@1$")
 
 @dataclass(frozen=True)
 class Folders:
-    """Of a study: `data`, `bases/<name>`, `runs/<cell>`, `cells/<cell>.json`."""
+    """The folders of a study: `data`, `bases/<name>`, `runs/<cell>`, `cells/<cell>.json`.
+
+    Attributes:
+        root: folder of the study.
+    """
 
     root: Path
 
     @property
     def data(self) -> Path:
+        """Folder of the questions."""
         return self.root / "data"
 
     def base(self, cell: Cell) -> Path:
+        """Return the folder of a cell's base model."""
         return self.root / "bases" / cell.base.name
 
     def run(self, name: str) -> Path:
+        """Return the folder of a cell's run."""
         return self.root / "runs" / name
 
     def record(self, name: str) -> Path:
+        """Return the file of a cell's record."""
         return self.root / "cells" / f"{name}.json"
 
 
 def settings(study: Study, cell: Cell) -> dict[str, Any]:
-    """What the cell's numbers depend on, as JSON types."""
+    """Return everything that the numbers of a cell depend on, as JSON types."""
     method = asdict(cell.method)
     del method["title"]
     return json.loads(
@@ -77,13 +85,16 @@ def settings(study: Study, cell: Cell) -> dict[str, Any]:
 
 
 def command(study: Study, cell: Cell, folders: Folders, before: Record | None) -> list[str]:
-    """Arguments of `python -m` that run the cell; writes the demonstrations of a supervised one.
+    """Return the arguments of `python -m` that run a cell, and write the demonstrations of a supervised cell.
 
     Args:
-        before: record of the cell that has to be done before, if there is one.
+        study: the study.
+        cell: the cell.
+        folders: folders of the study.
+        before: record of the cell that this one needs, or None.
 
     Raises:
-        StudyError: the weights to start from are gone.
+        StudyError: the weights to start from are missing.
     """
     run, test = folders.run(cell.name), folders.data / task.TEST
     if cell.method.kind is Kind.EVALUATE:
@@ -102,7 +113,7 @@ def command(study: Study, cell: Cell, folders: Folders, before: Record | None) -
         model = next(folders.run(before.cell).glob("global_step_*/actor/model/huggingface"), None)
         if model is None:
             raise StudyError(
-                f"{folders.run(before.cell)} has no weights, which {cell.name} starts from: remove "
+                f"{folders.run(before.cell)} has no weights for {cell.name} to start from; remove "
                 f"{folders.record(before.cell)} to train them again"
             )
     followed = any(m.starts_there and m.after == cell.method.name for m in study.methods)
@@ -123,7 +134,15 @@ def command(study: Study, cell: Cell, folders: Folders, before: Record | None) -
 
 
 def record(study: Study, cell: Cell, folders: Folders, before: Record | None, seconds: float) -> Record:
-    """The record of a cell whose command has ended well."""
+    """Return the record of a cell whose command has succeeded.
+
+    Args:
+        study: the study.
+        cell: the cell.
+        folders: folders of the study.
+        before: record of the cell that this one needs, or None.
+        seconds: wall-clock seconds of the command.
+    """
     run, test = folders.run(cell.name), pq.read_table(folders.data / task.TEST)
     parameters = count_parameters(folders.base(cell))
     earlier = before if cell.method.starts_there else None
@@ -156,7 +175,13 @@ def record(study: Study, cell: Cell, folders: Folders, before: Record | None, se
 
 
 def compute(steps: Sequence[dict], parameters: int, earlier: Compute | None = None) -> Compute:
-    """Sums over the lines of a metrics.jsonl, and over what was done before."""
+    """Return the compute of a run.
+
+    Args:
+        steps: lines of its metrics.jsonl.
+        parameters: number of the model's parameters.
+        earlier: compute of the cell that it started from, which is added, or None.
+    """
     rl = [line for line in steps if "perf/total_num_tokens" in line]
     trained = sum(line["perf/total_num_tokens"] for line in rl)
     generated = round(sum(map(_generated, rl)))
@@ -178,7 +203,13 @@ def compute(steps: Sequence[dict], parameters: int, earlier: Compute | None = No
 
 
 def learning_curve(steps: Sequence[dict], parameters: int, offset: float) -> Iterator[Point]:
-    """The validations of a metrics.jsonl. offset: floating-point operations spent before its first step."""
+    """Yield a point for every validation of a run.
+
+    Args:
+        steps: lines of its metrics.jsonl.
+        parameters: number of the model's parameters.
+        offset: floating-point operations before its first step.
+    """
     for place, line in enumerate(steps, 1):
         levels = {match["level"]: value for name, value in line.items() if (match := _ACCURACY.match(name))}
         if levels:
@@ -186,7 +217,7 @@ def learning_curve(steps: Sequence[dict], parameters: int, offset: float) -> Ite
 
 
 def _generated(line: dict) -> float:
-    """Response tokens of a step."""
+    """Return the response tokens of a step."""
     response = line["response_length/mean"]
     return line["perf/total_num_tokens"] * response / (response + line["prompt_length/mean"])
 
@@ -197,6 +228,6 @@ def _evaluated(folder: Path) -> dict[str, float]:
 
 
 def count_parameters(model: Path) -> int:
-    """Of the weights in a Hugging Face folder."""
+    """Return the number of parameters in a Hugging Face folder."""
     with safe_open(model / "model.safetensors", framework="numpy") as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118

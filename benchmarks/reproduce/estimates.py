@@ -1,4 +1,4 @@
-"""Means, standard deviations and differences of methods, with the spread between seeds as the measure of chance."""
+"""Computes means, deviations and differences of methods, with the spread between seeds as the measure of chance."""
 
 import math
 from collections import defaultdict
@@ -14,7 +14,13 @@ Measure = Callable[[Record], float]
 
 @dataclass(frozen=True)
 class Summary:
-    """Of one method. deviation: sample standard deviation, None of a single cell."""
+    """Summary of several values.
+
+    Attributes:
+        count: number of values.
+        mean: their mean.
+        deviation: sample standard deviation; None for a single value.
+    """
 
     count: int
     mean: float
@@ -23,7 +29,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class Spread:
-    """Standard deviation between seeds, pooled over groups of equal method and base. None without `freedom`."""
+    """Standard deviation between seeds, pooled over groups of equal method and base.
+
+    Attributes:
+        deviation: the standard deviation; None if `freedom` is 0.
+        freedom: degrees of freedom.
+    """
 
     deviation: float | None
     freedom: int
@@ -31,20 +42,30 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean difference of two methods with the half width of its confidence interval, None if no spread is known."""
+    """Mean difference of two methods.
+
+    Attributes:
+        value: the difference.
+        half_width: half width of its confidence interval; None if the spread is unknown.
+        freedom: degrees of freedom.
+    """
 
     value: float
     half_width: float | None
     freedom: int
 
 
-def summarise(values: Sequence[float]) -> Summary:
-    """Raises ValueError (statistics.StatisticsError) without values."""
+def summarize(values: Sequence[float]) -> Summary:
+    """Return mean and deviation of one or more values.
+
+    Raises:
+        statistics.StatisticsError: there are no values.
+    """
     return Summary(len(values), fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 def spread(groups: Sequence[Sequence[float]]) -> Spread:
-    """Pooled over groups: the squared deviations from each group's mean, over the sum of the degrees of freedom."""
+    """Return the pooled spread: squared deviations from each group's mean / sum of the degrees of freedom."""
     freedom = sum(len(group) - 1 for group in groups)
     if not freedom:
         return Spread(None, 0)
@@ -53,7 +74,7 @@ def spread(groups: Sequence[Sequence[float]]) -> Spread:
 
 
 def by_base(records: Sequence[Record], measure: Measure) -> dict[str, list[float]]:
-    """The measure of each cell, grouped by base."""
+    """Return the measure of each cell, grouped by base."""
     groups = defaultdict(list)
     for record in records:
         groups[record.base].append(measure(record))
@@ -61,12 +82,18 @@ def by_base(records: Sequence[Record], measure: Measure) -> dict[str, list[float
 
 
 def difference(ours: Sequence[Record], theirs: Sequence[Record], measure: Measure, level: float = 0.95) -> Difference:
-    """Of two methods on the bases that both were trained on: the mean over bases of the differences of their means.
+    """Return the difference of two methods: the mean over common bases of the differences of their means.
 
-    Bases are strata, so that how far they are from each other does not count as chance. Its standard error is the
-    spread s, pooled over both methods and all bases, times sqrt(sum_b (1/n_b + 1/m_b)) / B; Student's t for the
-    interval. There is none while one of them has a single seed on every base: the other's spread says nothing about
-    its own.
+    Bases are strata, so that their distance from each other does not count as chance. The standard error is the spread
+    s, pooled over both methods and all bases, times sqrt(sum_b (1/n_b + 1/m_b)) / B. The interval uses Student's t.
+    There is no interval if one method has a single seed on every base, because the other method's spread says nothing
+    about its own.
+
+    Args:
+        ours: cells of the first method.
+        theirs: cells of the second method.
+        measure: the measure of a cell.
+        level: confidence level.
 
     Raises:
         ValueError: they have no base in common.
@@ -88,15 +115,19 @@ def difference(ours: Sequence[Record], theirs: Sequence[Record], measure: Measur
 
 
 def _is_deterministic(records: Sequence[Record]) -> bool:
-    """A model that is only evaluated, greedily, has the same accuracy with every seed."""
+    """Return whether the cells only evaluate a model; greedy evaluation gives the same accuracy with every seed."""
     return all(record.settings["method"]["kind"] == Kind.EVALUATE for record in records)
 
 
 def t_quantile(probability: float, freedom: int) -> float:
-    """Of Student's t distribution with `freedom` degrees, for a probability in [0.5, 1), by bisection.
+    """Return a quantile of Student's t distribution, by bisection.
+
+    Args:
+        probability: in [0.5, 1).
+        freedom: degrees of freedom, at least 1.
 
     Raises:
-        ValueError: outside of that.
+        ValueError: an argument is out of range.
     """
     if not (0.5 <= probability < 1 and freedom > 0):
         raise ValueError(f"quantile {probability} of Student's t with {freedom} degrees of freedom")
@@ -110,7 +141,7 @@ def t_quantile(probability: float, freedom: int) -> float:
 
 
 def t_cumulative(t: float, freedom: int) -> float:
-    """P(T <= t) for t >= 0, in closed form (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
+    """Return P(T <= t) for t >= 0 and Student's t, in closed form (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
     angle = math.atan(t / math.sqrt(freedom))
     cosine = math.cos(angle) ** 2
     term, total = 1.0, 1.0

@@ -1,5 +1,6 @@
-"""The studies side by side: `python -m benchmarks.reproduce.overview [FOLDER]` reads FOLDER/<study>.jsonl, writes
-FOLDER/overview.md.
+"""Compare the studies: `python -m benchmarks.reproduce.overview [FOLDER]`
+
+Reads FOLDER/<study>.jsonl and writes FOLDER/overview.md.
 """
 
 import argparse
@@ -19,7 +20,11 @@ OUTPUT = "overview.md"
 
 
 def render(cells: Mapping[str, Sequence[Record]]) -> str:
-    """Markdown. cells: study -> its records."""
+    """Return the overview as Markdown.
+
+    Args:
+        cells: the records by study.
+    """
     studies = [study for name, study in STUDIES.items() if name in cells]
     titles = {method.name: method.title for study in STUDIES.values() for method in study.methods}
     parts = [
@@ -62,7 +67,7 @@ def _row(study: str, cells: Sequence[Record], measure: str) -> list[str]:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=RECORD)
     folder = parser.parse_args().folder

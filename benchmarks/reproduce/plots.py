@@ -1,4 +1,4 @@
-"""Images of a study: learning curves over compute, and accuracy against demonstrations used."""
+"""Draws the images of a study: learning curves over compute, and accuracy over used demonstrations."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +13,20 @@ from matplotlib.figure import Figure
 
 from benchmarks.reproduce.records import AVERAGE, Record, measure, of_method
 from benchmarks.reproduce.study import Kind, Study
-from verl_relift.report.charts import COLOURS
+from verl_relift.report.charts import COLORS
 
 DPI = 100
 _MARKERS = ("o", "s", "^")
 
 
 def curves(study: Study, cells: Sequence[Record], path: Path) -> None:
-    """Average and hardest level over floating-point operations; mean over cells, the band from lowest to highest."""
+    """Draw average and hardest level over floating-point operations: means over cells with their range.
+
+    Args:
+        study: the study.
+        cells: its records.
+        path: image to write.
+    """
     figure = Figure(figsize=(11, 6), layout="constrained")
     for axes, name, title in zip(
         figure.subplots(1, 2), (AVERAGE, "hardest"), ("average of the four levels", "hardest"), strict=True
@@ -42,7 +48,7 @@ def curves(study: Study, cells: Sequence[Record], path: Path) -> None:
 
 
 def _curve(axes: Axes, cells: Sequence[Record], name: str, position: int, label: str) -> None:
-    # Points of equal place belong together; how many steps lie between them can differ with what ReLIFT has used.
+    # Points are matched by position, because the steps between them depend on how many demonstrations ReLIFT has used.
     points = list(zip(*(record.curve for record in cells), strict=False))
     operations = [fmean(point.flops for point in place) for place in points]
     accuracies = [[100 * measure(point.levels, name) for point in place] for place in points]
@@ -54,7 +60,13 @@ def _curve(axes: Axes, cells: Sequence[Record], name: str, position: int, label:
 
 
 def demonstrations(study: Study, cells: Sequence[Record], path: Path) -> None:
-    """Average accuracy of every cell against the demonstrations it used; the mean of a method is the large mark."""
+    """Draw the average accuracy of every cell over its used demonstrations, with a large mark for each method's mean.
+
+    Args:
+        study: the study.
+        cells: its records.
+        path: image to write.
+    """
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
     for position, method in enumerate(study.methods):
@@ -74,8 +86,8 @@ def demonstrations(study: Study, cells: Sequence[Record], path: Path) -> None:
 
 
 def _look(position: int) -> tuple[str, str]:
-    """Color and marker: after all colors, the same with other markers."""
-    return COLOURS[position % len(COLOURS)], _MARKERS[position // len(COLOURS)]
+    """Return color and marker of a position; the marker changes after all colors are used."""
+    return COLORS[position % len(COLORS)], _MARKERS[position // len(COLORS)]
 
 
 def _tidy(axes: Axes) -> None:

@@ -1,6 +1,6 @@
-"""The report of a study from its cells: `python -m benchmarks.reproduce.report CELLS --output DIR`
+"""Write the report of a study from its cells: `python -m benchmarks.reproduce.report CELLS --output DIR`
 
-CELLS is a study's folder `cells/`, or a kept file of records. Writes DIR/<study>.jsonl, DIR/<study>.md and two images.
+CELLS is a study's folder `cells/`, or a file of records. Writes DIR/<study>.jsonl, DIR/<study>.md and two images.
 """
 
 import argparse
@@ -10,17 +10,23 @@ from statistics import fmean
 
 from benchmarks.reproduce import plots, records
 from benchmarks.reproduce.claims import MOST_DEMONSTRATIONS, demonstration_share, evaluate_claims
-from benchmarks.reproduce.estimates import Difference, summarise
+from benchmarks.reproduce.estimates import Difference, summarize
 from benchmarks.reproduce.records import AVERAGE, OOD_AVERAGE, Record, measures, of_method
 from benchmarks.reproduce.study import STUDIES, Kind, Method, Study, Task, plan
 from verl_relift.quickstart.summary import LEVELS
 
-RECORD = Path(__file__).parents[1] / "results" / "reproduction"  # what is kept
+RECORD = Path(__file__).parents[1] / "results" / "reproduction"  # the kept records
 EXPONENT = 12  # FLOPs are shown in units of 10^12
 
 
 def write(study: Study, cells: Sequence[Record], folder: Path) -> None:
-    """The record, the report and its images."""
+    """Write records, report and images of a study.
+
+    Args:
+        study: the study.
+        cells: its records.
+        folder: where the files go.
+    """
     records.write(folder / f"{study.name}.jsonl", sorted(cells, key=lambda record: record.cell))
     plots.curves(study, cells, folder / f"{study.name}-curves.png")
     plots.demonstrations(study, cells, folder / f"{study.name}-demonstrations.png")
@@ -28,7 +34,7 @@ def write(study: Study, cells: Sequence[Record], folder: Path) -> None:
 
 
 def render(study: Study, cells: Sequence[Record]) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     sections = [
         _head(study, cells),
         _accuracy(study, cells),
@@ -50,19 +56,19 @@ def _head(study: Study, cells: Sequence[Record]) -> str:
             f"# Reproduction on the small arithmetic task, study {study.name}, {_range(dates)}",
             f"Command: `python -m benchmarks.reproduce --study {study.name} --output DIR`. {'; '.join(machines)}. "
             + ", ".join(f"{name} {version}" for name, version in cells[0].versions.items())
-            + f". {len(cells)} of the study's {len(plan(study))} cells, "
-            f"{sum(record.seconds for record in cells) / 3600:.1f} hours of their own time.",
-            f"Bases: {bases}. {study.task.train_size} training questions; demonstrations: "
-            f"{demonstrations(study.task)}. Evaluation on {questions} others, greedy. "
-            f"{study.steps} steps of methods with rollouts. A cell is a method trained once from a base with a "
-            "seed, which gives the order of the questions and every sampled token. This file is written by "
-            "`benchmarks/reproduce/report.py` from the records beside it.",
+            + f". {len(cells)} of the study's {len(plan(study))} cells, whose own times add up to "
+            f"{sum(record.seconds for record in cells) / 3600:.1f} hours.",
+            f"Base models: {bases}. {study.task.train_size} training questions; demonstrations: "
+            f"{demonstrations(study.task)}. Greedy evaluation on other questions: {questions}. "
+            f"Methods with rollouts make {study.steps} steps. A cell is one training of a method from a base model "
+            "with a seed, which determines the order of the questions and every sampled token. "
+            "`benchmarks/reproduce/report.py` writes this file from the records in this folder.",
         ]
     )
 
 
 def demonstrations(task: Task) -> str:
-    """Which questions have one, in words."""
+    """Return in words which questions have a demonstration."""
     share = "every question" if task.demonstrated == 1 else f"{task.demonstrated:.0%} of the questions"
     levels = f" of the level {', '.join(task.demonstrated_levels)}" if task.demonstrated_levels else ""
     return share + levels + (f"; {task.terse:.0%} of them, and of pretraining, the answer alone" if task.terse else "")
@@ -75,7 +81,7 @@ def _range(dates: Sequence[str]) -> str:
 def _accuracy(study: Study, cells: Sequence[Record]) -> str:
     parts = ["## Accuracy", "In percent: mean over cells ± standard deviation between cells."]
     parts.append(_accuracy_table(study.methods, cells))
-    parts.append("Over all bases, the deviation contains how far the bases are from each other. By base:")
+    parts.append("Over all bases, the deviation includes how far the bases are from each other. By base:")
     for base in study.bases:
         of_base = [record for record in cells if record.base == base.name]
         if of_base:
@@ -94,13 +100,13 @@ def _accuracy_table(methods: Iterable[Method], cells: Sequence[Record]) -> str:
 
 
 def mean_deviation(values: Sequence[float]) -> str:
-    """`12.3 ± 0.4`; of a single value, the value."""
-    summary = summarise(values)
+    """Format values as `mean ± deviation`, and a single value alone."""
+    summary = summarize(values)
     return f"{summary.mean:.1f}" + ("" if summary.deviation is None else f" ± {summary.deviation:.1f}")
 
 
 def signed(found: Difference) -> str:
-    """`+12.3 ± 0.4` in percent; without an interval, the value."""
+    """Format a difference in percent as `value ± half width`, and without an interval alone."""
     return f"{100 * found.value:+.1f}" + ("" if found.half_width is None else f" ± {100 * found.half_width:.1f}")
 
 
@@ -130,10 +136,10 @@ def _compute(study: Study, cells: Sequence[Record]) -> str:
     return "\n\n".join(
         [
             "## Compute",
-            "Means per cell. Tokens trained on count prompts. FLOPs are 6 per parameter and token trained on and 2 per "
-            "parameter and token generated or passed through for its old log-probability; evaluations are not in it. "
-            "What SFT, then RL did in its first stage counts in its row, but not in its seconds, which are of the wall "
-            "clock, start-up and evaluations included, with whatever ran beside the cell.",
+            "Means per cell. Trained tokens include prompts. FLOPs are 6 per parameter and trained token, and 2 per "
+            "parameter and token that is generated or passed through for its old log-probability; evaluations do not "
+            "count. The row of SFT, then RL includes its first stage, except for the seconds. Seconds are wall-clock "
+            "time, including startup and evaluations, with other cells running at the same time.",
             table(header, rows),
         ]
     )
@@ -189,29 +195,29 @@ def _claims(study: Study, cells: Sequence[Record]) -> str:
     share = demonstration_share(cells, "relift")
     parts = [
         "## The paper's claims on these cells",
-        "Differences of means in percent with their 95% interval: spread between seeds pooled over both methods and "
-        "all bases, Student's t. A claim holds, or is contradicted, where the interval leaves out zero. Each row is a "
-        "test of its own; nothing is corrected for their number. They say what happens on this task with a model of "
-        "0.3 million parameters, and nothing about others.",
+        "Differences of means in percent with their 95% interval, from the spread between seeds pooled over both "
+        "methods and all bases, with Student's t. A claim holds or is contradicted if the interval excludes 0. Each "
+        "row is a separate test without correction for their number. The results are about this task with a model of "
+        "0.3 million parameters, and about nothing else.",
         table(["claim", "measure", "difference", "degrees of freedom", "verdict", "in the paper"], rows),
     ]
     if share is not None:
         outcome = "holds" if share <= MOST_DEMONSTRATIONS else "does not hold"
         parts.append(
-            f"ReLIFT used {share:.1%} of the demonstrations that there are. At most {MOST_DEMONSTRATIONS:.0%}, the "
-            f"paper's headline: **{outcome}**."
+            f"ReLIFT used {share:.1%} of the available demonstrations. The paper's claim of at most "
+            f"{MOST_DEMONSTRATIONS:.0%}: **{outcome}**."
         )
     return "\n\n".join(parts)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cells", type=Path, help="folder or file of records")
     parser.add_argument("--output", type=Path, required=True)

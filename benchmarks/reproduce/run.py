@@ -1,4 +1,4 @@
-"""Running the cells of a study, some at a time. A cell is done when its record is there, and made anew if not."""
+"""Runs the cells of a study, several at a time. A cell is done when its record exists; otherwise it starts over."""
 
 import os
 import shutil
@@ -21,7 +21,14 @@ POLL_S = 0.5
 
 @dataclass
 class Running:
-    """A cell under way."""
+    """A running cell.
+
+    Attributes:
+        cell: the cell.
+        before: record of the cell that it needs, or None.
+        process: its process.
+        began: start in seconds of the monotonic clock.
+    """
 
     cell: Cell
     before: Record | None
@@ -30,17 +37,22 @@ class Running:
 
 
 def prepare(study: Study, plan: Sequence[Cell], folders: Folders) -> None:
-    """Questions and base models."""
+    """Make the questions and base models that do not exist."""
     task.make_data(study.task, folders.data)
     for cell in {cell.base: cell for cell in plan}.values():
         task.make_base(cell.base, folders.data, folders.base(cell))
 
 
 def done(study: Study, plan: Sequence[Cell], folders: Folders) -> dict[str, Record]:
-    """The records that are there, by cell.
+    """Return the existing records by cell.
+
+    Args:
+        study: the study.
+        plan: the cells to look for.
+        folders: folders of the study.
 
     Raises:
-        StudyError: one was made with settings that are not the plan's.
+        StudyError: a record was made with other settings.
     """
     found = {}
     for cell in plan:
@@ -49,17 +61,24 @@ def done(study: Study, plan: Sequence[Cell], folders: Folders) -> dict[str, Reco
             continue
         found[cell.name] = record = records.from_json(path.read_text())
         if record.settings != cells.settings(study, cell):
-            raise StudyError(f"{path} was made with other settings: choose another --output, or remove the file")
+            raise StudyError(f"{path} was made with other settings; choose another --output, or remove the file")
     return found
 
 
 def run(study: Study, plan: Sequence[Cell], folders: Folders, jobs: int, say: Callable[[str], None]) -> list[str]:
-    """Run what is missing, `jobs` cells at a time.
+    """Run the cells that have no record.
 
-    A cell that fails is named and left out, with those that need it; the others go on.
+    A cell that fails is reported and skipped, together with cells that need it; the others continue.
+
+    Args:
+        study: the study.
+        plan: the cells to run.
+        folders: folders of the study.
+        jobs: number of concurrent cells.
+        say: reports a line of progress.
 
     Returns:
-        Names of the cells that are still missing at the end.
+        Names of the cells that are still missing.
     """
     prepare(study, plan, folders)
     finished = done(study, plan, folders)
@@ -73,14 +92,14 @@ def run(study: Study, plan: Sequence[Cell], folders: Folders, jobs: int, say: Ca
                 todo.remove(cell)
                 running.append(_start(study, cell, folders, finished))
             if not running:
-                break  # the rest needs cells that failed
+                break  # the remaining cells need cells that failed
             time.sleep(POLL_S)
             for one in [one for one in running if one.process.poll() is not None]:
                 running.remove(one)
                 if one.process.returncode:
                     missing.append(one.cell.name)
                     log = folders.run(one.cell.name).with_suffix(".log")
-                    say(f"{one.cell.name} ended with status {one.process.returncode}: see {log}")
+                    say(f"{one.cell.name} exited with status {one.process.returncode}; see {log}")
                     continue
                 finished[one.cell.name] = record = _finish(study, one, folders)
                 say(
@@ -95,11 +114,11 @@ def run(study: Study, plan: Sequence[Cell], folders: Folders, jobs: int, say: Ca
 
 def _start(study: Study, cell: Cell, folders: Folders, finished: dict[str, Record]) -> Running:
     folder = folders.run(cell.name)
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed study has left of it
+    shutil.rmtree(folder, ignore_errors=True)  # remains of a killed study
     folder.parent.mkdir(parents=True, exist_ok=True)
     before = finished[predecessor(cell)] if cell.method.after else None
     command = [sys.executable, "-m", *cells.command(study, cell, folders, before)]
-    # Each cell starts a Ray of its own; one that is named in the environment would be shared.
+    # Each cell starts its own Ray. An address in the environment would make them share one.
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with open(folder.with_suffix(".log"), "w") as log:
         process = subprocess.Popen(
@@ -120,5 +139,5 @@ def _finish(study: Study, one: Running, folders: Folders) -> Record:
 
 
 def read_done(folder: Path) -> list[Record]:
-    """The records of a study's folder."""
+    """Return all records in a study's folder."""
     return records.read(folder / "cells")

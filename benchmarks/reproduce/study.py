@@ -1,4 +1,4 @@
-"""What a study consists of: methods x bases x seeds, and ablations of ReLIFT on the first base. Nothing is run here."""
+"""Defines the studies: methods x base models x seeds, and ablations of ReLIFT on the first base model. Runs nothing."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -6,35 +6,42 @@ from enum import StrEnum
 
 from data_preprocess.arithmetic import TRAIN_SHARES
 
-BATCH = 16  # questions of a step, and demonstrations of a supervised update: the configuration quickstart's
+BATCH = 16  # questions per step and demonstrations per supervised update, as in the configuration `quickstart`
 
 
 class Kind(StrEnum):
     """What a cell does."""
 
-    EVALUATE = "evaluate"  # the base as it is
-    RL = "rl"  # `Study.steps` steps with rollouts
-    SFT = "sft"  # supervised updates alone, `Method.passes` over its demonstrations
+    EVALUATE = "evaluate"  # evaluates the base model
+    RL = "rl"  # makes `Study.steps` steps with rollouts
+    SFT = "sft"  # makes supervised updates only, `Method.passes` over its demonstrations
 
 
 class Pool(StrEnum):
-    """The demonstrations that supervised fine-tuning is given."""
+    """The demonstrations that supervised fine-tuning gets."""
 
     ALL = "all"
-    SAME_NUMBER = "same_number"  # as many as ReLIFT used with this base and seed, at random from all
-    SAME_NUMBER_HARDEST = "same_number_hardest"  # as many, at random from those of the level `hardest`
+    SAME_NUMBER = "same_number"  # as many as ReLIFT used with this base and seed, drawn from all
+    SAME_NUMBER_HARDEST = "same_number_hardest"  # as many, drawn from those of the level `hardest`
 
 
 class StudyError(ValueError):
-    """What was asked for does not fit the study; the message is for the one who asked."""
+    """A request does not fit the study; the message says why."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the tables.
+    """A method of the study: one row of the tables.
 
-    after: the method whose cell of the same base and seed has to be done before. starts_there: training starts from
-    that cell's weights, and its compute and demonstrations count here too.
+    Attributes:
+        name: name in the study.
+        title: name in tables.
+        kind: what its cells do.
+        overrides: key=value arguments of training.
+        passes: passes over the demonstrations, for supervised methods.
+        pool: the demonstrations of a supervised method.
+        after: name of the method whose cell of the same base and seed must be done before, or None.
+        starts_there: whether training starts from that cell's weights; its compute and demonstrations then count, too.
     """
 
     name: str
@@ -49,7 +56,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Base:
-    """A base model: `steps` of pretraining from `seed`."""
+    """A base model, pretrained for `steps` updates from `seed`."""
 
     name: str
     seed: int
@@ -58,20 +65,32 @@ class Base:
 
 @dataclass(frozen=True)
 class Ablation:
-    """Values of one setting of ReLIFT. `methods` are in the order of the values; a method of the study may be one."""
+    """An ablation of one setting of ReLIFT.
+
+    Attributes:
+        title: heading.
+        setting: name of the setting.
+        methods: name of the method by value of the setting, in order.
+    """
 
     title: str
     setting: str
-    methods: Mapping[str, str]  # value -> method
+    methods: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Task:
     """The questions and their demonstrations.
 
-    demonstrated: share of the training questions that have one, of the levels `demonstrated_levels` (none: of all).
-    terse: share of the demonstrations, and of what the base is pretrained on, that give the answer without the steps to
-    it. extra_levels: of the task's, evaluated too.
+    Attributes:
+        seed: seed of the questions.
+        train_size: number of training questions.
+        eval_size: number of evaluation questions per level.
+        train_shares: share of the training questions by level.
+        demonstrated: share of the training questions that have a demonstration.
+        demonstrated_levels: levels whose questions may have one; empty means all levels.
+        terse: share of demonstrations and pretraining solutions that give the answer without the steps to it.
+        extra_levels: additional levels to evaluate.
     """
 
     seed: int = 0
@@ -86,7 +105,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Study:
-    """`methods` run on every base, `variants` (of the ablations) on the first one, each with every seed."""
+    """A study.
+
+    Attributes:
+        name: name of the study.
+        bases: base models.
+        seeds: seeds of every method.
+        methods: methods that run on every base model.
+        variants: methods of the ablations, which run on the first base model.
+        ablations: the ablations.
+        steps: steps of methods with rollouts.
+        task: the questions and demonstrations.
+    """
 
     name: str
     bases: tuple[Base, ...]
@@ -98,7 +128,11 @@ class Study:
     task: Task = Task()
 
     def method(self, name: str) -> Method:
-        """Raises StudyError for a name that the study does not have."""
+        """Return the method of a name.
+
+        Raises:
+            StudyError: the study has no such method.
+        """
         for method in (*self.methods, *self.variants):
             if method.name == name:
                 return method
@@ -110,7 +144,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method, trained once."""
+    """One training of a method from a base model with a seed."""
 
     method: Method
     base: Base
@@ -118,18 +152,20 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Name of the cell and of its files."""
         return f"{self.method.name}-{self.base.name}-seed{self.seed}"
 
 
 def plan(study: Study, only: Collection[str] = (), seeds: Collection[int] = ()) -> list[Cell]:
-    """The cells, seed by seed, each after those it needs; what the chosen ones need is added.
+    """Return the cells to run, seed by seed, each after the cells that it needs.
 
     Args:
-        only: names of methods; none means all. seeds: likewise.
+        study: the study.
+        only: names of methods, to which the methods that they need are added; empty means all methods.
+        seeds: seeds; empty means all seeds.
 
     Raises:
-        StudyError: a method or seed that the study does not have.
+        StudyError: the study has no such method or seed.
     """
     for seed in set(seeds) - set(study.seeds):
         raise StudyError(f"study {study.name} has no seed {seed}; it has {', '.join(map(str, study.seeds))}")
@@ -142,14 +178,14 @@ def plan(study: Study, only: Collection[str] = (), seeds: Collection[int] = ()) 
         for method in (*study.methods, *(study.variants if position == 0 else ())):
             if method.name not in wanted | needed:
                 continue
-            # Evaluation is greedy: a base has one accuracy, whatever the seed.
+            # Evaluation is greedy, so that the accuracy of a base model does not depend on the seed.
             drawn = study.seeds[:1] if method.kind is Kind.EVALUATE else [s for s in study.seeds if s in (seeds or {s})]
             cells += [Cell(method, base, seed) for seed in drawn]
     return sorted(cells, key=lambda cell: (study.seeds.index(cell.seed), cell.method.after is not None))
 
 
 def ready(todo: Sequence[Cell], done: Collection[str]) -> Cell | None:
-    """The first cell of `todo` whose predecessor is among the names in `done`."""
+    """Return the first cell of `todo` whose predecessor is done, or None."""
     for cell in todo:
         if cell.method.after is None or predecessor(cell) in done:
             return cell
@@ -157,21 +193,22 @@ def ready(todo: Sequence[Cell], done: Collection[str]) -> Cell | None:
 
 
 def predecessor(cell: Cell) -> str:
-    """Name of the cell that has to be done before this one."""
+    """Return the name of the cell that must be done before this one."""
     return f"{cell.method.after}-{cell.base.name}-seed{cell.seed}"
 
 
-_SFT = ("recipe=sft",)
+_SFT = ("method=sft",)
 
 METHODS = (
     Method("base", "base model", Kind.EVALUATE),
-    # Three passes, as many as the paper's scale gives its 46,000 demonstrations (recipe/sft).
+    # Three passes, as in the paper's SFT on its 46,000 demonstrations (recipe/sft).
     Method("sft", "SFT, all demonstrations", Kind.SFT, _SFT, passes=3),
-    Method("relift", "ReLIFT", Kind.RL, ("recipe=relift",)),
-    Method("rl", "RL (GRPO)", Kind.RL, ("recipe=grpo",)),
-    Method("rl_with_sft_loss", "RL with SFT loss", Kind.RL, ("recipe=rl_with_sft_loss",)),
-    Method("sft_then_rl", "SFT, then RL", Kind.RL, ("recipe=grpo",), after="sft", starts_there=True),
-    # About the floating-point operations of ReLIFT's 80 steps; the report has the figures.
+    Method("relift", "ReLIFT", Kind.RL, ("method=relift",)),
+    Method("rl", "RL (GRPO)", Kind.RL, ("method=grpo",)),
+    Method("rl_with_sft_loss", "RL with SFT loss", Kind.RL, ("method=rl_with_sft_loss",)),
+    # Two cells rather than method=sft_then_rl, so that the first stage is the cell of `sft`.
+    Method("sft_then_rl", "SFT, then RL", Kind.RL, ("method=grpo",), after="sft", starts_there=True),
+    # Ten passes take about as many floating-point operations as ReLIFT's 80 steps; the report has the numbers.
     Method("sft_compute", "SFT, all demonstrations, compute of ReLIFT", Kind.SFT, _SFT, passes=10),
     Method(
         "sft_same_number", "SFT, as many demonstrations as ReLIFT, of all levels", Kind.SFT, _SFT,
@@ -181,32 +218,32 @@ METHODS = (
         "sft_hardest", "SFT, as many demonstrations as ReLIFT, of the hardest level", Kind.SFT, _SFT,
         passes=3, pool=Pool.SAME_NUMBER_HARDEST, after="relift",
     ),
-    Method("always", "SFT update after every step", Kind.RL, ("recipe=relift", "relift.schedule.kind=always")),
+    Method("always", "SFT update after every step", Kind.RL, ("method=relift", "method.schedule.kind=always")),
     Method(
         "every_8", "SFT update every 8 steps", Kind.RL,
-        ("recipe=relift", "relift.schedule.kind=every_k", "relift.schedule.every=8"),
+        ("method=relift", "method.schedule.kind=every_k", "method.schedule.every=8"),
     ),
     Method(
         "other", "demonstrations of random non-hardest questions", Kind.RL,
-        ("recipe=relift", "relift.trigger.select=other"),
+        ("method=relift", "method.trigger.select=other"),
     ),
 )  # fmt: skip
 
 VARIANTS = (
-    Method("relift_m8", "ReLIFT, M = 8", Kind.RL, ("recipe=relift", "relift.sft.batch_size=8")),
-    Method("relift_m32", "ReLIFT, M = 32", Kind.RL, ("recipe=relift", "relift.sft.batch_size=32")),
-    Method("relift_p25", "ReLIFT, p = 0.25", Kind.RL, ("recipe=relift", "relift.trigger.max_accuracy=0.25")),
-    Method("relift_p50", "ReLIFT, p = 0.5", Kind.RL, ("recipe=relift", "relift.trigger.max_accuracy=0.5")),
+    Method("relift_m8", "ReLIFT, M = 8", Kind.RL, ("method=relift", "method.sft.batch_size=8")),
+    Method("relift_m32", "ReLIFT, M = 32", Kind.RL, ("method=relift", "method.sft.batch_size=32")),
+    Method("relift_p25", "ReLIFT, p = 0.25", Kind.RL, ("method=relift", "method.trigger.max_accuracy=0.25")),
+    Method("relift_p50", "ReLIFT, p = 0.5", Kind.RL, ("method=relift", "method.trigger.max_accuracy=0.5")),
 )
 ABLATIONS = (
     Ablation(
-        "M, demonstrations of a supervised update",
-        "relift.sft.batch_size",
+        "M, demonstrations per supervised update",
+        "method.sft.batch_size",
         {"8": "relift_m8", "16": "relift", "32": "relift_m32"},
     ),
     Ablation(
         "p, accuracy up to which a question is hardest",
-        "relift.trigger.max_accuracy",
+        "method.trigger.max_accuracy",
         {"0": "relift", "0.25": "relift_p25", "0.5": "relift_p50"},
     ),
 )
@@ -220,27 +257,32 @@ MAIN = Study(
     ablations=ABLATIONS,
 )
 
-# The search for the regime of the paper: RL with gains of its own, fewer or worse demonstrations than the main study's,
-# and levels out of distribution that move. In each of these the demonstrations are other ones.
+# Studies in the regime of the paper: RL gains by itself, demonstrations are fewer or worse than in the main study, and
+# accuracy out of distribution changes. Each has other demonstrations.
 _EXTRA_LEVELS = ("ood_short", "ood_chain")
 
-# SFT and RL one after the other, with no more demonstrations than ReLIFT takes. They are few: ten passes.
+# SFT, then RL, with as many demonstrations as ReLIFT uses. They are few, so that SFT makes ten passes.
 _EQUAL_NUMBER = (
     Method(
         "sft_few", "SFT, as many demonstrations as ReLIFT", Kind.SFT, _SFT,
         passes=10, pool=Pool.SAME_NUMBER, after="relift",
     ),
     Method(
-        "sft_few_then_rl", "SFT, as many demonstrations as ReLIFT, then RL", Kind.RL, ("recipe=grpo",),
+        "sft_few_then_rl", "SFT, as many demonstrations as ReLIFT, then RL", Kind.RL, ("method=grpo",),
         after="sft_few", starts_there=True,
     ),
 )  # fmt: skip
 
 
 def _regime(name: str, base: Base, task: Task, sft_passes: int = 3, steps: int = 80) -> Study:
-    """The methods of the paper's first table, and its strongest rival with as many demonstrations as ReLIFT.
+    """Return a study of the paper's first table, plus SFT then RL with as many demonstrations as ReLIFT uses.
 
-    sft_passes: of SFT on all demonstrations; more where they are few.
+    Args:
+        name: name of the study.
+        base: its base model.
+        task: its questions and demonstrations.
+        sft_passes: passes of SFT over all demonstrations; more if they are few.
+        steps: steps of methods with rollouts.
     """
     compared = ("base", "sft", "relift", "rl", "sft_then_rl")
     methods = tuple(method for method in METHODS if method.name in compared) + _EQUAL_NUMBER
@@ -248,22 +290,22 @@ def _regime(name: str, base: Base, task: Task, sft_passes: int = 3, steps: int =
     return Study(name, (base,), seeds=(1, 2, 3), methods=methods, steps=steps, task=task)
 
 
-# A weaker base: RL has more to gain.
+# A weaker base model, from which RL has more to gain.
 _WEAK = Base("c", seed=2, steps=400)
-# A base that has learned as often to give the answer at once as to work it out.
+# A base model that has learned to answer at once as often as step by step.
 _MIXED = Base("d", seed=2, steps=500)
 
 REGIMES = (
     _regime("hardest_only", _WEAK, Task(seed=1, demonstrated_levels=("hardest",), extra_levels=_EXTRA_LEVELS)),
     _regime("mixed", _MIXED, Task(seed=1, terse=0.5, extra_levels=_EXTRA_LEVELS)),
-    # A quarter of the questions has a demonstration; two passes over the questions, for ReLIFT sees each once in one.
+    # A quarter of the questions have a demonstration. 160 steps are two passes over the questions.
     _regime("scarce", _WEAK, Task(seed=1, demonstrated=0.25, extra_levels=_EXTRA_LEVELS), 10, 160),
     _regime("mixed_scarce", _MIXED, Task(seed=1, demonstrated=0.25, terse=0.5, extra_levels=_EXTRA_LEVELS), 10, 160),
 )
 
 STUDIES = {study.name: study for study in (MAIN, *REGIMES)}
 
-# What `--reduced` repeats of the study MAIN: the same cells, fewer of them.
+# The cells of MAIN that `--reduced` repeats.
 REDUCED_METHODS = ("relift", "rl", "sft", "sft_then_rl")
 REDUCED_SEEDS = (1, 2)
 REDUCED_BASES = 1

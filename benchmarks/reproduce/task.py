@@ -1,4 +1,4 @@
-"""Questions, base models and the demonstrations of supervised cells, made once in the study's folder."""
+"""Makes questions, base models and the demonstrations of supervised cells, once per study."""
 
 import random
 import subprocess
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.reproduce.study import Base, Pool, Task
-from data_preprocess.arithmetic import Question, make_split, to_row
+from data_preprocess.arithmetic import Problem, make_split, to_row
 from data_preprocess.output import write_rows
 from verl_relift.data.schema import Row
 
@@ -20,7 +20,7 @@ HARDEST = "hardest"
 
 
 def make_data(task: Task, folder: Path) -> None:
-    """Training, evaluation and pretraining questions, unless they are there."""
+    """Make training, evaluation and pretraining questions if they do not exist."""
     if (folder / TEST).exists():
         return
     split = make_split(
@@ -43,14 +43,14 @@ def make_data(task: Task, folder: Path) -> None:
     write_rows(folder, rows)
 
 
-def _shorten(questions: Sequence[Question], task: Task, name: str) -> list[Question]:
-    """A share of the questions without the steps of their solution."""
+def _shorten(questions: Sequence[Problem], task: Task, name: str) -> list[Problem]:
+    """Return the questions, a share of them without the steps of their solution."""
     chosen = _sample(range(len(questions)), task.terse, f"terse-{name}-{task.seed}")
     return [replace(question, steps=()) if i in chosen else question for i, question in enumerate(questions)]
 
 
 def _withhold(rows: Sequence[Row], task: Task) -> list[Row]:
-    """All but a share of the rows, of some levels, without their demonstration."""
+    """Return the rows without demonstrations, except for a share of the rows of some levels."""
     levels = task.demonstrated_levels or tuple(task.train_shares)
     places = [i for i, row in enumerate(rows) if row.level in levels]
     kept = _sample(places, task.demonstrated, f"demonstrated-{task.seed}")
@@ -62,7 +62,7 @@ def _sample(places: Sequence[int], share: float, seed: str) -> set[int]:
 
 
 def make_base(base: Base, data: Path, folder: Path) -> None:
-    """The base model in `folder`, unless it is there."""
+    """Pretrain a base model if it does not exist."""
     if (folder / "config.json").exists():
         return
     command = [sys.executable, "-m", "verl_relift.quickstart.base_model", "--data", str(data), "--output", str(folder)]
@@ -71,13 +71,16 @@ def make_base(base: Base, data: Path, folder: Path) -> None:
 
 
 def choose(train: pa.Table, pool: Pool, count: int, seed: int) -> pa.Table:
-    """The rows that supervised fine-tuning gets.
+    """Return the rows that supervised fine-tuning gets.
 
     Args:
-        count: rows to draw with `seed`, at most all there are; of Pool.ALL it is every row with a demonstration.
+        train: the training questions.
+        pool: the demonstrations to draw from; `Pool.ALL` returns all of them.
+        count: number of rows to draw; if there are fewer, all of them.
+        seed: seed of the draw.
 
     Raises:
-        ValueError: there is none to draw, or none is asked for.
+        ValueError: `count` is 0, or the pool is empty.
     """
     rows = train.to_pylist()
     places = [i for i, row in enumerate(rows) if row["target"] is not None]
@@ -86,12 +89,12 @@ def choose(train: pa.Table, pool: Pool, count: int, seed: int) -> pa.Table:
     if pool is Pool.ALL:
         return train.take(places)
     if not (count and places):
-        raise ValueError(f"{count} demonstrations of the pool {pool}, which has {len(places)}")
+        raise ValueError(f"cannot draw {count} demonstrations from the pool {pool} of {len(places)}")
     return train.take(random.Random(f"{pool}-{seed}").sample(places, min(count, len(places))))
 
 
 def write_choice(train: Path, pool: Pool, count: int, seed: int, file: Path) -> int:
-    """Write :func:`choose`'s rows to ``file``; returns how many there are."""
+    """Write the rows of `choose` to a parquet file and return their number."""
     chosen = choose(pq.read_table(train), pool, count, seed)
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(chosen, file)

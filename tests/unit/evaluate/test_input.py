@@ -122,7 +122,7 @@ def test_the_command_line_ends_with_one_line(tmp_path, capsys):
     for arguments, message in (
         (["--data", data, "--output", str(tmp_path / "o")], "--model is required"),
         (["--model", str(tmp_path), "--data", data, "--output", str(tmp_path / "o")], "no config.json"),
-        (["--compare", str(tmp_path)], "takes two evaluations"),
+        (["--compare", str(tmp_path)], "--compare takes two evaluation folders"),
         (["--compare", str(tmp_path), str(tmp_path)], "did not finish"),
     ):
         with pytest.raises(SystemExit) as ended:

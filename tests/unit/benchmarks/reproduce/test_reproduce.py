@@ -1,21 +1,19 @@
-"""The reproduction study: its plan, resuming, statistics, claims, and the comparison with the kept record."""
+"""Tests the reproduction study: its plan, continuing, statistics, claims, and the comparison with the kept record."""
 
 import dataclasses
 import json
 import math
-from pathlib import Path
 from statistics import fmean, stdev
 
 import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-import verl_relift
 from benchmarks.reproduce import __main__ as reproduce
 from benchmarks.reproduce import agreement, cell, overview, records, report, task
 from benchmarks.reproduce import run as running
 from benchmarks.reproduce.claims import Claim, Verdict, demonstration_share, evaluate_claims
-from benchmarks.reproduce.estimates import difference, spread, summarise, t_quantile
+from benchmarks.reproduce.estimates import difference, spread, summarize, t_quantile
 from benchmarks.reproduce.records import Compute, Point, Record, of_method
 from benchmarks.reproduce.study import (
     BATCH,
@@ -41,7 +39,7 @@ LEVELS = ("easy", "medium", "hard", "hardest", "ood_long", "ood_two", "ood_mix")
 def make_record(
     method: str, accuracy: float, base: str = "a", seed: int = 1, used: int = 0, study: Study = MAIN
 ) -> Record:
-    """A cell with the same accuracy on every level."""
+    """Return a record with the same accuracy on every level."""
     levels = dict.fromkeys(LEVELS, accuracy)
     chosen = Cell(study.method(method), next(b for b in study.bases if b.name == base), seed)
     return Record(
@@ -65,7 +63,7 @@ def make_record(
 
 
 def many(method: str, accuracies: dict[str, list[float]]) -> list[Record]:
-    """Cells of a method: base -> accuracy of each seed."""
+    """Return the records of a method from the accuracies of its seeds by base."""
     return [make_record(method, a, base, seed) for base, found in accuracies.items() for seed, a in enumerate(found, 1)]
 
 
@@ -94,20 +92,20 @@ def test_one_seed_is_finished_before_the_next():
     assert seeds == sorted(seeds)
 
 
-def test_only_takes_what_the_method_needs_along():
+def test_only_adds_the_methods_that_a_method_needs():
     cells = plan(MAIN, only=["sft_then_rl"], seeds=[2])
     assert [c.name for c in cells] == [
         "sft-a-seed2", "sft-b-seed2", "sft_then_rl-a-seed2", "sft_then_rl-b-seed2"
     ]  # fmt: skip
 
 
-def test_what_a_method_needs_may_need_another():
+def test_needed_methods_may_need_others():
     names = [c.name for c in plan(STUDIES["scarce"], only=["sft_few_then_rl"], seeds=[2])]
     assert names == ["relift-c-seed2", "sft_few-c-seed2", "sft_few_then_rl-c-seed2"]
 
 
 @pytest.mark.parametrize("arguments", [{"only": ["dpo"]}, {"seeds": [99]}])
-def test_what_the_study_does_not_have_is_refused(arguments):
+def test_a_method_or_seed_outside_of_the_study_is_rejected(arguments):
     with pytest.raises(StudyError, match="study main has no"):
         plan(MAIN, **arguments)
 
@@ -131,18 +129,17 @@ def composed(*overrides: str):
 def test_every_setting_of_every_method_exists():
     config = composed()
     assert config.data.train_batch_size == BATCH and config.data.max_response_length == cell.MAX_TOKENS
-    recipes = {path.stem for path in (Path(verl_relift.__file__).parent / "config" / "recipe").glob("*.yaml")}
-    for method in (*MAIN.methods, *MAIN.variants):
+    for method in (m for study in STUDIES.values() for m in (*study.methods, *study.variants) if m.overrides):
+        config = composed(*method.overrides)
         for key, value in (override.split("=") for override in method.overrides):
-            assert value in recipes if key == "recipe" else OmegaConf.select(config, key) is not None
+            assert str(OmegaConf.select(config, "method.name" if key == "method" else key)) == value
 
 
 def test_supervised_methods_make_passes_in_batches_of_the_same_size():
     sft = [m for m in MAIN.methods if m.kind is Kind.SFT]
-    assert {m.overrides for m in sft} == {("recipe=sft",)} and all(m.passes for m in sft)
-    config = composed("recipe=sft")
-    assert config.relift.supervised_only and config.relift.sft.batch_size == BATCH
-    assert config.relift.sft.lr == composed().relift.sft.lr
+    assert {m.overrides for m in sft} == {("method=sft",)} and all(m.passes for m in sft)
+    config = composed("method=sft")
+    assert config.method.sft.batch_size == BATCH and config.method.sft.lr == composed().method.sft.lr
 
 
 # ---- the task ----
@@ -182,13 +179,13 @@ def test_extra_levels_are_evaluated_and_leave_the_other_questions_as_they_are(tm
     assert [row["extra_info"]["level"] for row in long[len(short) :]] == ["ood_short"] * 20 + ["ood_chain"] * 20
 
 
-def test_the_average_out_of_distribution_is_of_the_levels_there_are():
+def test_the_average_out_of_distribution_uses_the_levels_of_the_record():
     levels = {"ood_mix": 0.1, "easy": 1.0, "ood_short": 0.6, "ood_long": 0.2}
     assert records.ood_levels(levels) == ["ood_long", "ood_mix", "ood_short"]
     assert records.measure(levels, records.OOD_AVERAGE) == pytest.approx(0.3)
 
 
-def test_demonstrations_are_chosen_from_those_there_are(tmp_path):
+def test_demonstrations_are_chosen_from_the_pool(tmp_path):
     task.make_data(Task(train_size=200, eval_size=20, demonstrated=0.5), tmp_path)
     train = pq.read_table(tmp_path / task.TRAIN)
     assert len(task.choose(train, Pool.ALL, 0, seed=1)) == 100
@@ -198,7 +195,7 @@ def test_demonstrations_are_chosen_from_those_there_are(tmp_path):
     assert levels == {"easy", "medium", "hard", "hardest"}
     assert task.choose(train, Pool.SAME_NUMBER, 48, 1) != task.choose(train, Pool.SAME_NUMBER, 48, 2)
     assert len(task.choose(train, Pool.SAME_NUMBER, 101, seed=1)) == 100
-    with pytest.raises(ValueError, match="0 demonstrations"):
+    with pytest.raises(ValueError, match="cannot draw 0 demonstrations"):
         task.choose(train, Pool.SAME_NUMBER, 0, seed=1)
 
 
@@ -262,12 +259,12 @@ def test_the_command_of_the_second_stage_starts_from_the_first_ones_weights(tmp_
     chosen = Cell(MAIN.method("sft_then_rl"), MAIN.bases[0], 1)
     arguments = cell.command(MAIN, chosen, folders, make_record("sft", 0.5))
     assert f"actor_rollout_ref.model.path={weights}" in arguments
-    assert {"recipe=grpo", "data.seed=1", "trainer.save_freq=-1", "trainer.test_freq=20"} <= set(arguments)
+    assert {"method=grpo", "data.seed=1", "trainer.save_freq=-1", "trainer.test_freq=20"} <= set(arguments)
 
 
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
-    """A study whose cells are small programs; `failing` names those that end with status 1, `started` every start."""
+    """Make the study's cells small programs; return folders, the starts, and the names of cells to fail."""
     started, failing = [], set()
 
     def command(study, chosen, folders, before):
@@ -284,7 +281,7 @@ def fake(monkeypatch, tmp_path):
     return cell.Folders(tmp_path), started, failing
 
 
-def test_a_study_goes_on_where_it_was(fake):
+def test_a_study_continues_after_an_interruption(fake):
     folders, started, _ = fake
     cells = plan(MAIN, only=["sft_then_rl"], seeds=[1])
     records.write(folders.record("sft-a-seed1"), [make_record("sft", 0.5)])
@@ -312,8 +309,8 @@ def test_a_failed_cell_and_those_that_need_it_are_named_and_tried_again(fake):
 
 
 def test_mean_and_deviation():
-    assert summarise([1.0, 2.0, 4.0]).deviation == pytest.approx(stdev([1, 2, 4]))
-    assert summarise([1.0]).deviation is None
+    assert summarize([1.0, 2.0, 4.0]).deviation == pytest.approx(stdev([1, 2, 4]))
+    assert summarize([1.0]).deviation is None
 
 
 def test_the_spread_is_within_groups():
@@ -338,7 +335,7 @@ def test_a_difference_of_two_methods_on_one_base_is_the_two_sample_t_interval():
     assert found.half_width == pytest.approx(2.7764 * pooled * math.sqrt(2 / 3), rel=1e-4)
 
 
-def test_how_far_bases_are_apart_is_not_chance():
+def test_the_distance_of_bases_is_not_chance():
     near = difference(
         many("relift", {"a": [0.50, 0.52], "b": [0.50, 0.52]}),
         many("rl", {"a": [0.40, 0.42], "b": [0.40, 0.42]}),
@@ -438,7 +435,7 @@ def test_a_record_that_cannot_judge_is_refused(recorded, message):
 
 @pytest.mark.parametrize(("recorded", "status"), [(0.5, 0), (0.9, 1), (None, 2)])
 def test_the_status_of_the_reduced_command_is_the_outcome(fake, monkeypatch, tmp_path, capsys, recorded, status):
-    """Its cells have .5 on every level."""
+    """The repeated cells have an accuracy of 0.5 on every level."""
     if recorded is not None:
         accuracies = {base.name: [recorded - 0.01, recorded, recorded + 0.01] for base in MAIN.bases}
         kept = [record for method in REDUCED_METHODS for record in many(method, accuracies)]
@@ -491,6 +488,28 @@ def test_the_kept_overview_is_that_of_the_kept_records():
     files = [report.RECORD / f"{study}.jsonl" for study in STUDIES]
     cells = {file.stem: records.read(file) for file in files if file.exists()}
     assert (report.RECORD / overview.OUTPUT).read_text() == overview.render(cells)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "today"),
+    [
+        ("recipe=relift", "method=relift"),
+        ("relift.schedule.kind=every_k", "method.schedule.kind=every_k"),
+        ("relift.sft.batch_size=8", "method.sft.batch_size=8"),
+        ("relift.rollout.seeded=false", "relift.rollout.seeded=false"),
+        ("method.trigger.select=other", "method.trigger.select=other"),
+        ("data.seed=1", "data.seed=1"),
+    ],
+)
+def test_settings_of_a_record_get_their_names_of_today(recorded, today):
+    assert records.current_name(recorded) == today
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
+def test_kept_records_were_made_with_the_settings_of_the_study(study):
+    cells = {c.name: c for c in plan(study)}
+    for made in records.read(report.RECORD / f"{study.name}.jsonl"):
+        assert made.settings == cell.settings(study, cells[made.cell]), made.cell
 
 
 def test_kept_records_can_be_read_and_belong_to_the_study():
