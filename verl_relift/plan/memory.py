@@ -30,7 +30,7 @@ CPU_VLLM = 300 * MIB  # each vLLM rank
 # Libraries and thread pools that a training process loads in its first step.
 WORKER_FIRST_STEP = 60 * MIB
 # Resident memory of tensors relative to their size. It exceeds 1 because the training processes keep freed memory
-# (upstream/cpu/platform.py), gaps included. With MALLOC_MMAP_THRESHOLD_ in the environment glibc returns it.
+# (upstream/speed/malloc.py), gaps included. With MALLOC_MMAP_THRESHOLD_ in the environment glibc returns it.
 HEAP_FACTOR = 1.6
 HEAP_FACTOR_MMAP = 1.06
 CPU_BLOCK = 128  # tokens of a block of vLLM's KV cache on CPU
