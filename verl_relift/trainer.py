@@ -73,8 +73,9 @@ class MethodTrainer(ResumableTrainer):
             supervised = method.supervised(groups, step)
         with marked_timer("balance", timing_raw):
             batch = self._balance_batch(batch, metrics)
-        with marked_timer("old_log_prob", timing_raw):
-            batch = self._compute_old_log_prob(batch, metrics)
+        if not self._reuses_log_probs:
+            with marked_timer("old_log_prob", timing_raw):
+                batch = self._compute_old_log_prob(batch, metrics)
         if self.use_reference_policy:
             with marked_timer("ref", timing_raw):
                 batch = self._compute_ref_log_prob(batch, metrics)
@@ -270,8 +271,6 @@ class MethodTrainer(ResumableTrainer):
         )
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        if self._reuses_log_probs:
-            return batch
         batch = super()._compute_old_log_prob(batch, metrics)
         correction = self.config.algorithm.get("rollout_correction") or {}
         recomputed = not correction.get("bypass_mode", False)

@@ -1,8 +1,6 @@
-"""Each recipe's smoke run on a CPU, by the command of its README, and what makes it that recipe."""
+"""Each method's smoke run on a CPU, and what makes it that method."""
 
-import os
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ pytestmark = [
     pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu covers machines with a GPU"),
 ]
 
-ROOT = Path(__file__).parents[2]
 STEPS = 3
 
 
@@ -24,11 +21,11 @@ def data(prepared: Path) -> list[str]:  # noqa: F811
     return [f"data.train_files={prepared}/data/train.parquet", f"data.val_files={prepared}/data/test.parquet"]
 
 
-def smoke(recipe: str, prepared: Path, run: Path, *overrides: str) -> list[dict]:  # noqa: F811
+def smoke(method: str, prepared: Path, run: Path, *overrides: str) -> list[dict]:  # noqa: F811
     process = start(
         "smoke",
         run,
-        f"recipe={recipe}",
+        f"method={method}",
         *data(prepared),
         f"actor_rollout_ref.model.path={prepared}/model",
         f"trainer.total_training_steps={STEPS}",
@@ -66,33 +63,33 @@ def test_rl_with_sft_loss(prepared, tmp_path):  # noqa: F811
     assert made[-1]["relift/sft_loss"] < made[0]["relift/sft_loss"]
 
 
+def test_relift_splice(prepared, tmp_path):  # noqa: F811
+    """Waiting demonstrations join the update: one gradient norm for both losses."""
+    made = smoke("relift_splice", prepared, tmp_path / "run")
+    assert made[-1]["relift/sft_updates"] == STEPS
+    assert made[-1]["relift/sft_grad_norm"] == made[-1]["actor/grad_norm"]
+    assert "timing_s/update_actor_sft" in made[-1] and made[-1]["timing_s/update_actor_sft"] < 0.01
+
+
 def test_sft_then_rl(prepared, tmp_path):  # noqa: F811
-    """ReLIFT from a supervised checkpoint, by the script."""
-    environment = {
-        **os.environ,
-        "MODEL_PATH": f"{prepared}/model",
-        "OUTPUT": str(tmp_path),
-        "THEN": "relift",
-        "PYTHON": sys.executable,
-        "SFT_OVERRIDES": "trainer.save_freq=2",
-    }
-    scripts = ROOT / "recipe" / "sft_then_rl"
-    with open(tmp_path / "log", "w") as log:
-        subprocess.run(
-            [
-                "bash",
-                scripts / "two_stages.sh",
-                scripts / "smoke.sh",
-                *data(prepared),
-                "trainer.total_training_steps=2",
-            ],
-            check=True,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            timeout=900,
-            env=environment,
-        )
-    supervised, reinforced = records(tmp_path / "sft"), records(tmp_path / "rl")
+    """ReLIFT from a supervised checkpoint, by one command; given again, it only says that all is done."""
+    run = tmp_path / "run"
+    arguments = (
+        "method=sft_then_rl",
+        "method.then.method=relift",
+        "method.first.overrides=[trainer.save_freq=2]",
+        *data(prepared),
+        f"actor_rollout_ref.model.path={prepared}/model",
+        "trainer.total_training_steps=2",
+        "trainer.save_freq=2",
+    )
+    finish(start("smoke", run, *arguments), run)
+    supervised, reinforced = records(run / "sft"), records(run / "rl")
+    assert [r["step"] for r in supervised] == [r["step"] for r in reinforced] == [1, 2]
     assert "timing_s/gen" not in supervised[-1] and "timing_s/gen" in reinforced[-1]
     # The second stage begins where the first ended: its first demonstrations are already likelier than at the start.
     assert reinforced[0]["relift/sft_loss"] < supervised[0]["relift/sft_loss"]
+    began = time.monotonic()
+    finish(start("smoke", run, *arguments), run)
+    assert time.monotonic() - began < 60  # no stage was started
+    assert records(run / "rl") == reinforced

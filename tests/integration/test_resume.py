@@ -28,8 +28,8 @@ LAYOUTS = {
 }
 UPDATES = {
     "shared": (),
-    "separate": ("relift.sft.optimizer=separate",),
-    "splice": ("relift.sft.mode=splice", "relift.sft.weight=0.5"),
+    "separate": ("method.sft.optimizer=separate",),
+    "splice": ("method=relift_splice", "method.sft.weight=0.5"),
 }
 FAST = ("TP2", "separate")
 CASES = [
@@ -62,7 +62,7 @@ def task(tmp_path_factory) -> tuple[str, ...]:
         f"actor_rollout_ref.model.path={folder}/base",
         "data.train_batch_size=8",
         "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-        "relift.sft.batch_size=4",
+        "method.sft.batch_size=4",
         "trainer.resume_mode=auto",
         "trainer.save_freq=2",
         f"trainer.total_training_steps={STEPS}",
@@ -83,7 +83,7 @@ def test_killed_and_resumed_is_bit_equal(task, tmp_path, layout, update):
     assert weights(broken, STEPS) == weights(whole, STEPS)
 
 
-def test_a_dead_worker_ends_the_run_with_its_cause_and_a_restart_goes_on(task, tmp_path):
+def test_a_dead_worker_ends_the_run_with_its_cause_and_a_restart_resumes(task, tmp_path):
     """One run with --max-restarts: a training worker is killed, then vLLM's engine; it comes to its end by itself.
 
     The engine dies during a save, so that it is the workers, which hand it weights next, that wait for it. (It is a

@@ -116,6 +116,16 @@ def test_every_metric_of_the_contract_is_there(finished):
     assert [name for name in REQUIRED if name not in records[-1]] == []
 
 
+def test_the_timers_of_a_step_add_up_to_it(finished):
+    """None contains another, and none is missing."""
+    _, records = finished
+    for record in records[1:]:
+        timers = {name: value for name, value in record.items() if name.startswith("timing_s/")}
+        whole = timers.pop("timing_s/step")
+        parts = sum(value for name, value in timers.items() if name not in ("timing_s/testing", "timing_s/startup"))
+        assert parts == pytest.approx(whole, rel=0.02), (whole, timers)
+
+
 def test_tensorboard_and_wandb_get_the_metrics_of_relift(finished):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -146,7 +156,7 @@ def test_the_checkpoint_holds_the_weights_and_the_state_of_relift(finished):
     assert (run / "config.yaml").exists()
 
 
-def test_a_resumed_run_goes_on_where_the_checkpoint_was_made(finished, prepared, tmp_path):
+def test_a_resumed_run_continues_where_the_checkpoint_was_made(finished, prepared, tmp_path):
     """Steps 4 and 5 again, from the checkpoint of step 3, in fresh processes."""
     run, records = finished
     resumed = train(

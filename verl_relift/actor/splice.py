@@ -39,8 +39,8 @@ def spliced(engine, sft_data: TensorDict, sft_loss: Callable) -> Iterator[dict[s
     """
     if engine.tf_config.calculate_per_token_loss:
         raise NotImplementedError(
-            "relift.sft.mode=splice: Megatron's calculate_per_token_loss divides all gradients by one token count, "
-            "but the two losses have one each; use relift.sft.mode=interleave"
+            "Megatron's calculate_per_token_loss divides all gradients by one token count, but the RL loss and the "
+            "demonstrations' loss have one each; use a method whose supervised update is its own, like relift"
         )
     train_batch = engine.train_batch
     sft_output: dict[str, Any] = {}
