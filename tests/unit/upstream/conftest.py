@@ -24,8 +24,8 @@ def _run(arguments: list[str], environment: dict[str, str]) -> subprocess.Comple
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=ROOT)
 
 
-def _findings(*arguments: str) -> dict:
-    ran = _run(["-m", *arguments], {})
+def _findings(*arguments: str, **environment: str) -> dict:
+    ran = _run(["-m", *arguments], environment)
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
     return json.loads(ran.stdout.split("FINDINGS ", 1)[1])
 
@@ -34,6 +34,18 @@ def _findings(*arguments: str) -> dict:
 def python() -> Callable[..., subprocess.CompletedProcess]:
     """A function that runs code in a process of its own."""
     return run_python
+
+
+@pytest.fixture(scope="session")
+def bare_process() -> dict:
+    """What ``bare_process.py`` finds."""
+    return _findings("tests.unit.upstream.bare_process")
+
+
+@pytest.fixture(scope="session")
+def unpatched_process() -> dict:
+    """What ``unpatched_process.py`` finds where speed patches are off."""
+    return _findings("tests.unit.upstream.unpatched_process", VERL_RELIFT_SPEED_PATCHES="0")
 
 
 @pytest.fixture(scope="session")

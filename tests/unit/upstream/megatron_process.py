@@ -7,11 +7,14 @@ import importlib
 import json
 import os
 import socket
+import sys
 
 import torch
 import verl  # noqa: F401  loads the plugin
 
 from verl_relift.upstream.registry import ORIGINALS
+
+IMPORTED_BY_VERL = [name for name in ("megatron.core.optimizer", "vllm", "mbridge") if name in sys.modules]
 
 DISTRIBUTED_OPTIMIZER = "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer"
 
@@ -154,7 +157,7 @@ def fp32() -> dict:
 
 
 def main() -> None:
-    findings = start_process_group()
+    findings = {"imported by verl": IMPORTED_BY_VERL, **start_process_group()}
     from megatron.core import parallel_state
 
     parallel_state.initialize_model_parallel()

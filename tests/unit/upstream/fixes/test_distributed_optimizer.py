@@ -1,4 +1,7 @@
-"""Checkpoints of the distributed optimizer with torch's AdamW; tests/parity/test_checkpoint.py resumes from real ones."""
+"""Checkpoints of the distributed optimizer with torch's AdamW.
+
+tests/parity/test_checkpoint.py resumes from real ones.
+"""
 
 import importlib
 from types import SimpleNamespace

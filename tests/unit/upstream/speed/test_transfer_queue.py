@@ -1,4 +1,9 @@
-"""TransferQueue gives back what was put, with columns packed on their way."""
+"""TransferQueue gives back what was put, with columns packed on their way or not."""
+
+import importlib
+from contextlib import ExitStack, contextmanager
+from functools import reduce
+from unittest import mock
 
 import pytest
 import ray
@@ -7,9 +12,11 @@ import transfer_queue as tq
 import verl  # noqa: F401  loads the plugin
 from omegaconf import OmegaConf
 from tensordict import NonTensorStack, TensorDict
+from transfer_queue.storage.managers.simple_storage_manager import AsyncSimpleStorageManager
 from transfer_queue.utils import serial_utils
 
-from verl_relift.upstream.speed.transfer_queue import pack, unpack
+from verl_relift.upstream.registry import ORIGINALS
+from verl_relift.upstream.speed.transfer_queue import PACKS, PackingName, pack, unpack
 
 LENGTHS = [3, 1, 7, 2]
 
@@ -58,19 +65,54 @@ def test_anything_else_is_left_alone(column):
 
 
 def test_transfer_queue_still_sends_a_frame_a_row():
-    """The day this fails, `platforms/transfer_queue.py` can go."""
+    """The day this fails, `speed/transfer_queue.py` can go."""
     assert len(serial_utils.encode({"column": jagged(rows_of(torch.int64))})) == 1 + len(LENGTHS)
 
 
-@pytest.fixture(scope="module", params=[1, 2])
-def queue(request):
-    """A real TransferQueue with that many storage processes."""
+@pytest.fixture(scope="module")
+def cluster():
     ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
-    storage = {"storage_backend": "SimpleStorage", "SimpleStorage": {"num_data_storage_units": request.param}}
-    tq.init(OmegaConf.create({"backend": storage}))
-    yield tq
-    tq.close()
+    yield
     ray.shutdown()
+
+
+@contextmanager
+def upstreams(prefix: str):
+    """What the patches replaced below ``prefix``, as in a process where they are off."""
+    with ExitStack() as stack:
+        for target, original in ORIGINALS.items():
+            if target.startswith(prefix):
+                module, _, path = target.partition(":")
+                *parents, name = path.split(".")
+                owner = reduce(getattr, parents, importlib.import_module(module))
+                stack.enter_context(mock.patch.object(owner, name, original))
+        yield
+
+
+@contextmanager
+def upstreams_manager():
+    descriptor = AsyncSimpleStorageManager.storage_manager_id
+    del AsyncSimpleStorageManager.storage_manager_id
+    try:
+        with upstreams("transfer_queue.storage.managers."):
+            yield
+    finally:
+        AsyncSimpleStorageManager.storage_manager_id = descriptor
+
+
+@pytest.fixture(scope="module", params=["one unit", "two units", "unit unpatched", "reader unpatched"])
+def queue(cluster, request):
+    """A real TransferQueue, with and without the patches on its two sides."""
+    with ExitStack() as stack:
+        if request.param == "unit unpatched":
+            stack.enter_context(upstreams("transfer_queue.storage.bootstrap."))
+        if request.param == "reader unpatched":
+            stack.enter_context(upstreams_manager())
+        units = 2 if request.param == "two units" else 1
+        storage = {"storage_backend": "SimpleStorage", "SimpleStorage": {"num_data_storage_units": units}}
+        tq.init(OmegaConf.create({"backend": storage}))
+        yield tq
+        tq.close()
 
 
 def test_what_is_put_is_got(queue):
@@ -103,3 +145,14 @@ def test_what_is_put_is_got(queue):
     with pytest.raises(ValueError, match="not found"):
         queue.kv_batch_get(keys=["unknown"], partition_id="train")
     queue.kv_clear(keys=keys, partition_id="train")
+
+
+def test_names_tell_who_packs():
+    class Named:
+        name = PackingName()
+
+    named = Named()
+    named.name = "TQ_STORAGE_1"
+    assert named.name == "TQ_STORAGE_1" + PACKS
+    named.name = named.name
+    assert named.name == "TQ_STORAGE_1" + PACKS

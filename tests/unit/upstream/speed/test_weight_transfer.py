@@ -230,9 +230,6 @@ def test_a_patched_sender_works_with_upstreams_receiver(upstreams_receiver, hand
     assert updates(upstreams_receiver, handle) == [None] * 3
 
 
-def test_upstreams_sender_works_with_a_patched_receiver(handle):
-    receiver = Receiver()
+def test_upstreams_sender_works_with_a_patched_receiver(receiver, handle):
     with upstreams_sender():
         assert len(set(updates(receiver, handle))) == 3
-    receiver.process.kill()
-    receiver.process.communicate()
