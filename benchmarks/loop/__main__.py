@@ -113,7 +113,7 @@ CASES = {
             "actor_rollout_ref.rollout.max_num_seqs=64",
             "actor_rollout_ref.rollout.engine_kwargs.vllm.num_gpu_blocks_override=512",
         ),
-        # Two processes are the faster choice in the case above. Micro-batches of 16 exceed 24 GB beside our processes.
+        # Two processes are the faster choice in the case above. Micro-batches of 16 and our processes exceed 24 GB together.
         trl=(TRLSetting(2, 1, 8),),
     ),
 }
@@ -255,7 +255,7 @@ def write(report: Report, case: Case, turns: dict[str, list[Turn]], parts: dict[
     ratio = speed_ratio(turns[OURS], others[best])
     report.add(f"## {case.title}\n")
     report.add(
-        f"{case.questions} questions x {case.rollouts} rollouts a step, at most {case.max_tokens} tokens, "
+        f"{case.questions} questions x {case.rollouts} rollouts per step, at most {case.max_tokens} tokens, "
         f"{case.steps} steps per turn, {len(turns[OURS])} turns. Ratio of trained response tokens per second to the "
         f"fastest of TRL's settings ({best}), median over rounds and range: **{ratio.text(2)}x**; bar {case.bar:g}x.\n"
     )

@@ -116,7 +116,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=60, help="steps of the run; so many that no start reaches the end")
+    parser.add_argument("--steps", type=int, default=60, help="steps of the run, enough that no start reaches the end")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("overrides", nargs="*")

@@ -66,7 +66,7 @@ def train(folder: Path, size: Size, rounds: int, overrides: list[str]) -> list[d
     """Run the training of one size and return the lines of its metrics.jsonl.
 
     Args:
-        folder: folder of this size; the data go beside it.
+        folder: folder of this size; its parent holds the data.
         size: the model and its step.
         rounds: number of rounds that count.
         overrides: further arguments of training.
