@@ -8,6 +8,9 @@ ENTROPY_COEFF = 1e-3
 SPLICE_WEIGHT = 0.3
 SPLITS = (64, 130, 100_000)  # tokens per micro-batch, for many micro-batches, a few, and one
 
+# Of a guided policy loss: what multiplies verl's loss, and the term of the hint's tokens.
+OWN_COEFF, HINT_COEFF = 0.8, 0.3
+
 _SHAPE = dict(
     vocab_size=VOCABULARY,
     hidden_size=64,
@@ -68,3 +71,8 @@ def make_policy_inputs() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     log_probs = [-4.0 + 1.5 * torch.randn(len(r), generator=generator) for r in responses]
     advantages = [torch.randn(1, generator=generator).expand(len(r)).clone() for r in responses]
     return log_probs, advantages
+
+
+def hint_lengths() -> list[int]:
+    """Return how many tokens at the head of each response are a hint: half of them."""
+    return [len(response) // 2 for response in make_batch()[1]]

@@ -17,9 +17,20 @@ from verl.workers.config import HFModelConfig, McoreActorConfig, McoreEngineConf
 from verl.workers.engine import EngineRegistry
 from verl.workers.utils.losses import ppo_loss
 
+from ...actor.roles import role_loss, role_tokens_counted
 from ...actor.splice import accumulate_both
 from ...actor.worker import _engine_loss, _relative_to_own
-from .batch import ENTROPY_COEFF, SPLICE_WEIGHT, SPLITS, make_batch, make_policy_inputs
+from ...types import Role
+from .batch import (
+    ENTROPY_COEFF,
+    HINT_COEFF,
+    OWN_COEFF,
+    SPLICE_WEIGHT,
+    SPLITS,
+    hint_lengths,
+    make_batch,
+    make_policy_inputs,
+)
 
 
 def build_engine(model: str, tp: int, pp: int, distributed_optimizer: bool = False, sequence_parallel: bool = True):
@@ -149,6 +160,23 @@ def spliced(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
     return loss_and_gradients(engine, outputs)
 
 
+def guided(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
+    """Return the policy loss in which half of each response is a hint and tokens have weights, and its gradient."""
+    rank, size = engine.get_data_parallel_rank(), engine.get_data_parallel_size()
+    responses, heads = make_batch()[1][rank::size], hint_lengths()[rank::size]
+    hinted = [(torch.arange(len(response)) < head).long() for response, head in zip(responses, heads, strict=True)]
+    jagged = partial(torch.nested.as_nested_tensor, layout=torch.jagged)
+    data, loss = policy_inputs(engine, max_tokens)
+    data["response_mask"] = data["loss_mask"] = jagged([1 - hint for hint in hinted])
+    data["roles"] = jagged([torch.where(hint == 1, Role.HINT, Role.CONTINUATION) for hint in hinted])
+    weights = {
+        Role.HINT: lambda token: (token.log_prob.exp() * (1 - token.log_prob.exp())).detach(),
+        Role.CONTINUATION: lambda token: 1 - token.log_prob.exp(),
+    }
+    with role_tokens_counted(engine):
+        return gradients(engine, data, partial(role_loss, loss, weights, {Role.OWN: OWN_COEFF, Role.HINT: HINT_COEFF}))
+
+
 def gradients(engine, data, loss_function) -> tuple[float, dict[str, torch.Tensor]]:
     """Return a loss of ``data`` and its gradient, under Hugging Face names."""
     engine.optimizer_zero_grad()
@@ -181,7 +209,7 @@ def main() -> None:
     with engine.train_mode():
         losses = {
             loss.__name__: {max_tokens: loss(engine, max_tokens) for max_tokens in SPLITS}
-            for loss in (supervised, policy, policy_reusing, spliced)
+            for loss in (supervised, policy, policy_reusing, spliced, guided)
         }
     if engine.is_mp_src_rank_with_outputs():
         outputs = {name: list(value.unbind()) for name, value in inferred["model_output"].items()}

@@ -5,7 +5,15 @@ from functools import partial
 
 import torch
 
-from .batch import ENTROPY_COEFF, SPLICE_WEIGHT, make_batch, make_policy_inputs
+from .batch import (
+    ENTROPY_COEFF,
+    HINT_COEFF,
+    OWN_COEFF,
+    SPLICE_WEIGHT,
+    hint_lengths,
+    make_batch,
+    make_policy_inputs,
+)
 
 
 def log_probs_and_entropies(model: torch.nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -59,10 +67,33 @@ def spliced_loss(model: torch.nn.Module) -> torch.Tensor:
     return policy_loss(model) + SPLICE_WEIGHT * supervised_loss(model)
 
 
+def guided_loss(model: torch.nn.Module) -> torch.Tensor:
+    """Weigh tokens by who wrote them: half of each response is a hint, which the policy continues.
+
+    The clipped objective of the continuations, each advantage times 1 - p, averaged over all continuation tokens; plus
+    -p (1 - p) log p of the hints, averaged over all hint tokens. No gradient flows through a weight.
+    """
+    own, hints, own_tokens, hint_tokens = 0.0, 0.0, 0, 0
+    log_probs, _ = log_probs_and_entropies(model)
+    rows = zip(*make_batch(), log_probs, *make_policy_inputs(), hint_lengths(), strict=True)
+    for prompt, response, log_prob, old, advantage, head in rows:
+        log_prob = log_prob[len(prompt) - 1 : len(prompt) + len(response) - 1]
+        p = log_prob.detach().exp()
+        hints = hints - (p * (1 - p) * log_prob)[:head].sum()
+        weighted = (advantage * (1 - p))[head:]
+        ratio = (log_prob - old).clamp(-20, 20).exp()[head:]
+        loss = torch.maximum(-weighted * ratio, -weighted * ratio.clamp(0.8, 1.2))
+        own = own + torch.where(weighted < 0, torch.minimum(loss, -3.0 * weighted), loss).sum()
+        own_tokens += len(response) - head
+        hint_tokens += head
+    return OWN_COEFF * own / own_tokens + HINT_COEFF * hints / hint_tokens
+
+
 # By the name under which ``engine_worker`` writes its own.
 LOSSES: dict[str, Callable[[torch.nn.Module], torch.Tensor]] = {
     "supervised": supervised_loss,
     "policy": policy_loss,
     "policy_reusing": partial(policy_loss, reusing=True),
     "spliced": spliced_loss,
+    "guided": guided_loss,
 }
