@@ -113,7 +113,7 @@ CASES = {
             "actor_rollout_ref.rollout.max_num_seqs=64",
             "actor_rollout_ref.rollout.engine_kwargs.vllm.num_gpu_blocks_override=512",
         ),
-        # Two processes are the faster choice in the case above. Micro-batches of 16 and our processes exceed 24 GB together.
+        # Two processes are the faster choice in the case above. Micro-batches of 16 do not fit into 24 GB beside us.
         trl=(TRLSetting(2, 1, 8),),
     ),
 }
