@@ -63,8 +63,9 @@ class LocalDotProductAttention(MegatronModule):
         """Attend causally within each sequence.
 
         Args:
-            query: padded [s, b, heads, d], or packed [tokens, heads, d]; ``key`` and ``value`` likewise, with the
-                number of query groups for heads.
+            query: padded [s, b, heads, d], or packed [tokens, heads, d].
+            key: the same with the number of query groups for heads.
+            value: as ``key``.
             attention_mask: unused; right-padding is invisible to causal attention.
             packed_seq_params: where each packed sequence starts.
 

@@ -20,7 +20,7 @@ _LOOKS_AHEAD = frozenset(
 
 
 class _Prediction(ParserATNSimulator):
-    """Look-ahead without the context of the calling rules (SLL), but for the rule that needs it; or all with it."""
+    """Look-ahead without the context of the calling rules (SLL), except for the rule that needs it; or all with it."""
 
     in_context = False
 
@@ -35,7 +35,7 @@ class _TwoStageParser(PSParser):
     (antlr's own guarantee), and only then is the slow look-ahead needed."""
 
     def math(self) -> Any:
-        self._input.fill()  # what is no token fails here, once: a lexer that goes on after it would skip it
+        self._input.fill()  # what is not a token fails here; the lexer would skip it if it continued
         self._interp = _Prediction(self, self.atn, self.decisionsToDFA, self.sharedContextCache)
         try:
             return super().math()

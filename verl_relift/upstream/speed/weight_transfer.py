@@ -28,7 +28,7 @@ import zmq
 from ..registry import Where, patch, replace
 
 # By verl's name of the socket: each pair of processes has its own.
-_sockets: dict[str, zmq.Socket] = {}  # but for the one of an update that is under way
+_sockets: dict[str, zmq.Socket] = {}  # without the one of an update that is under way
 _segments: dict[str, shared_memory.SharedMemory] = {}
 
 
@@ -118,7 +118,7 @@ def _keep_after_receiving(receive_weights):
         except BaseException:
             _close(self.put_aside)
             raise
-        # As verl's `_cleanup` does last: the sender goes on once it has this.
+        # As verl's `_cleanup` does last: the sender continues once it has this.
         self.put_aside.send(b"")
         _sockets[self.zmq_handle] = self.put_aside
 

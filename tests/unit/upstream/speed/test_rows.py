@@ -102,7 +102,7 @@ def test_the_selection_does_not_alias_the_batch():
 
 @pytest.fixture(params=[1, 2, 4], ids="tp{}".format)
 def util(request, monkeypatch):
-    """verl's packing, with so many tensor-parallel ranks: sequences are padded to a multiple of them."""
+    """verl's packing, with this many tensor-parallel ranks: sequences are padded to a multiple of them."""
     module = importlib.import_module("verl.models.mcore.util")
     monkeypatch.setattr(module.mpu, "get_tensor_model_parallel_world_size", lambda: request.param)
     monkeypatch.setattr(module.mpu, "get_context_parallel_world_size", lambda: 1)
