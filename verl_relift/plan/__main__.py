@@ -12,11 +12,13 @@ import sys
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ..run.composition import compose_config
+from ..run.composition import Arguments
 from ..run.environment import detect_platform, prepare_environment
+from ..settings import SettingsError
+from ..stages import stage_arguments
 from . import hardware
 from .planner import make_plan
-from .report import as_json, show
+from .report import Plan, as_json, show
 from .shapes import UnknownModel
 
 
@@ -60,33 +62,46 @@ def main() -> int:
     arguments, overrides = _parse()
     prepare_environment()
     gpu = _gpu(arguments)
-    asked = arguments.gpu or arguments.gpu_memory
+    platform = "cuda" if arguments.gpu or arguments.gpu_memory else detect_platform()
+    command = Arguments(arguments.config_name, arguments.config_dir, tuple(overrides))
     try:
-        config = compose_config(
-            arguments.config_name, arguments.config_dir, overrides, "cuda" if asked else detect_platform()
-        )
+        config = command.compose(platform)
         if config.trainer.device == "cuda" and gpu is None:
             print("no GPU found on this machine; name one with --gpu or --gpu-memory", file=sys.stderr)
             return 2
-        plan = make_plan(
-            config,
-            gpu,
-            arguments.response_tokens,
-            transformer_engine=not arguments.local_spec,
-            machine_memory=int(arguments.memory * (1 << 30)) if arguments.memory else None,
-        )
-    except (HydraException, OmegaConfBaseException, UnknownModel) as error:
+        runs = [(stage.folder, of_stage.compose(platform)) for stage, of_stage in stage_arguments(command, config)]
+        plans = {
+            name: make_plan(
+                of_run,
+                gpu,
+                arguments.response_tokens,
+                transformer_engine=not arguments.local_spec,
+                machine_memory=int(arguments.memory * (1 << 30)) if arguments.memory else None,
+            )
+            for name, of_run in runs or [("", config)]
+        }
+    except (HydraException, OmegaConfBaseException, UnknownModel, SettingsError) as error:
         print(str(error).strip(), file=sys.stderr)
         return 2
-    if arguments.json:
-        print(json.dumps(as_json(plan), indent=2))
-    else:
-        from rich.console import Console
+    _print(plans, arguments.json)
+    return 0 if all(plan.fits for plan in plans.values()) else 1
 
-        # Outside of a terminal rich assumes 80 columns, which is narrower than the tables.
-        console = Console(highlight=False)
-        show(plan, console if console.is_terminal else Console(highlight=False, width=140))
-    return 0 if plan.fits else 1
+
+def _print(plans: dict[str, Plan], as_object: bool) -> None:
+    """Print the plan of a run, or of each stage by its name."""
+    if as_object:
+        objects = {name: as_json(plan) for name, plan in plans.items()}
+        print(json.dumps(objects.get("", objects), indent=2))
+        return
+    from rich.console import Console
+
+    # Outside of a terminal rich assumes 80 columns, which is narrower than the tables.
+    console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=140)
+    for name, plan in plans.items():
+        if name:
+            console.rule(f"stage {name}")
+        show(plan, console)
 
 
 if __name__ == "__main__":
