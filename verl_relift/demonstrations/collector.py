@@ -1,4 +1,4 @@
-"""The life of a demonstration: chosen -> obtained -> verified -> waiting -> taken, or rejected or expired on the way."""
+"""The life of a demonstration: chosen -> obtained -> verified -> waiting -> taken; rejected or expired on the way."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
