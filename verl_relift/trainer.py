@@ -169,13 +169,16 @@ class MethodTrainer(ResumableTrainer):
     def _keep(self, batch: KVBatchMeta, groups: Sequence[Group], edited: Sequence[Group]) -> KVBatchMeta:
         """Leave out the rollouts that the method's edit has left out."""
         kept = {rollout.key for group in edited for rollout in group.rollouts}
+        if groups and not kept:
+            raise ValueError(f"step {self.global_steps}: the method's edit leaves no rollout for the policy update")
         return self._without(batch, [r.key for group in groups for r in group.rollouts if r.key not in kept])
 
     def _without(self, batch: KVBatchMeta, keys: Sequence[str]) -> KVBatchMeta:
         if not keys:
             return batch
         tq.kv_clear(keys=list(keys), partition_id=batch.partition_id)
-        left = [(key, tag) for key, tag in zip(batch.keys, batch.tags, strict=True) if key not in set(keys)]
+        removed = set(keys)
+        left = [(key, tag) for key, tag in zip(batch.keys, batch.tags, strict=True) if key not in removed]
         return KVBatchMeta(
             partition_id=batch.partition_id,
             keys=[key for key, _ in left],

@@ -22,7 +22,7 @@ def run_worker(model, output, dtype: str, spec: str, task: str):
     """Run one rank in a process of its own and return what it writes."""
     environment = {
         **os.environ,
-        "VERL_PLATFORM": "cuda",
+        "VERL_PLATFORM": "nvidia",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": "1",
