@@ -18,6 +18,7 @@ from math_verify import LatexExtractionConfig, verify
 from math_verify.parser import extract_match
 
 from ...upstream.fixes import math_verify as upstream
+from ...upstream.speed.latex_parser import parse_in_two_stages
 from .separate import surely_unequal
 
 _WHOLE_BOX = re.compile(r"(?P<first_latexBoxed>.+)", re.DOTALL)
@@ -161,7 +162,7 @@ def prepare() -> None:
     logging.disable(logging.CRITICAL)
     for name in _modules_of_sympy():
         importlib.import_module(name)
-    upstream.parse_in_two_stages()  # before the warm-up, which fills this parser's caches
+    parse_in_two_stages()  # before the warm-up, which fills this parser's caches
     for answer, truth in _WARM_UP:
         judge([(answer, truth)])
     upstream.apply()

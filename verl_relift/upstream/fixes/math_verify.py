@@ -10,9 +10,7 @@ from math_verify import grader as math_verify_grader
 from sympy import Eq, Float, Integer
 
 from ..registry import Where, add, patch, replace
-
-# `parse_in_two_stages` is part of what `apply` does.
-from ..speed.latex_parser import _TwoStageParser, parse_in_two_stages  # noqa: F401
+from ..speed.latex_parser import parse_in_two_stages
 
 _INTEGER = re.compile(r"-?[0-9]+")
 _FLOAT = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")

@@ -30,7 +30,7 @@ class _Prediction(ParserATNSimulator):
         return super().adaptivePredict(tokens, decision, context)
 
 
-class _TwoStageParser(PSParser):
+class TwoStageParser(PSParser):
     """antlr's two-stage parsing: without context an input parses to the same tree as with it or does not parse at all
     (antlr's own guarantee), and only then is the slow look-ahead needed."""
 
@@ -56,4 +56,4 @@ class _TwoStageParser(PSParser):
     canary="test_upstream_looks_ahead_in_full_context",
 )
 def parse_in_two_stages(latex2sympy2: ModuleType) -> None:
-    replace(latex2sympy2, "PSParser", _TwoStageParser)
+    replace(latex2sympy2, "PSParser", TwoStageParser)

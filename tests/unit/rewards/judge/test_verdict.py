@@ -73,7 +73,7 @@ def test_upstream_looks_ahead_in_full_context():
     assert run(r"""
         from antlr4.atn.ParserATNSimulator import ParserATNSimulator
         from verl_relift.rewards.judge import verdict
-        from verl_relift.upstream.fixes import math_verify as upstream
+        from verl_relift.upstream.speed.latex_parser import parse_in_two_stages
         slow, look = [], ParserATNSimulator.execATNWithFullContext
         def spy(*arguments):
             slow.append(1)
@@ -81,7 +81,7 @@ def test_upstream_looks_ahead_in_full_context():
         ParserATNSimulator.execATNWithFullContext = spy
         verdict.parse(r"(2+\sqrt{2},1)")
         print(len(slow) > 0)
-        upstream.parse_in_two_stages()
+        parse_in_two_stages()
         slow.clear()
         verdict.parse(r"(3+\sqrt{3},1)")
         print(len(slow))
@@ -97,7 +97,7 @@ def test_two_stages_parse_to_the_same_trees():
         from verl_relift.testing.corpora import equivalent_forms, read_olympiadbench
         from latex2sympy2_extended import latex2sympy2
         from latex2sympy2_extended.antlr_parser import PSParser
-        from verl_relift.upstream.fixes import math_verify as upstream
+        from verl_relift.upstream.speed.latex_parser import TwoStageParser
 
         def tree(parser_class, latex):
             latex2sympy2.PSParser = parser_class
@@ -116,7 +116,7 @@ def test_two_stages_parse_to_the_same_trees():
         for latex in texts + [r"12\lor 13", r"n^{2}-n+1", r"2^{10^9} \bmod 7"]:
             plain = tree(PSParser, latex)
             parsed += plain is not None
-            if tree(upstream._TwoStageParser, latex) != plain:
+            if tree(TwoStageParser, latex) != plain:
                 print(latex)
         assert parsed > 200, parsed
     """)
