@@ -1,4 +1,4 @@
-"""What can be known to fail from the configuration alone; ``plan`` and ``preflight`` ask.
+"""What can be known to fail from the configuration alone; `plan` and `preflight` ask.
 
 Each check yields one line per problem: the key, what is wrong, and the fix.
 """
@@ -20,7 +20,7 @@ class ConfigurationError(ValueError):
 
 
 def program_settings(config: DictConfig) -> ProgramSettings:
-    """Return the group ``relift``.
+    """Return the group `relift`.
 
     Raises:
         SettingsError: naming the first key that is unknown, of the wrong type or out of range.
@@ -29,7 +29,7 @@ def program_settings(config: DictConfig) -> ProgramSettings:
 
 
 def chosen_method(config: DictConfig) -> tuple[type[Method], Any]:
-    """Return the method of the group ``method``, and its settings.
+    """Return the method of the group `method`, and its settings.
 
     Raises:
         SettingsError: naming the first key that is unknown, of the wrong type or out of range.
@@ -207,7 +207,7 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
 
 
 def divisibility_problems(config: DictConfig, hf) -> Iterator[str]:
-    """Yield what of a model tensor and pipeline parallelism cannot divide; ``hf`` is its Hugging Face configuration."""
+    """Yield what of a model tensor and pipeline parallelism cannot divide; `hf` is its Hugging Face configuration."""
     megatron, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
     groups = getattr(hf, "num_key_value_heads", None) or hf.num_attention_heads
     tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size

@@ -23,7 +23,7 @@ MAX_VOCABULARY_PADDING = 1024
 
 
 def check(config: DictConfig) -> None:
-    """Raise :class:`ConfigurationError` with what can be found wrong without Ray and without a model in memory."""
+    """Raise `ConfigurationError` with what can be found wrong without Ray and without a model in memory."""
     for find_problems in (_packages, settings_problems, batch_problems, _verl, _model, _memory, _data):
         problems = list(find_problems(config))
         if problems:

@@ -16,7 +16,7 @@ class SettingsError(ValueError):
 
 
 class Overlong(StrEnum):
-    """What happens to a demonstration with more tokens than ``method.demonstrations.max_tokens``."""
+    """What happens to a demonstration with more tokens than `method.demonstrations.max_tokens`."""
 
     DROP = "drop"  # it is counted as rejected and not used
     ERROR = "error"  # the run stops and names the question
@@ -55,7 +55,7 @@ class DemonstrationSettings:
 
 @dataclass(frozen=True)
 class TeacherSettings:
-    """A server that answers hardest questions, by OpenAI's chat completions; see ``demonstrations/teacher``."""
+    """A server that answers hardest questions, by OpenAI's chat completions; see `demonstrations/teacher`."""
 
     base_url: str | None = None
     model: str | None = None
@@ -114,7 +114,7 @@ class BufferSettings:
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """How questions get their rollouts; see ``verl_relift/rollout``."""
+    """How questions get their rollouts; see `verl_relift/rollout`."""
 
     batched: bool = True
     workers: int = 0
@@ -127,7 +127,7 @@ class RolloutSettings:
 
 @dataclass(frozen=True)
 class ProgramSettings:
-    """The group ``relift``: settings of this program, whatever the method."""
+    """The group `relift`: settings of this program, whatever the method."""
 
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     reuse_log_probs: bool = True
@@ -166,7 +166,7 @@ def reuses_log_probs(config: Any) -> bool:
 
 
 def build(cls: type, mapping: dict[str, Any], path: str) -> Any:
-    """Build the dataclass ``cls`` from a plain nested dict: a group of the configuration, resolved.
+    """Build the dataclass `cls` from a plain nested dict: a group of the configuration, resolved.
 
     Args:
         path: the group's key, for messages.

@@ -1,4 +1,4 @@
-"""Train: ``python -m verl_relift.train [--config-name NAME] [--max-restarts N] key=value ...``
+"""Train: `python -m verl_relift.train [--config-name NAME] [--max-restarts N] key=value ...`
 
 Configuration -> preflight -> Ray -> trainer. The trainer runs in this process, so that Ctrl-C and errors end here and
 one import of the stack is saved; everything heavy happens in Ray actors. A method of several stages runs each as a
@@ -28,7 +28,7 @@ from .stages import run_stages, stages_of
 
 
 def run(config: DictConfig) -> None:
-    """Train as ``config`` says, in this process and the Ray cluster it starts or joins.
+    """Train as `config` says, in this process and the Ray cluster it starts or joins.
 
     Raises:
         ConfigurationError: before Ray starts, if the configuration can't work.

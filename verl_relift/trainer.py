@@ -110,7 +110,7 @@ class MethodTrainer(ResumableTrainer):
         return self._sample(self.config.data.train_batch_size, metrics)
 
     def _sample(self, count: int, metrics: dict) -> tuple[KVBatchMeta, list[Group]]:
-        """Wait for ``count`` groups; their rows in the order of their names."""
+        """Wait for `count` groups; their rows in the order of their names."""
         self.on_sample_begin()
         batch, sampled = self.replay_buffer.sample(
             global_steps=self.global_steps, partition_id="train", batch_size=count

@@ -65,7 +65,7 @@ class GradedRollout:
     """One response of the policy and what it earned.
 
     Token ids and log-probabilities are there where a rollout is made and stored. A group that the trainer reads back
-    from TransferQueue has neither: they stay in the queue, under ``key``.
+    from TransferQueue has neither: they stay in the queue, under `key`.
     """
 
     key: str  # its row in TransferQueue, verl's {uid}_{session}_{index}

@@ -54,7 +54,7 @@ class ResumableTrainer(PPOTrainerSync):
         raise NotImplementedError
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`state_dict`."""
+        """Undo `state_dict`."""
         raise NotImplementedError
 
     def uses_separate_moments(self) -> bool:
@@ -127,7 +127,7 @@ class ResumableTrainer(PPOTrainerSync):
 
     @property
     def logger(self):
-        """verl's trackers, plus ``metrics.jsonl`` in the run's folder whatever they are."""
+        """verl's trackers, plus `metrics.jsonl` in the run's folder whatever they are."""
         return self._metrics_file
 
     @logger.setter
@@ -137,7 +137,7 @@ class ResumableTrainer(PPOTrainerSync):
         )
 
     def _save_checkpoint(self) -> None:
-        """Write verl's layout plus ``relift/`` beside the last whole checkpoint, which stays in use until then."""
+        """Write verl's layout plus `relift/` beside the last whole checkpoint, which stays in use until then."""
         run = Path(self.config.trainer.default_local_dir)
         folder = checkpoints.begin(run, self.global_steps)
         hdfs = self.config.trainer.default_hdfs_dir

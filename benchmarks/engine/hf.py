@@ -1,6 +1,6 @@
 """Makes the same update with plain Hugging Face and torch, on request (benchmarks/sides.py).
 
-``python -m benchmarks.engine.hf MODEL FUSED``
+`python -m benchmarks.engine.hf MODEL FUSED`
 """
 
 import sys

@@ -11,7 +11,7 @@ from benchmarks.engine.batch import Shape
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear layer [inputs -> outputs] that occurs ``count`` times in the model."""
+    """A linear layer [inputs -> outputs] that occurs `count` times in the model."""
 
     name: str
     inputs: int

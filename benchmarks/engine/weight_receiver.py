@@ -1,6 +1,6 @@
 """Receives weights in vLLM with verl's worker extension, on request (benchmarks/sides.py).
 
-``python -m benchmarks.engine.weight_receiver MODEL JOB``
+`python -m benchmarks.engine.weight_receiver MODEL JOB`
 """
 
 import os

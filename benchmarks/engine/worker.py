@@ -1,6 +1,6 @@
 """Makes updates on a rank of verl's Megatron engine, on request (benchmarks/sides.py).
 
-``python -m benchmarks.engine.worker MODEL TP SEQUENCE_PARALLEL``
+`python -m benchmarks.engine.worker MODEL TP SEQUENCE_PARALLEL`
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Compare the whole training loop with TRL's: ``python -m benchmarks.loop --output DIR [--only NAME ...]``
+"""Compare the whole training loop with TRL's: `python -m benchmarks.loop --output DIR [--only NAME ...]`
 
 Both sides train the same model on the same questions with the same number of rollouts, reward and algorithm (GRPO,
 because TRL has no ReLIFT). They take turns in one run, each on the first two cores. TRL may run in several settings,

@@ -1,4 +1,4 @@
-"""Kill a run at random instants: ``python -m benchmarks.loop.kills --kills 30 --output DIR [key=value ...]``
+"""Kill a run at random instants: `python -m benchmarks.loop.kills --kills 30 --output DIR [key=value ...]`
 
 Trains the quickstart's task twice with the same settings, once undisturbed and once killed repeatedly with SIGKILL to
 all of its processes. A third of the kills happen while a checkpoint is written, a third in the first minute including

@@ -1,4 +1,4 @@
-"""Runs ``verl_relift.train`` in steps that wait for their turn: ``python -m benchmarks.loop.ours key=value ...``"""
+"""Runs `verl_relift.train` in steps that wait for their turn: `python -m benchmarks.loop.ours key=value ...`"""
 
 import sys
 from typing import Any

@@ -1,6 +1,6 @@
-"""Runs GRPO with TRL's ``GRPOTrainer`` in steps that wait for their turn; ``benchmarks.loop`` starts it.
+"""Runs GRPO with TRL's `GRPOTrainer` in steps that wait for their turn; `benchmarks.loop` starts it.
 
-The algorithm is that of ``method=grpo``: one optimizer step on all rollouts of a step, advantages without the standard
+The algorithm is that of `method=grpo`: one optimizer step on all rollouts of a step, advantages without the standard
 deviation, one token mean, clipping at 0.2, no KL term, AdamW at a constant learning rate, gradients clipped at 1. TRL
 runs in fp32 without gradient checkpointing and generates with transformers.
 """

@@ -1,4 +1,4 @@
-"""Runs ``verl_relift.train`` in steps that take turns in kind; `python -m benchmarks.step` starts it."""
+"""Runs `verl_relift.train` in steps that take turns in kind; `python -m benchmarks.step` starts it."""
 
 from omegaconf import DictConfig
 

@@ -1,4 +1,4 @@
-"""Ask an exported model questions: ``python examples/inference/chat.py --model DIR QUESTION ...``"""
+"""Ask an exported model questions: `python examples/inference/chat.py --model DIR QUESTION ...`"""
 
 import argparse
 import os

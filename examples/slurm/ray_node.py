@@ -30,7 +30,7 @@ def choose_address(peer: str, job: int) -> str:
         job: the job's number, which decides the first port to try, so that jobs on one node get different ports.
 
     Returns:
-        ``IP:PORT`` with a free port.
+        `IP:PORT` with a free port.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((peer, 9))  # sends nothing: asks the kernel for the route
@@ -112,10 +112,10 @@ def _wait_for_port(ip: str, port: int) -> None:
 
 
 def wait(nodes: int, gpus: int) -> None:
-    """Wait until ``nodes`` nodes with ``gpus`` GPUs each have joined the Ray at $RAY_ADDRESS.
+    """Wait until `nodes` nodes with `gpus` GPUs each have joined the Ray at $RAY_ADDRESS.
 
     Raises:
-        SystemExit: they have not after ``CLUSTER_SECONDS``; the message lists the nodes that joined.
+        SystemExit: they have not after `CLUSTER_SECONDS`; the message lists the nodes that joined.
     """
     import ray
 

@@ -13,7 +13,7 @@ _PACKAGES = ("torch", "megatron-core", "mbridge", "transformer-engine", "vllm", 
 
 
 def pytest_collection_modifyitems(items):
-    """Mark all tests of this folder ``gpu``, and skip them without a CUDA device."""
+    """Mark all tests of this folder `gpu`, and skip them without a CUDA device."""
     here = [item for item in items if Path(__file__).parent in Path(item.fspath).parents]
     for item in here:
         item.add_marker(pytest.mark.gpu)
@@ -28,7 +28,7 @@ def specs() -> list[str]:
 
 @pytest.fixture(scope="session")
 def record():
-    """A function ``record(figure, value)`` that adds a row to a dated file in benchmarks/results.
+    """A function `record(figure, value)` that adds a row to a dated file in benchmarks/results.
 
     The file names the hardware and the versions.
     """

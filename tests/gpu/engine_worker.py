@@ -1,7 +1,7 @@
-"""Run one rank of a Megatron engine on CUDA: ``engine_worker MODEL OUTPUT DTYPE SPEC TASK``.
+"""Run one rank of a Megatron engine on CUDA: `engine_worker MODEL OUTPUT DTYPE SPEC TASK`.
 
-TASK ``parity`` writes what ``verl_relift.testing.parity.engine_worker`` writes on a CPU. ``updates`` makes supervised
-and RL updates on one batch. ``speed`` measures the time and memory of updates of a larger model.
+TASK `parity` writes what `verl_relift.testing.parity.engine_worker` writes on a CPU. `updates` makes supervised
+and RL updates on one batch. `speed` measures the time and memory of updates of a larger model.
 """
 
 import sys

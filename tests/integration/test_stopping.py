@@ -38,7 +38,7 @@ def overrides(tmp_path_factory) -> tuple[str, ...]:
 
 
 def signalled(process: subprocess.Popen, run: Path, number: signal.Signals, steps: int) -> int:
-    """Send a signal once ``steps`` steps are logged; the exit status."""
+    """Send a signal once `steps` steps are logged; the exit status."""
     try:
         wait_until(lambda: len(records(run)) >= steps, process, run)
         if not steps:

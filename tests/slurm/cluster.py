@@ -21,7 +21,7 @@ def missing() -> str | None:
 
 
 class VirtualCluster:
-    """Nodes ``node1`` and ``node2`` with one logical GPU each. Leaving the context ends all of their processes."""
+    """Nodes `node1` and `node2` with one logical GPU each. Leaving the context ends all of their processes."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -59,7 +59,7 @@ class VirtualCluster:
         self._unshare.wait()
 
     def run(self, *command: str, **environment: str) -> str:
-        """Run ``command`` on the controller's host and return what it prints.
+        """Run `command` on the controller's host and return what it prints.
 
         Raises:
             RuntimeError: its exit status is not 0.

@@ -1,4 +1,4 @@
-"""What ``recipe/<method>/run.sh`` asks of the trainer, for every method and every model."""
+"""What `recipe/<method>/run.sh` asks of the trainer, for every method and every model."""
 
 import os
 import re
@@ -25,7 +25,7 @@ printf '%s\\0' "$@" >"$(dirname "$0")/arguments"
 
 
 def run(script: Path, folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    """Run ``script`` from another folder, with a stand-in for python."""
+    """Run `script` from another folder, with a stand-in for python."""
     python = folder / "python"
     python.write_text(PYTHON)
     python.chmod(0o755)
@@ -34,7 +34,7 @@ def run(script: Path, folder: Path, *arguments: str, **variables: str) -> subpro
 
 
 def arguments_of(script: Path, folder: Path, *arguments: str, **variables: str) -> list[str]:
-    """The arguments that ``script`` passes to ``verl_relift.train``."""
+    """The arguments that `script` passes to `verl_relift.train`."""
     result = run(script, folder, *arguments, **variables)
     assert result.returncode == 0, result.stderr
     option, module, *passed = (folder / "arguments").read_text().split("\0")[:-1]
@@ -103,7 +103,7 @@ def test_only_the_recipes_scripts_know_the_methods():
 
 
 def configurations(overrides: list[str], platform: str = "cuda") -> list[DictConfig]:
-    """Compose what ``verl_relift.train`` gets, once per stage; an override of a key that no file has is an error."""
+    """Compose what `verl_relift.train` gets, once per stage; an override of a key that no file has is an error."""
     arguments = Arguments(overrides=tuple(overrides))
     whole = arguments.compose(platform)
     return [stage.compose(platform) for _, stage in stage_arguments(arguments, whole)] or [whole]

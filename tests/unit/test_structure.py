@@ -1,6 +1,6 @@
 """The structure of the source: who may import whom, how long a function may be, and where a method may be named.
 
-A room is a module or a package directly below ``verl_relift``.
+A room is a module or a package directly below `verl_relift`.
 """
 
 import ast
@@ -93,7 +93,7 @@ def imports(path: Path) -> list[Import]:
 
 
 def room_of(path: Path) -> str:
-    """The room of a file of verl_relift; an empty string for the package's own ``__init__.py``."""
+    """The room of a file of verl_relift; an empty string for the package's own `__init__.py`."""
     name = path.parts[1].removesuffix(".py")
     return "" if name == "__init__" else name
 

@@ -16,7 +16,7 @@ def jagged(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def jagged_like(values: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
-    """Return ``values`` [elements] in rows of the lengths of ``column``, a jagged tensor [rows, *]."""
+    """Return `values` [elements] in rows of the lengths of `column`, a jagged tensor [rows, *]."""
     lengths = column.offsets().diff()
     # Without the longest length, torch pads each row to as many elements as there are in all rows.
     return torch.nested.nested_tensor_from_jagged(
@@ -27,14 +27,14 @@ def jagged_like(values: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
 def demonstration_batch(
     demonstrations: Sequence[Demonstration], max_token_len_per_gpu: int, **settings: Any
 ) -> TensorDict:
-    """Return ``demonstrations`` unpadded, with the loss on their responses only.
+    """Return `demonstrations` unpadded, with the loss on their responses only.
 
     Args:
         max_token_len_per_gpu: tokens per micro-batch.
         settings: further non-tensor entries, for the worker.
 
     Returns:
-        jagged ``input_ids``, ``position_ids`` and ``loss_mask``, each [demonstrations, tokens] int64, and non-tensor
+        jagged `input_ids`, `position_ids` and `loss_mask`, each [demonstrations, tokens] int64, and non-tensor
         entries. The temperature is 1: a supervised loss has none.
     """
     prompts = [torch.tensor(d.prompt_ids) for d in demonstrations]

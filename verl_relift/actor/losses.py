@@ -55,7 +55,7 @@ def weigh_advantages(statistics: TokenStatistics, roles: Tensor, weights: Mappin
     """Return advantages times the weights of the tokens that the policy wrote, [tokens]; without gradient.
 
     Args:
-        roles: [tokens] int64, values of :class:`~verl_relift.types.Role`.
+        roles: [tokens] int64, values of `Role`.
     """
     advantages = statistics.advantage
     for role in POLICY_ROLES:
@@ -78,7 +78,7 @@ def guided_terms(
     to be differentiated detaches what it returns.
 
     Args:
-        roles: [tokens] int64, values of :class:`~verl_relift.types.Role`.
+        roles: [tokens] int64, values of `Role`.
         num_tokens: T_r, by the value of the role.
         coefficients: c_r; 1 where a role is not in it.
     """

@@ -17,7 +17,7 @@ class Moments:
     """AdamW state that waits while the optimizer works with its own.
 
     Costs 8 bytes per parameter in fp32, divided over data-parallel ranks like the optimizer's own state; in host
-    memory while it waits if ``offload`` is set.
+    memory while it waits if `offload` is set.
     """
 
     def __init__(self, optimizer, offload: bool):

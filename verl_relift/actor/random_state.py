@@ -1,4 +1,4 @@
-"""The random generators of one rank, as what ``torch.load(weights_only=True)`` accepts."""
+"""The random generators of one rank, as what `torch.load(weights_only=True)` accepts."""
 
 import random
 from typing import Any
@@ -23,7 +23,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Undo :func:`random_state`."""
+    """Undo `random_state`."""
     random.setstate(state["python"])
     name, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))

@@ -18,7 +18,7 @@ from .losses import guided_terms, weigh_advantages
 
 @contextmanager
 def role_tokens_counted(engine) -> Iterator[None]:
-    """While active, batches with a column ``roles`` that ``engine`` trains on know how many tokens each role has.
+    """While active, batches with a column `roles` that `engine` trains on know how many tokens each role has.
 
     verl counts the tokens of a global batch in the same place and way, for the normalizer of its own loss.
     """
@@ -50,8 +50,8 @@ def role_loss(
 
     Args:
         policy_loss: verl's, in the form that its engine calls. Weights of own tokens and continuations multiply the
-            advantages in it; the coefficient of ``Role.OWN`` multiplies all of it, entropy and KL terms included.
-        data: as verl's engine has it, with jagged ``roles`` [rows, response tokens] where the method guides what is
+            advantages in it; the coefficient of `Role.OWN` multiplies all of it, entropy and KL terms included.
+        data: as verl's engine has it, with jagged `roles` [rows, response tokens] where the method guides what is
             sampled; without them every token is the policy's own.
     """
     log_probs = response_from_nested(model_output["log_probs"], data["response_mask"])

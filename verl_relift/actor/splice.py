@@ -22,7 +22,7 @@ def accumulate_both(
         rl_loss, sft_loss: loss functions as the engine calls them.
 
     Returns:
-        What ``forward_backward_batch`` returns, for each.
+        What `forward_backward_batch` returns, for each.
     """
     engine.optimizer_zero_grad()
     with _not_reduced(engine):
@@ -35,7 +35,7 @@ def spliced(engine, sft_data: TensorDict, sft_loss: Callable) -> Iterator[dict[s
     """While active, the RL update's last mini-batch also carries the demonstrations.
 
     Yields:
-        A dict that holds what ``forward_backward_batch`` returned for the demonstrations once the update was made.
+        A dict that holds what `forward_backward_batch` returned for the demonstrations once the update was made.
     """
     if engine.tf_config.calculate_per_token_loss:
         raise NotImplementedError(

@@ -26,11 +26,11 @@ from .losses import supervised_loss
 
 
 def _engine_loss(model_output: dict, data: TensorDict, dp_group=None, *, entropy_coeff: float, weight: float = 1.0):
-    """:func:`supervised_loss` in the form that verl's engine calls.
+    """`supervised_loss` in the form that verl's engine calls.
 
-    ``log_probs[i]`` belongs to token i+1, so the mask is shifted by one; what wraps around to another sequence's first
+    `log_probs[i]` belongs to token i+1, so the mask is shifted by one; what wraps around to another sequence's first
     position is a prompt token and masked. The engine averages gradients over data-parallel ranks, hence the factor
-    ``dp_size``, as in verl's own losses. ``weight`` is that of the whole loss beside the RL loss (splice).
+    `dp_size`, as in verl's own losses. `weight` is that of the whole loss beside the RL loss (splice).
     """
     mask = data["loss_mask"].values().roll(shifts=-1, dims=0).bool()
     entropy = model_output.get("entropy")
@@ -50,7 +50,7 @@ def _engine_loss(model_output: dict, data: TensorDict, dp_group=None, *, entropy
 
 
 def _relative_to_own(loss_fn, model_output: dict, data: TensorDict, dp_group=None):
-    """``loss_fn`` with old log-probs that are those of its own pass, where the trainer has left them out.
+    """`loss_fn` with old log-probs that are those of its own pass, where the trainer has left them out.
 
     The probability ratio is then 1 and its gradient that of the log-prob, as in the first update after a pass of
     their own. Also measures how far the rollouts' log-probs are from them.
@@ -69,7 +69,7 @@ def _relative_to_own(loss_fn, model_output: dict, data: TensorDict, dp_group=Non
 
 
 class DemonstrationWorker(ActorRolloutRefWorker):
-    """``ActorRolloutRefWorker`` with supervised updates, and with what an exact resume needs beyond verl's part."""
+    """`ActorRolloutRefWorker` with supervised updates, and with what an exact resume needs beyond verl's part."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -102,13 +102,13 @@ class DemonstrationWorker(ActorRolloutRefWorker):
         The RL update's learning-rate schedule, loss and clipping are as before afterwards.
 
         Args:
-            data: nested (jagged) ``input_ids``, ``position_ids``, ``loss_mask``, each [demonstrations, tokens] int64
-                (the mask is 1 on demonstration tokens), ``temperature`` [demonstrations]; and, as non-tensor data,
-                ``sft_lr``, ``sft_clip_grad``, ``sft_entropy_coeff``, ``sft_epochs`` and ``sft_separate`` (whether the
+            data: nested (jagged) `input_ids`, `position_ids`, `loss_mask`, each [demonstrations, tokens] int64
+                (the mask is 1 on demonstration tokens), `temperature` [demonstrations]; and, as non-tensor data,
+                `sft_lr`, `sft_clip_grad`, `sft_entropy_coeff`, `sft_epochs` and `sft_separate` (whether the
                 update has moments of its own).
 
         Returns:
-            On the rank that collects: non-tensor ``metrics`` of the last epoch: loss, nll and entropy (nats per
+            On the rank that collects: non-tensor `metrics` of the last epoch: loss, nll and entropy (nats per
             demonstration token), grad_norm (before clipping), lr. None on other ranks.
         """
         lr = tu.pop(data, "sft_lr")
@@ -133,7 +133,7 @@ class DemonstrationWorker(ActorRolloutRefWorker):
         """Let the next RL update carry these demonstrations in its last mini-batch.
 
         Args:
-            data: as :meth:`update_actor_sft` takes it, with ``sft_entropy_coeff`` and ``sft_weight``.
+            data: as `update_actor_sft` takes it, with `sft_entropy_coeff` and `sft_weight`.
         """
         self._spliced = data
         return tu.get_tensordict(tensor_dict={}, non_tensor_dict={"metrics": {}})
@@ -143,11 +143,11 @@ class DemonstrationWorker(ActorRolloutRefWorker):
         """Make verl's RL update, with the method's weights and with the demonstrations that are to join it.
 
         Args:
-            data: as verl's worker takes it, and with jagged ``roles`` and non-tensor ``coefficients`` (by the name of
+            data: as verl's worker takes it, and with jagged `roles` and non-tensor `coefficients` (by the name of
                 the role) where the method guides or weighs tokens.
 
         Returns:
-            As verl's worker; where demonstrations joined, with their metrics as ``sft_<name>``.
+            As verl's worker; where demonstrations joined, with their metrics as `sft_<name>`.
         """
         coefficients = tu.pop(data, "coefficients", default=None)
         with self._weighing(coefficients):
@@ -199,7 +199,7 @@ class DemonstrationWorker(ActorRolloutRefWorker):
         """Save what verl's checkpoint leaves out: every rank's generators, and the separate optimizer's moments.
 
         Args:
-            folder: made if need be; gets ``random/rank_R.pt`` and, after the first update, ``sft_optimizer/``.
+            folder: made if need be; gets `random/rank_R.pt` and, after the first update, `sft_optimizer/`.
         """
         from .random_state import random_state
 
@@ -212,7 +212,7 @@ class DemonstrationWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def load_extra(self, folder: str, separate: bool) -> None:
-        """Undo :meth:`save_extra`. Generators are left alone if the parallel layout is another one now."""
+        """Undo `save_extra`. Generators are left alone if the parallel layout is another one now."""
         from .random_state import set_random_state
 
         moments = Path(folder) / "sft_optimizer"

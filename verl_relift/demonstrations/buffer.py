@@ -53,7 +53,7 @@ class DemonstrationBuffer:
         """Put a demonstration at the end; beyond the capacity the one at the front goes.
 
         Raises:
-            ValueError: its question waits already; see :meth:`renew`.
+            ValueError: its question waits already; see `renew`.
         """
         if demonstration.question in self._waiting:
             raise ValueError(f"question {demonstration.question} is waiting already")
@@ -64,7 +64,7 @@ class DemonstrationBuffer:
             self.evicted[Evicted.CAPACITY] += 1
 
     def renew(self, question: str, step: int) -> None:
-        """Note that a waiting question failed again at ``step``.
+        """Note that a waiting question failed again at `step`.
 
         Raises:
             KeyError: the question does not wait.
@@ -72,7 +72,7 @@ class DemonstrationBuffer:
         self._waiting[question] = replace(self._waiting[question], step=step)
 
     def expire(self, step: int) -> None:
-        """Evict what last failed more than ``max_age_steps`` before ``step``."""
+        """Evict what last failed more than `max_age_steps` before `step`."""
         max_age = self._settings.max_age_steps
         if max_age is None:
             return
@@ -87,7 +87,7 @@ class DemonstrationBuffer:
             self.evicted[Evicted.SOLVED] += 1
 
     def take(self, count: int, rng: Random) -> list[Demonstration]:
-        """Remove and return ``count`` of the waiting, those whose turn it is.
+        """Remove and return `count` of the waiting, those whose turn it is.
 
         Args:
             rng: draws them where the order is random; a caller that seeds it by the step repeats a run exactly.
@@ -115,7 +115,7 @@ class DemonstrationBuffer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Replace the content by what :meth:`state_dict` returned."""
+        """Replace the content by what `state_dict` returned."""
         self._waiting = OrderedDict()
         for item in state["waiting"]:
             demonstration = Demonstration(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # a teacher's client takes seconds to import, and most runs h
 
 @dataclass(frozen=True, slots=True)
 class _Collection:
-    """What one call of :meth:`Collector.collect` is to do once its solutions are verified."""
+    """What one call of `Collector.collect` is to do once its solutions are verified."""
 
     chosen: Sequence[Question]
     solved: Sequence[Question]
@@ -31,7 +31,7 @@ class _Collection:
 class Collector:
     """Gets a verified demonstration of every chosen question into the buffer, and hands out those that are due.
 
-    ``collect`` starts verification on a thread and returns at once; ``settle`` waits for it. Between the two the
+    `collect` starts verification on a thread and returns at once; `settle` waits for it. Between the two the
     trainer makes its RL update.
     """
 
@@ -47,7 +47,7 @@ class Collector:
         """
         Args:
             encode_prompt: a question's token ids in the model's chat template, up to where the answer begins.
-            teacher: asked where ``settings.source`` says so.
+            teacher: asked where `settings.source` says so.
             available: rows of the training set with a solution, for the fraction in the metrics.
         """
         self._settings = settings
@@ -83,10 +83,10 @@ class Collector:
         self._collection = _Collection(chosen, solved, step, answers, verified, questions)
 
     def settle(self) -> None:
-        """Finish what ``collect`` has started.
+        """Finish what `collect` has started.
 
         Raises:
-            OverlongDemonstration: one is too long and ``method.demonstrations.overlong`` is ``error``.
+            OverlongDemonstration: one is too long and `method.demonstrations.overlong` is `error`.
         """
         collection, self._collection = self._collection, None
         if collection is None:
@@ -106,7 +106,7 @@ class Collector:
         self.buffer.expire(collection.step)
 
     def take(self, count: int, rng: Random) -> list[Demonstration]:
-        """Remove ``count`` demonstrations from the buffer for one supervised update, and count them as used."""
+        """Remove `count` demonstrations from the buffer for one supervised update, and count them as used."""
         demonstrations = self.buffer.take(count, rng)
         self.updates += 1
         self.tokens += sum(len(d.prompt_ids) + len(d.response_ids) for d in demonstrations)
@@ -114,7 +114,7 @@ class Collector:
         return demonstrations
 
     def metrics(self) -> dict[str, float]:
-        """Totals of the run, as ``relift/*``."""
+        """Totals of the run, as `relift/*`."""
         self.settle()
         metrics: dict[str, float] = {
             "relift/buffer_size": len(self.buffer),
@@ -144,7 +144,7 @@ class Collector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`state_dict`."""
+        """Undo `state_dict`."""
         self.buffer.load_state_dict(state["buffer"])
         self.updates = state["sft_updates"]
         self.tokens = state["sft_tokens"]

@@ -22,7 +22,7 @@ class Rejected(StrEnum):
 
 
 class OverlongDemonstration(ValueError):
-    """A demonstration is too long and ``method.demonstrations.overlong`` says that this is an error."""
+    """A demonstration is too long and `method.demonstrations.overlong` says that this is an error."""
 
 
 class Tokenizer(Protocol):
@@ -49,13 +49,13 @@ def make_demonstrations(
     encode_prompt: Callable[[Question], tuple[int, ...]],
     settings: DemonstrationSettings,
 ) -> list[Demonstration | Rejected]:
-    """Verify all ``solutions`` in one batch through the judge's pool, and tokenize those that hold.
+    """Verify all `solutions` in one batch through the judge's pool, and tokenize those that hold.
 
     Args:
         encode_prompt: a question's token ids in the model's chat template, up to where the answer begins.
 
     Raises:
-        OverlongDemonstration: a verified one is too long and its ``overlong`` is ``error``.
+        OverlongDemonstration: a verified one is too long and its `overlong` is `error`.
     """
     texts = [target_text(solution.text) for solution in solutions]
     graded = [i for i, text in enumerate(texts) if text is not None and settings.verify]

@@ -4,7 +4,7 @@
               -> supervised updates of their own -> weights to vLLM
 
 A method says something at these places and nowhere else. The trainer knows no method by name, and a method knows
-neither Ray nor Megatron nor vLLM: everything here is plain Python on the types of ``verl_relift.types``.
+neither Ray nor Megatron nor vLLM: everything here is plain Python on the types of `verl_relift.types`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,12 +22,12 @@ from .weight import Weight
 
 @dataclass(frozen=True)
 class NoSettings:
-    """``method`` of a method that has nothing to set."""
+    """`method` of a method that has nothing to set."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method asks of the data and of the machine; checks and ``plan`` read it before a GPU is taken."""
+    """What a method asks of the data and of the machine; checks and `plan` read it before a GPU is taken."""
 
     rollouts: bool = True  # False: nothing is sampled except for validation
     demonstrations: DemonstrationSettings | None = None  # None: the data set needs no solutions
@@ -67,7 +67,7 @@ class Stage:
 class Supervised:
     """What a method trains on besides rollouts in this step.
 
-    ``spliced`` joins the RL update. ``updates`` is called after the RL update and returns the optimizer steps to make
+    `spliced` joins the RL update. `updates` is called after the RL update and returns the optimizer steps to make
     then, in order.
     """
 
@@ -85,7 +85,7 @@ class Method:
     def __init__(self, settings: Any, resources: Resources):
         """
         Args:
-            settings: an instance of ``Settings``.
+            settings: an instance of `Settings`.
         """
         self.settings = settings
         self.resources = resources
@@ -137,7 +137,7 @@ class Method:
     def coefficients(self, step: int) -> dict[Role, float]:
         """Return the coefficient of each role's term in the loss; 1 where a role is not in it.
 
-        That of ``Role.OWN`` multiplies verl's whole policy loss.
+        That of `Role.OWN` multiplies verl's whole policy loss.
         """
         return {}
 
@@ -152,7 +152,7 @@ class Method:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo :meth:`state_dict`."""
+        """Undo `state_dict`."""
 
     def close(self) -> None:
         """End what runs beside the trainer."""

@@ -22,7 +22,7 @@ from .schedule import ScheduleSettings, updates_due
 
 @dataclass(frozen=True)
 class CollectingSettings:
-    """``method`` of methods whose demonstrations wait until they are due. A subclass adds ``sft``."""
+    """`method` of methods whose demonstrations wait until they are due. A subclass adds `sft`."""
 
     trigger: TriggerSettings = field(default_factory=TriggerSettings)
     demonstrations: DemonstrationSettings = field(default_factory=DemonstrationSettings)
@@ -43,7 +43,7 @@ class CollectingSettings:
 def make_collector(
     demonstrations: DemonstrationSettings, teacher: TeacherSettings, buffer: BufferSettings, resources: Resources
 ) -> Collector:
-    """Return a collector, with a teacher where ``demonstrations.source`` asks for one."""
+    """Return a collector, with a teacher where `demonstrations.source` asks for one."""
     server = None
     if demonstrations.source is not Source.DATASET:
         from ..demonstrations.teacher import Teacher  # its client takes seconds to import
@@ -62,7 +62,7 @@ def make_collector(
 class CollectingMethod(Method):
     """A method that collects demonstrations of the questions its gate chooses, and trains on those that are due.
 
-    Its settings have ``demonstrations``, ``teacher``, ``trigger``, ``buffer``, ``schedule`` and ``sft.batch_size``.
+    Its settings have `demonstrations`, `teacher`, `trigger`, `buffer`, `schedule` and `sft.batch_size`.
     """
 
     def __init__(self, settings: Any, resources: Resources):
@@ -80,13 +80,13 @@ class CollectingMethod(Method):
         collector.collect(gated.chosen, [q for q in gated.passed if q.draw not in chosen], step)
 
     def batches_due(self, step: int) -> list[int]:
-        """Return the sizes of the supervised batches to take in this step; waits for what :meth:`collect` started."""
+        """Return the sizes of the supervised batches to take in this step; waits for what `collect` started."""
         self.collector.settle()
         waiting, size = len(self.collector.buffer), self.settings.sft.batch_size
         return updates_due(step, waiting, size, self.settings.schedule, self.resources.data_parallel_size)
 
     def take(self, count: int, step: int) -> list[Demonstration]:
-        """Take ``count`` demonstrations for one update."""
+        """Take `count` demonstrations for one update."""
         return self.collector.take(count, self.resources.rng("take", step, self.collector.updates))
 
     def metrics(self) -> dict[str, float]:

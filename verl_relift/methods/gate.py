@@ -43,7 +43,7 @@ class Gated:
 
 
 def is_hardest(accuracy: float, max_accuracy: float) -> bool:
-    """Whether at most ``max_accuracy`` of a question's rollouts are right; the paper's value is 0."""
+    """Whether at most `max_accuracy` of a question's rollouts are right; the paper's value is 0."""
     return accuracy <= max_accuracy
 
 
@@ -52,7 +52,7 @@ def gate(groups: Sequence[Group], settings: TriggerSettings, rng: Random) -> Gat
 
     Args:
         groups: graded groups of the step.
-        rng: draws where ``settings.select`` is ``other``.
+        rng: draws where `settings.select` is `other`.
     """
     hardest = {group.question.draw for group in groups if is_hardest(group.accuracy, settings.max_accuracy)}
     match settings.select:
@@ -76,7 +76,7 @@ def gate(groups: Sequence[Group], settings: TriggerSettings, rng: Random) -> Gat
 
 
 def outcome_fractions(groups: Sequence[Group]) -> dict[str, float]:
-    """Fraction of the rollouts with each outcome of grading, as ``relift/outcome/NAME``."""
+    """Fraction of the rollouts with each outcome of grading, as `relift/outcome/NAME`."""
     rollouts = [rollout.info for group in groups for rollout in group.rollouts]
     outcomes = Counter(info["outcome"] for info in rollouts if "outcome" in info)
     return {f"relift/outcome/{name}": count / len(rollouts) for name, count in outcomes.items()}

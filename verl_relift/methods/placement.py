@@ -14,8 +14,8 @@ from .schedule import LearningRate
 class SplicedRows:
     """Demonstrations that the RL update carries: one gradient and one optimizer step for both losses.
 
-    The supervised loss is a mean over the demonstration tokens of the whole batch, minus ``entropy_coeff`` times their
-    mean entropy; ``weight`` multiplies it.
+    The supervised loss is a mean over the demonstration tokens of the whole batch, minus `entropy_coeff` times their
+    mean entropy; `weight` multiplies it.
     """
 
     demonstrations: Sequence[Demonstration]
@@ -25,7 +25,7 @@ class SplicedRows:
 
 @dataclass(frozen=True)
 class SupervisedUpdate:
-    """An optimizer step of its own, after the RL update, on the same loss as :class:`SplicedRows`."""
+    """An optimizer step of its own, after the RL update, on the same loss as `SplicedRows`."""
 
     demonstrations: Sequence[Demonstration]
     lr: float
@@ -45,9 +45,9 @@ class Moments(StrEnum):
 
 @dataclass(frozen=True)
 class OwnStepSettings(LearningRate):
-    """``method.sft`` of methods whose supervised update is an optimizer step of its own.
+    """`method.sft` of methods whose supervised update is an optimizer step of its own.
 
-    ``batch_size`` is the paper's M: demonstrations per update.
+    `batch_size` is the paper's M: demonstrations per update.
     """
 
     batch_size: int = 64
@@ -63,7 +63,7 @@ class OwnStepSettings(LearningRate):
         _positive(self, "clip_grad")
 
     def update(self, demonstrations: Sequence[Demonstration], updates_made: int) -> SupervisedUpdate:
-        """Return the next update on ``demonstrations``, the first being update 0."""
+        """Return the next update on `demonstrations`, the first being update 0."""
         return SupervisedUpdate(
             demonstrations=demonstrations,
             lr=self.learning_rate(updates_made),
@@ -77,9 +77,9 @@ class OwnStepSettings(LearningRate):
 
 @dataclass(frozen=True)
 class SpliceSettings:
-    """``method.sft`` of methods whose demonstrations join the RL update.
+    """`method.sft` of methods whose demonstrations join the RL update.
 
-    The update has the RL update's learning rate and clipping. ``batch_size`` is the largest number of demonstrations
+    The update has the RL update's learning rate and clipping. `batch_size` is the largest number of demonstrations
     in one update.
     """
 
@@ -92,7 +92,7 @@ class SpliceSettings:
         _positive(self, "weight")
 
     def rows(self, demonstrations: Sequence[Demonstration]) -> SplicedRows:
-        """Return ``demonstrations`` as the RL update takes them."""
+        """Return `demonstrations` as the RL update takes them."""
         return SplicedRows(demonstrations, self.weight, self.entropy_coeff)
 
 

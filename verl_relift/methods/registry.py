@@ -1,4 +1,4 @@
-"""Methods by name: what ``method=NAME`` chooses. The trainer, the checks and ``plan`` read this and no other list."""
+"""Methods by name: what `method=NAME` chooses. The trainer, the checks and `plan` read this and no other list."""
 
 from importlib import import_module
 from typing import Any
@@ -30,10 +30,10 @@ def method_class(name: str) -> type[Method]:
 
 
 def read_method(group: dict[str, Any]) -> tuple[type[Method], Any]:
-    """Return the method that the configuration's group ``method`` describes, and its checked settings.
+    """Return the method that the configuration's group `method` describes, and its checked settings.
 
     Args:
-        group: the group as a plain dict, ``name`` included.
+        group: the group as a plain dict, `name` included.
 
     Raises:
         SettingsError: naming the first key that is unknown, of the wrong type or out of range.

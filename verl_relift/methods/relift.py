@@ -14,7 +14,7 @@ from .schedule import Schedule
 
 @dataclass(frozen=True)
 class ReLIFTSettings(CollectingSettings):
-    """``method`` with ``method=relift``."""
+    """`method` with `method=relift`."""
 
     sft: OwnStepSettings = field(default_factory=OwnStepSettings)
 

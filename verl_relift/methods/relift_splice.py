@@ -14,7 +14,7 @@ from .schedule import Schedule
 
 @dataclass(frozen=True)
 class SplicedReLIFTSettings(CollectingSettings):
-    """``method`` with ``method=relift_splice``."""
+    """`method` with `method=relift_splice`."""
 
     sft: SpliceSettings = field(default_factory=SpliceSettings)
 
@@ -28,7 +28,7 @@ class SplicedReLIFTSettings(CollectingSettings):
 
 
 class SplicedReLIFT(CollectingMethod):
-    """As ReLIFT, but M waiting demonstrations join the gradient of the RL update, with ``method.sft.weight``."""
+    """As ReLIFT, but M waiting demonstrations join the gradient of the RL update, with `method.sft.weight`."""
 
     Settings = SplicedReLIFTSettings
 

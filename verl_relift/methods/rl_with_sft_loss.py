@@ -12,7 +12,7 @@ from .schedule import Schedule, ScheduleSettings
 
 @dataclass(frozen=True)
 class RLWithSFTLossSettings:
-    """``method`` with ``method=rl_with_sft_loss``."""
+    """`method` with `method=rl_with_sft_loss`."""
 
     trigger: ClassVar[TriggerSettings] = TriggerSettings(select=Select.ALL)
     schedule: ClassVar[ScheduleSettings] = ScheduleSettings(kind=Schedule.ALWAYS)

@@ -67,8 +67,8 @@ class LearningRate:
     def learning_rate(self, updates_made: int) -> float:
         """Return the learning rate of the next supervised update.
 
-        It rises linearly over the warm-up, then stays, or falls to ``min_lr_ratio`` of the peak at update
-        ``lr_decay_updates``.
+        It rises linearly over the warm-up, then stays, or falls to `min_lr_ratio` of the peak at update
+        `lr_decay_updates`.
 
         Args:
             updates_made: supervised updates before this one.
@@ -86,8 +86,8 @@ class LearningRate:
 def updates_due(step: int, waiting: int, batch_size: int, schedule: ScheduleSettings, multiple: int = 1) -> list[int]:
     """Return the sizes of the supervised updates to make in this step.
 
-    ``adaptive`` makes one per full batch of M that waits, up to the limit per step. ``every_k`` and ``always`` make
-    one in their steps with those that wait, at most M, rounded down to ``multiple``; none if nothing is left.
+    `adaptive` makes one per full batch of M that waits, up to the limit per step. `every_k` and `always` make
+    one in their steps with those that wait, at most M, rounded down to `multiple`; none if nothing is left.
 
     Args:
         step: the training step, from 1.

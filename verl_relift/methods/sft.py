@@ -15,7 +15,7 @@ from .schedule import ScheduleSettings
 
 @dataclass(frozen=True)
 class SFTMethodSettings:
-    """``method`` with ``method=sft``."""
+    """`method` with `method=sft`."""
 
     schedule: ClassVar[ScheduleSettings] = ScheduleSettings(max_updates_per_step=1 << 30)  # every full batch
     buffer: ClassVar[BufferSettings] = BufferSettings()

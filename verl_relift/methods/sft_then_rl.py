@@ -11,14 +11,14 @@ from .registry import METHODS
 
 @dataclass(frozen=True)
 class FirstStageSettings:
-    """``method.first``: supervised fine-tuning."""
+    """`method.first`: supervised fine-tuning."""
 
     overrides: tuple[str, ...] = ()  # key=value, for this stage alone
 
 
 @dataclass(frozen=True)
 class SecondStageSettings:
-    """``method.then``: what follows."""
+    """`method.then`: what follows."""
 
     method: str = "grpo"
     overrides: tuple[str, ...] = ()  # key=value, for this stage alone
@@ -31,7 +31,7 @@ class SecondStageSettings:
 
 @dataclass(frozen=True)
 class SFTThenRLSettings:
-    """``method`` with ``method=sft_then_rl``."""
+    """`method` with `method=sft_then_rl`."""
 
     first: FirstStageSettings = field(default_factory=FirstStageSettings)
     then: SecondStageSettings = field(default_factory=SecondStageSettings)
@@ -44,7 +44,7 @@ class SFTThenRLSettings:
 
 
 class SFTThenRL(Method):
-    """Two runs in the folders ``sft`` and ``rl`` of the run; the second starts from the first one's weights."""
+    """Two runs in the folders `sft` and `rl` of the run; the second starts from the first one's weights."""
 
     Settings = SFTThenRLSettings
 

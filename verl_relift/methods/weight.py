@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 class TokenStatistics:
     """What a weight may depend on; all of shape [tokens], float.
 
-    ``log_prob`` carries gradient, so that a weight decides itself whether it is differentiated (detach it or not).
+    `log_prob` carries gradient, so that a weight decides itself whether it is differentiated (detach it or not).
     """
 
     log_prob: "Tensor"  # of the token under the current policy

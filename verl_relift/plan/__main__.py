@@ -1,6 +1,6 @@
-"""Predict whether a run fits: ``python -m verl_relift.plan [--config-name NAME] [--gpu h100] [--json] key=value ...``
+"""Predict whether a run fits: `python -m verl_relift.plan [--config-name NAME] [--gpu h100] [--json] key=value ...`
 
-Composes the same configuration as ``verl_relift.train`` from the same arguments. Without a GPU and without importing
+Composes the same configuration as `verl_relift.train` from the same arguments. Without a GPU and without importing
 torch, vLLM or Ray, it prints memory by part and phase, tokens and FLOPs of a step, the largest micro-batch that fits,
 and what to change if the run does not fit. Exit status: 0: the run fits, 1: it does not fit, 2: invalid arguments.
 """

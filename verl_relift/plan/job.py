@@ -116,7 +116,7 @@ class Job:
 
 
 def read(config: DictConfig, transformer_engine: bool | None = None) -> Job:
-    """The job that ``config`` (composed, unresolved interpolations allowed) describes.
+    """The job that `config` (composed, unresolved interpolations allowed) describes.
 
     Args:
         transformer_engine: whether the training machine has it; None looks on this one.

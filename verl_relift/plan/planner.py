@@ -16,7 +16,7 @@ def make_plan(
     transformer_engine: bool | None = None,
     machine_memory: int | None = None,
 ) -> Plan:
-    """Judge ``config``.
+    """Judge `config`.
 
     Args:
         gpu: what the run would have; ignored on CPU.

@@ -1,4 +1,4 @@
-"""Runs ``make quickstart``: data, base model, evaluation, ReLIFT training, evaluation, export, sample usage, report.
+"""Runs `make quickstart`: data, base model, evaluation, ReLIFT training, evaluation, export, sample usage, report.
 
 | module | contents |
 |---|---|

@@ -1,4 +1,4 @@
-"""Train, evaluate, export and try a small model: ``python -m verl_relift.quickstart [key=value ...]``
+"""Train, evaluate, export and try a small model: `python -m verl_relift.quickstart [key=value ...]`
 
 Each stage is a command of its own, which is shown as it runs. Arguments override the training configuration.
 """

@@ -1,6 +1,6 @@
-"""Pretrains the quickstart's base model: a Qwen2 of 0.3M parameters that can add and subtract but has never seen ``*``.
+"""Pretrains the quickstart's base model: a Qwen2 of 0.3M parameters that can add and subtract but has never seen `*`.
 
-``python -m verl_relift.quickstart.base_model --data DIR --output DIR`` trains it on ``DIR/pretrain.parquet`` in under a
+`python -m verl_relift.quickstart.base_model --data DIR --output DIR` trains it on `DIR/pretrain.parquet` in under a
 minute on two cores. Tokens are characters, except that each tag of the answer format is one token.
 """
 

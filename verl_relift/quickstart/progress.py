@@ -1,4 +1,4 @@
-"""Shows the progress of a training run, read from its ``metrics.jsonl``."""
+"""Shows the progress of a training run, read from its `metrics.jsonl`."""
 
 import json
 import time

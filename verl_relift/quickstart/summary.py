@@ -1,4 +1,4 @@
-"""Summarizes the quickstart: ``summary.json``, the table, and whether the model learned."""
+"""Summarizes the quickstart: `summary.json`, the table, and whether the model learned."""
 
 import json
 import platform

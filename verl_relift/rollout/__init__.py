@@ -2,7 +2,7 @@
 
 verl's agent loop makes a Ray call and a dozen Python objects per rollout, which multi-turn tools need. A question that
 is answered in one turn needs none of it; with small models it is most of a step. Set
-``relift.rollout.batched=false`` to use verl's agent loop instead.
+`relift.rollout.batched=false` to use verl's agent loop instead.
 
     server.py    vLLM's server in verl, with a method that answers a batch of questions n times each
     worker.py    tokenise -> ask the servers -> grade -> TransferQueue

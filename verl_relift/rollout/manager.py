@@ -1,6 +1,6 @@
 """Shares a batch of prompts out among rollout workers, in this process or in Ray actors.
 
-With ``relift.rollout.workers=0`` the worker runs in a thread of the trainer's process: nothing to start, nothing to
+With `relift.rollout.workers=0` the worker runs in a thread of the trainer's process: nothing to start, nothing to
 serialize, right for one node. With N > 0 there are N Ray actors, spread over the nodes.
 """
 
@@ -35,7 +35,7 @@ class RolloutManager:
     """The agent loop manager of verl's trainer, for single-turn questions."""
 
     def __init__(self, config: DictConfig, servers: list, tokenizer, seed: int | None, with_roles: bool = False):
-        """Takes the arguments of :class:`~verl_relift.rollout.worker.RolloutWorker`."""
+        """Takes the arguments of `RolloutWorker`."""
         count = config.relift.rollout.workers
         arguments = (config, servers, tokenizer, seed, with_roles)
         self._pending: list[Future | ray.ObjectRef] = []
@@ -46,7 +46,7 @@ class RolloutManager:
             threading.Thread(target=self._loop.run_forever, name="rollouts", daemon=True).start()
 
     def generate(self, prompts: Sequence[Prompt], global_steps: int, validate: bool = False) -> None:
-        """Start answering ``prompts`` and return; the rollouts appear in TransferQueue as groups finish."""
+        """Start answering `prompts` and return; the rollouts appear in TransferQueue as groups finish."""
         if self._local is not None:
             work = self._local.generate(prompts, global_steps, validate)
             self._pending.append(asyncio.run_coroutine_threadsafe(work, self._loop))
@@ -56,17 +56,17 @@ class RolloutManager:
                 self._pending.append(actor.generate.remote(share, global_steps, validate))
 
     def generate_sequences(self, batch: TensorDict) -> None:
-        """Start answering the questions of ``batch`` as they are; verl's trainer validates so.
+        """Start answering the questions of `batch` as they are; verl's trainer validates so.
 
         Args:
-            batch: rows of the data set with ``uid`` and ``raw_prompt``, and the non-tensor entries ``global_steps``
-                and, for validation, ``validate``.
+            batch: rows of the data set with `uid` and `raw_prompt`, and the non-tensor entries `global_steps`
+                and, for validation, `validate`.
         """
         validate = bool(batch["validate"]) if "validate" in batch else False
         self.generate([Prompt.bare(question) for question in questions_of(batch)], int(batch["global_steps"]), validate)
 
     def wait_for_batch(self, seconds: float) -> bool:
-        """Wait until the running batch is stored, a worker has failed, or ``seconds`` have passed.
+        """Wait until the running batch is stored, a worker has failed, or `seconds` have passed.
 
         The replay buffer waits for questions to finish; those of a dead worker never do.
 
@@ -88,7 +88,7 @@ class RolloutManager:
 
 
 def shut_down(servers: list) -> None:
-    """End the vLLM engines behind ``servers`` cleanly; Ray ends those that do not answer in time."""
+    """End the vLLM engines behind `servers` cleanly; Ray ends those that do not answer in time."""
     try:
         ray.get([server.shutdown.remote() for server in servers], timeout=SHUTDOWN_SECONDS)
     except (ray.exceptions.RayError, TimeoutError) as error:

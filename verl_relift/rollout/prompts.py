@@ -11,7 +11,7 @@ def prompt_token_ids(
     """Token ids of a question in the model's chat template, up to where the answer begins.
 
     Raises:
-        ValueError: there are more than ``max_tokens``.
+        ValueError: there are more than `max_tokens`.
     """
     ids = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=True, **template_kwargs)
     ids = normalize_token_ids(ids)

@@ -11,8 +11,8 @@ def questions_of(batch: TensorDict, target_column: str | None = None) -> list[Qu
     """Return the rows of a batch as questions.
 
     Args:
-        batch: columns ``uid``, ``raw_prompt``, ``reward_model``, and where the data set has them ``data_source``,
-            ``extra_info`` and ``target_column``.
+        batch: columns `uid`, `raw_prompt`, `reward_model`, and where the data set has them `data_source`,
+            `extra_info` and `target_column`.
     """
     count = len(batch)
 

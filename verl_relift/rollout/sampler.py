@@ -14,16 +14,16 @@ WAIT_AT_MOST = 1.0
 
 
 class GroupSampler(ReplayBuffer):
-    """verl's synchronous sampler, DAPO's group filter included; ``trainer.v1.sampler.custom_sampler`` names it.
+    """verl's synchronous sampler, DAPO's group filter included; `trainer.v1.sampler.custom_sampler` names it.
 
-    verl hands what its own sampler needs to no other, so it comes with ``sampler_kwargs``.
+    verl hands what its own sampler needs to no other, so it comes with `sampler_kwargs`.
     """
 
     def __init__(self, *args, sampler_kwargs: DictConfig, **kwargs):
         """
         Args:
-            sampler_kwargs: ``filter_groups`` (verl's group ``algorithm.filter_groups``), ``train_batch_size``,
-                ``gen_batch_size`` and ``sync_refill_failed_groups``.
+            sampler_kwargs: `filter_groups` (verl's group `algorithm.filter_groups`), `train_batch_size`,
+                `gen_batch_size` and `sync_refill_failed_groups`.
         """
         groups, refill = sampler_kwargs.filter_groups, bool(sampler_kwargs.sync_refill_failed_groups)
         filters = groups is not None and bool(groups.enable)

@@ -53,7 +53,7 @@ LAST_WORDS = 5.0
 
 
 class GroupServer(vLLMHttpServer):
-    """``vLLMHttpServer`` plus :meth:`generate_groups`. It ends when its engine does."""
+    """`vLLMHttpServer` plus `generate_groups`. It ends when its engine does."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -84,10 +84,10 @@ class GroupServer(vLLMHttpServer):
     async def generate_groups(
         self, requests: list[SampleRequest], sampling: dict[str, Any], request_id: str
     ) -> AsyncIterator[SampledGroup]:
-        """Answer ``requests`` and yield each group when its last response is finished.
+        """Answer `requests` and yield each group when its last response is finished.
 
         Args:
-            sampling: temperature, top_p, top_k, max_tokens (of an answer, its forced head included), and ``logprobs``
+            sampling: temperature, top_p, top_k, max_tokens (of an answer, its forced head included), and `logprobs`
                 (bool).
             request_id: unique over the calls to this server.
         """
@@ -162,7 +162,7 @@ def _rollout(output) -> SampledResponse:
 
 
 class GroupReplica(vLLMReplica):
-    """``vLLMReplica`` that starts :class:`GroupServer`."""
+    """`vLLMReplica` that starts `GroupServer`."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -170,5 +170,5 @@ class GroupReplica(vLLMReplica):
 
 
 def register() -> None:
-    """Make ``rollout.name=vllm`` start :class:`GroupServer` in this process's LLM server manager."""
+    """Make `rollout.name=vllm` start `GroupServer` in this process's LLM server manager."""
     RolloutReplicaRegistry.register("vllm", lambda: GroupReplica)

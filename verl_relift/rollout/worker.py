@@ -1,7 +1,7 @@
 """From a batch of prompts to graded rollouts in TransferQueue.
 
 verl's replay buffer relies on an order of events: a group's rollouts are stored, then its question is marked
-``finished``.
+`finished`.
 """
 
 import asyncio
@@ -38,10 +38,10 @@ class RolloutWorker:
         """
         Args:
             config: the whole configuration.
-            servers: Ray handles of :class:`~verl_relift.rollout.server.GroupServer`.
+            servers: Ray handles of `GroupServer`.
             tokenizer: of the policy.
             seed: makes sampling a function of (seed, step, prompt); None leaves it to the engine.
-            with_roles: whether training rows say who wrote each token (:class:`~verl_relift.types.Role`).
+            with_roles: whether training rows say who wrote each token (`Role`).
         """
         self._rollout = config.actor_rollout_ref.rollout
         self._template_kwargs = dict(config.data.get("apply_chat_template_kwargs", {}))
@@ -58,7 +58,7 @@ class RolloutWorker:
             verl_hook.start_judge(**function.get("reward_kwargs", {}))
 
     async def generate(self, prompts: Sequence[Prompt], global_steps: int, validate: bool) -> None:
-        """Answer ``prompts`` and return when all their rollouts are graded and stored."""
+        """Answer `prompts` and return when all their rollouts are graded and stored."""
         token_ids = [self._encode(prompt) for prompt in prompts]
         stored: asyncio.Queue[_StoredGroup] = asyncio.Queue()
         writer = asyncio.create_task(self._store(stored, len(prompts), global_steps, validate))
@@ -248,7 +248,7 @@ def _jagged(tensors: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _after(head: int, response: torch.Tensor) -> torch.Tensor:
-    """Return [tokens] int64: 1 but for the first ``head`` tokens."""
+    """Return [tokens] int64: 1 but for the first `head` tokens."""
     mask = torch.ones_like(response)
     mask[:head] = 0
     return mask

@@ -19,10 +19,10 @@ class CheckpointError(RuntimeError):
 
 
 def begin(run: Path, step: int) -> Path:
-    """Create an empty folder for the checkpoint of ``step`` and remove what killed runs have left.
+    """Create an empty folder for the checkpoint of `step` and remove what killed runs have left.
 
     Returns:
-        The folder to write into, to be passed to :func:`commit` by its step.
+        The folder to write into, to be passed to `commit` by its step.
     """
     for leftover in run.glob(f"{_PREFIX}*{_PARTIAL}"):
         shutil.rmtree(leftover)
@@ -32,7 +32,7 @@ def begin(run: Path, step: int) -> Path:
 
 
 def commit(run: Path, step: int) -> Path:
-    """Give the folder of :func:`begin` its final name, then point the tracker to it.
+    """Give the folder of `begin` its final name, then point the tracker to it.
 
     Returns:
         The checkpoint's folder.
@@ -47,7 +47,7 @@ def commit(run: Path, step: int) -> Path:
 
 
 def prune(run: Path, keep: int | None) -> None:
-    """Remove all complete checkpoints except the ``keep`` newest and the one that the tracker names.
+    """Remove all complete checkpoints except the `keep` newest and the one that the tracker names.
 
     Args:
         run: the run's folder.
@@ -87,7 +87,7 @@ def latest(run: Path) -> Path | None:
 
 
 def step_of(folder: Path) -> int:
-    """Read N from the name ``.../global_step_N``.
+    """Read N from the name `.../global_step_N`.
 
     Raises:
         CheckpointError: the folder has another name or does not exist.

@@ -19,9 +19,9 @@ _SEGMENTS = ("psm_*", "vllm_dist_*", "verl_weights_*")
 
 @contextmanager
 def started(config: DictConfig) -> Iterator[None]:
-    """Run Ray for the length of the context, with the arguments of ``ray_kwargs.ray_init`` and verl's environment.
+    """Run Ray for the length of the context, with the arguments of `ray_kwargs.ray_init` and verl's environment.
 
-    Where RAY_ADDRESS or ``ray_kwargs.ray_init.address`` names a cluster, join it instead of starting one.
+    Where RAY_ADDRESS or `ray_kwargs.ray_init.address` names a cluster, join it instead of starting one.
     """
     defaults = get_ppo_ray_runtime_env(config)
     variables = defaults.setdefault("env_vars", {})

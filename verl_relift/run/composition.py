@@ -46,18 +46,18 @@ class Arguments:
         return ["--config-name", self.config_name, *folder, *self.overrides]
 
     def compose(self, platform: str) -> DictConfig:
-        """Compose the configuration; see :func:`compose_config`."""
+        """Compose the configuration; see `compose_config`."""
         return compose_config(self.config_name, self.config_dir, self.overrides, platform)
 
 
 def compose_config(name: str, folder: str | None, overrides: Sequence[str], platform: str) -> DictConfig:
-    """Compose the configuration that ``verl_relift.train`` gets from the same arguments.
+    """Compose the configuration that `verl_relift.train` gets from the same arguments.
 
     Args:
-        name: the configuration's name, without ``.yaml``.
+        name: the configuration's name, without `.yaml`.
         folder: a folder of the user's that holds it, or None for this package's.
-        overrides: ``key=value`` strings.
-        platform: ``cuda`` or ``cpu``, unless an override chooses it.
+        overrides: `key=value` strings.
+        platform: `cuda` or `cpu`, unless an override chooses it.
 
     Raises:
         HydraException: an override or a file is invalid.

@@ -8,7 +8,7 @@ SPEED_PATCHES = "VERL_RELIFT_SPEED_PATCHES"
 
 
 def detect_platform() -> str:
-    """Return ``cuda`` if this machine has an NVIDIA device, else ``cpu``. The variable VERL_PLATFORM overrides this."""
+    """Return `cuda` if this machine has an NVIDIA device, else `cpu`. The variable VERL_PLATFORM overrides this."""
     chosen = os.environ.get("VERL_PLATFORM", "").strip().lower()
     if chosen:
         return "cpu" if chosen == "cpu" else "cuda"

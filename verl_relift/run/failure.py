@@ -26,12 +26,12 @@ Actors = Iterable[tuple[str, ray.actor.ActorHandle]]  # (name for the user, hand
 
 @contextmanager
 def workers_end_with(workers: Actors, servers: Actors) -> Iterator[list[str]]:
-    """Kill ``workers`` when one of ``servers`` dies while the context is open.
+    """Kill `workers` when one of `servers` dies while the context is open.
 
     Without this, a worker that sends weights to a dead server never returns, and the trainer waits for the worker.
 
     Yields:
-        A list that receives one line per death; pass it to :func:`explain`.
+        A list that receives one line per death; pass it to `explain`.
     """
     servers, deaths, left = list(servers), [], threading.Event()
 
@@ -63,7 +63,7 @@ def workers_end_with(workers: Actors, servers: Actors) -> Iterator[list[str]]:
 
 
 def explain(error: Exception, actors: Actors, step: int, deaths: Sequence[str] = ()) -> str:
-    """Explain ``error`` in one line: the actor that died if one did, else the error itself.
+    """Explain `error` in one line: the actor that died if one did, else the error itself.
 
     Args:
         error: what the trainer raised.

@@ -1,4 +1,4 @@
-"""Write to a run's folder, ``trainer.default_local_dir``."""
+"""Write to a run's folder, `trainer.default_local_dir`."""
 
 import json
 import math
@@ -13,7 +13,7 @@ CONFIG = "config.yaml"
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace the file at ``path`` by one with ``text``. A reader sees the old file or the complete new one."""
+    """Replace the file at `path` by one with `text`. A reader sees the old file or the complete new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with open(temporary, "w") as file:
         file.write(text)
@@ -23,13 +23,13 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 class MetricsFile:
-    """verl's tracker, with ``metrics.jsonl`` added to its outputs.
+    """verl's tracker, with `metrics.jsonl` added to its outputs.
 
-    Each line is a JSON object: ``step`` (int), ``time`` (Unix seconds), and one entry per metric, null where the value
+    Each line is a JSON object: `step` (int), `time` (Unix seconds), and one entry per metric, null where the value
     is not finite. A run that resumes after step N drops the lines of later steps, because it repeats those steps.
 
     Args:
-        tracking: verl's ``Tracking``, which receives every record too.
+        tracking: verl's `Tracking`, which receives every record too.
         path: the file.
         resume_step: the step that the run resumes from; 0 starts an empty file.
         then: called after each line.
@@ -43,7 +43,7 @@ class MetricsFile:
 
     @classmethod
     def beside(cls, tracking: Any, folder: str, resume_step: int, then: Callable[[], None]) -> "MetricsFile":
-        """Create the file in the run's ``folder``, under its usual name."""
+        """Create the file in the run's `folder`, under its usual name."""
         return cls(tracking, Path(folder) / METRICS, resume_step, then)
 
     @staticmethod
@@ -61,7 +61,7 @@ class MetricsFile:
         write_atomically(path, "".join(kept))
 
     def log(self, data: dict[str, Any], step: int, backend=None) -> None:
-        """Pass ``data`` on to verl's trackers and append it to the file."""
+        """Pass `data` on to verl's trackers and append it to the file."""
         self._tracking.log(data=data, step=step, backend=backend)
         record: dict[str, Any] = {"step": step, "time": time.time()}
         for name, value in data.items():

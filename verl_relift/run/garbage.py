@@ -14,7 +14,7 @@ _STARTING_THRESHOLD = 100_000
 
 
 def defer() -> None:
-    """Collect rarely until :func:`freeze`, while this process starts."""
+    """Collect rarely until `freeze`, while this process starts."""
     gc.set_threshold(_STARTING_THRESHOLD, *_DEFAULT_THRESHOLDS[1:])
 
 

@@ -1,4 +1,4 @@
-"""``--max-restarts N``: train in a child process, and start it again when it dies.
+"""`--max-restarts N`: train in a child process, and start it again when it dies.
 
 The child runs the plain training command. It resumes from the last checkpoint that it or an earlier child has saved. If
 there is none, it starts the way its command says.
@@ -20,7 +20,7 @@ _FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
 
 
 def take_option(arguments: list[str]) -> tuple[int, list[str]]:
-    """Take ``--max-restarts N`` or ``--max-restarts=N`` out of the command line.
+    """Take `--max-restarts N` or `--max-restarts=N` out of the command line.
 
     Returns:
         (N, or 0 without the option; the other arguments).
@@ -43,10 +43,10 @@ def take_option(arguments: list[str]) -> tuple[int, list[str]]:
 
 
 def supervise(command: list[str], run: Path, max_restarts: int) -> int:
-    """Run ``command``, and run it again after each death.
+    """Run `command`, and run it again after each death.
 
     Args:
-        command: the training command, which resumes with ``trainer.resume_mode=auto``.
+        command: the training command, which resumes with `trainer.resume_mode=auto`.
         run: the run's folder, which holds its checkpoints.
         max_restarts: number of restarts after which a death is final.
 

@@ -1,6 +1,6 @@
 """Stop between two steps on SIGUSR1, which a scheduler can send before a time limit.
 
-The trainer finishes the running step and saves a checkpoint, and the command ends with :data:`EXIT_STATUS`. The same
+The trainer finishes the running step and saves a checkpoint, and the command ends with `EXIT_STATUS`. The same
 command resumes the run. (Ctrl-C and SIGTERM end a run immediately; it resumes from the last regular checkpoint.)
 """
 
@@ -25,7 +25,7 @@ def listen() -> None:
 
 
 def stop_requested() -> bool:
-    """Return whether SIGUSR1 has arrived since :func:`listen`."""
+    """Return whether SIGUSR1 has arrived since `listen`."""
     return _requested
 
 

@@ -21,9 +21,9 @@ def start(
 
     Args:
         config: name of the configuration.
-        run: the run's folder; the output goes to ``<run>.log``.
-        overrides: ``key=value`` strings.
-        options: further options, for example ``("--max-restarts", "2")``.
+        run: the run's folder; the output goes to `<run>.log`.
+        overrides: `key=value` strings.
+        options: further options, for example `("--max-restarts", "2")`.
     """
     command = [sys.executable, "-m", "verl_relift.train", "--config-name", config, *options]
     log = run.with_suffix(".log")
@@ -48,7 +48,7 @@ def finish(process: subprocess.Popen, run: Path, seconds: float = 900) -> list[d
 
     Raises:
         AssertionError: it failed; the message is the end of its log.
-        subprocess.TimeoutExpired: it took longer than ``seconds`` and was killed.
+        subprocess.TimeoutExpired: it took longer than `seconds` and was killed.
     """
     try:
         status = process.wait(timeout=seconds)
@@ -85,10 +85,10 @@ def family(process: subprocess.Popen) -> list[psutil.Process]:
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen, run: Path, seconds: float = 900) -> None:
-    """Wait until ``condition`` holds.
+    """Wait until `condition` holds.
 
     Raises:
-        AssertionError: the process ended before, or ``seconds`` have passed.
+        AssertionError: the process ended before, or `seconds` have passed.
     """
     deadline = time.monotonic() + seconds
     while not condition():
@@ -98,7 +98,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen, run: Pa
 
 
 def kill_when(process: subprocess.Popen, run: Path, condition: Callable[[], bool], seconds: float = 900) -> None:
-    """Kill the run as soon as ``condition`` holds, while it is still running."""
+    """Kill the run as soon as `condition` holds, while it is still running."""
     wait_until(condition, process, run, seconds)
     kill(process)
 

@@ -1,4 +1,4 @@
-"""Entry point ``verl.plugins``: make this process able to run verl_relift on the hardware that is there.
+"""Entry point `verl.plugins`: make this process able to run verl_relift on the hardware that is there.
 
 verl logs a plugin that fails to load at debug level and continues without it, which would surface minutes later as an
 unrelated error. A failure here ends the process with the reason instead.

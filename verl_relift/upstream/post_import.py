@@ -70,7 +70,7 @@ _FINDER = _HookFinder()
 
 
 def matches(pattern: str, module: str) -> bool:
-    """Return whether ``module`` is the one that ``pattern`` names; ``package.*`` names a package and all in it."""
+    """Return whether `module` is the one that `pattern` names; `package.*` names a package and all in it."""
     if not pattern.endswith(".*"):
         return module == pattern
     package = pattern[:-2]
@@ -78,10 +78,10 @@ def matches(pattern: str, module: str) -> bool:
 
 
 def after_import(pattern: str, hook: Hook) -> None:
-    """Call ``hook(module)`` when a module has been imported, at once if it already is.
+    """Call `hook(module)` when a module has been imported, at once if it already is.
 
     Args:
-        pattern: a module's name, or ``package.*`` for every module of a package, present and future.
+        pattern: a module's name, or `package.*` for every module of a package, present and future.
         hook: the hooks of a module run in the order in which they were registered.
     """
     if _FINDER not in sys.meta_path:

@@ -1,15 +1,15 @@
 """The registry of patches: every attribute of upstream code that this package replaces, and why.
 
-A patch is a function of one upstream module, declared with :func:`patch`. It replaces attributes through
-:func:`replace`, :func:`add` and :func:`replaced_during`, which refuse what the declaration does not name. So the table
+A patch is a function of one upstream module, declared with `patch`. It replaces attributes through
+`replace`, `add` and `replaced_during`, which refuse what the declaration does not name. So the table
 in README.md, made from the declarations, is complete, and its counts are exact.
 
 The folder of a patch says why it exists:
 
-* ``cpu``, ``local_spec`` and ``fixes`` hold patches without which results are wrong or a run fails. On an upstream
+* `cpu`, `local_spec` and `fixes` hold patches without which results are wrong or a run fails. On an upstream
   version that they were not written for, the process stops.
-* ``speed`` holds patches that change how fast a result comes, not the result. On a version that they were not written
-  for they turn themselves off with a warning, and all of them are off where ``VERL_RELIFT_SPEED_PATCHES=0`` is set.
+* `speed` holds patches that change how fast a result comes, not the result. On a version that they were not written
+  for they turn themselves off with a warning, and all of them are off where `VERL_RELIFT_SPEED_PATCHES=0` is set.
 """
 
 import functools
@@ -53,19 +53,19 @@ class Patch:
     """One change of upstream code. Calling it installs it in this process; a second call does nothing.
 
     Attributes:
-        apply: makes the change. Gets the upstream module, or nothing if ``after`` names none.
+        apply: makes the change. Gets the upstream module, or nothing if `after` names none.
         kind: why it exists.
         where: the processes in which it is active.
-        after: the upstream modules after whose import it runs, ``package.*`` for all of a package.
-        replaces: the attributes that it replaces, as ``module:attribute`` or ``module:Class.attribute``.
+        after: the upstream modules after whose import it runs, `package.*` for all of a package.
+        replaces: the attributes that it replaces, as `module:attribute` or `module:Class.attribute`.
         adds: the attributes that it adds where upstream has none.
         during: the attributes that it replaces only while some upstream function runs.
         sets: what else it changes: extension points of upstream and settings of the process.
         upstream: what upstream does and why that is changed, for the table.
-        versions: the distributions whose version matters, keys of :data:`versions.SUPPORTED`.
+        versions: the distributions whose version matters, keys of `versions.SUPPORTED`.
         needed: tells of the upstream module whether it needs the patch at all; without it, it always does.
         canary: the test that fails when upstream no longer needs the patch.
-        issue: upstream's issue or pull request about it, ``owner/repository#number``.
+        issue: upstream's issue or pull request about it, `owner/repository#number`.
     """
 
     apply: Callable[..., None]
@@ -84,7 +84,7 @@ class Patch:
 
     @property
     def name(self) -> str:
-        """``folder/file.py:function``."""
+        """`folder/file.py:function`."""
         folder, file = self.apply.__module__.split(".")[-2:]
         return f"{folder}/{file}.py:{self.apply.__name__}"
 
@@ -98,7 +98,7 @@ class Patch:
             _run(self)
 
     def declares(self, target: str) -> bool:
-        """Return whether ``target`` is one of the attributes that the declaration names."""
+        """Return whether `target` is one of the attributes that the declaration names."""
         module, _, attribute = target.partition(":")
         declared = (one.partition(":") for one in (*self.replaces, *self.adds, *self.during))
         return any(matches(pattern, module) and name == attribute for pattern, _, name in declared)
@@ -125,9 +125,9 @@ def patch(
     needed: Callable[[ModuleType], bool] | None = None,
     issue: str | None = None,
 ) -> Callable[[Callable[..., None]], Patch]:
-    """Return a decorator that declares a function as a patch; see :class:`Patch` for the arguments.
+    """Return a decorator that declares a function as a patch; see `Patch` for the arguments.
 
-    ``after`` is by default the modules of the attributes that the patch replaces or adds.
+    `after` is by default the modules of the attributes that the patch replaces or adds.
     """
     if after is None:
         after = tuple(dict.fromkeys(target.partition(":")[0] for target in (*replaces, *adds)))

@@ -1,4 +1,4 @@
-"""README.md's table of patches, made from their declarations: ``python -m verl_relift.upstream.table --write``."""
+"""README.md's table of patches, made from their declarations: `python -m verl_relift.upstream.table --write`."""
 
 import argparse
 import importlib

@@ -21,10 +21,10 @@ class UnsupportedVersion(RuntimeError):
 
 
 def require(distribution: str) -> str:
-    """Return the installed version of ``distribution``.
+    """Return the installed version of `distribution`.
 
     Raises:
-        UnsupportedVersion: if it is missing or its version starts with none of those in :data:`SUPPORTED`.
+        UnsupportedVersion: if it is missing or its version starts with none of those in `SUPPORTED`.
     """
     supported = SUPPORTED[distribution]
     try:

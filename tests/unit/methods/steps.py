@@ -10,7 +10,7 @@ TOKENIZER = build_tokenizer()
 
 
 def question(number: int, target: str | None = "right", draw: str | None = None) -> Question:
-    """Question ``number`` asks for its own number; its solution is right, wrong or missing."""
+    """Question `number` asks for its own number; its solution is right, wrong or missing."""
     solution = {"right": f"\\boxed{{{number}}}", "wrong": "\\boxed{999}", None: None}[target]
     messages = ({"role": "user", "content": f"{number}=?"},)
     return Question(f"q{number}", draw or f"1-{number:06d}", messages, str(number), solution)

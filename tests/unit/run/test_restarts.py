@@ -1,4 +1,4 @@
-"""``--max-restarts``: which deaths lead to a restart, and from which checkpoint."""
+"""`--max-restarts`: which deaths lead to a restart, and from which checkpoint."""
 
 import os
 import signal

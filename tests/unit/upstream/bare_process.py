@@ -1,6 +1,6 @@
 """What torch, glibc and math-verify are in a process without verl's plugin: one line of JSON.
 
-Run by the fixture ``bare_process``; the tests of several modules read its findings.
+Run by the fixture `bare_process`; the tests of several modules read its findings.
 """
 
 import json

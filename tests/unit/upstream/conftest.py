@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run ``code`` in a process of its own."""
+    """Run `code` in a process of its own."""
     return _run(["-c", textwrap.dedent(code)], environment)
 
 
@@ -38,23 +38,23 @@ def python() -> Callable[..., subprocess.CompletedProcess]:
 
 @pytest.fixture(scope="session")
 def bare_process() -> dict:
-    """What ``bare_process.py`` finds."""
+    """What `bare_process.py` finds."""
     return _findings("tests.unit.upstream.bare_process")
 
 
 @pytest.fixture(scope="session")
 def unpatched_process() -> dict:
-    """What ``unpatched_process.py`` finds where speed patches are off."""
+    """What `unpatched_process.py` finds where speed patches are off."""
     return _findings("tests.unit.upstream.unpatched_process", VERL_RELIFT_SPEED_PATCHES="0")
 
 
 @pytest.fixture(scope="session")
 def megatron_process() -> dict:
-    """What ``megatron_process.py`` finds."""
+    """What `megatron_process.py` finds."""
     return _findings("tests.unit.upstream.megatron_process")
 
 
 @pytest.fixture(scope="session")
 def vllm_process(tmp_path_factory) -> dict:
-    """What ``vllm_process.py`` finds."""
+    """What `vllm_process.py` finds."""
     return _findings("tests.unit.upstream.vllm_process", str(tmp_path_factory.mktemp("model")))

@@ -1,6 +1,6 @@
 """What verl, Megatron and mbridge do without the patches, in one process of its own: one line of JSON.
 
-Run by the fixture ``megatron_process``; the tests of several modules read its findings.
+Run by the fixture `megatron_process`; the tests of several modules read its findings.
 """
 
 import importlib

@@ -1,6 +1,6 @@
 """What is replaced in a process that imports verl, Megatron and vLLM: one line of JSON.
 
-Run by the fixture ``unpatched_process`` with ``VERL_RELIFT_SPEED_PATCHES=0``.
+Run by the fixture `unpatched_process` with `VERL_RELIFT_SPEED_PATCHES=0`.
 """
 
 import importlib

@@ -1,6 +1,6 @@
 """What vLLM on a CPU does without the patches, and with them, in one process of its own: one line of JSON.
 
-Run by the fixture ``vllm_process``; the tests of several modules read its findings.
+Run by the fixture `vllm_process`; the tests of several modules read its findings.
 """
 
 import json

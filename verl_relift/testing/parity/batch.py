@@ -30,7 +30,7 @@ def make_model(kind: str) -> torch.nn.Module:
     """Build a randomly initialized fp32 model.
 
     Args:
-        kind: ``qwen2``, ``tied`` (a Qwen2 that shares its embeddings), ``qwen3`` or ``llama``.
+        kind: `qwen2`, `tied` (a Qwen2 that shares its embeddings), `qwen3` or `llama`.
     """
     torch.manual_seed(7)
     if kind == "qwen2":

@@ -1,7 +1,7 @@
-"""Run one rank of a Megatron engine that saves or resumes: ``checkpoint_worker MODEL OUTPUT TP PP ACTION FOLDER``.
+"""Run one rank of a Megatron engine that saves or resumes: `checkpoint_worker MODEL OUTPUT TP PP ACTION FOLDER`.
 
-With ACTION ``save``, it makes two updates with each set of AdamW moments, saves to FOLDER, and makes two more of each.
-With ``load``, it resumes from FOLDER and makes the last two of each. Either way it writes the resulting weights to
+With ACTION `save`, it makes two updates with each set of AdamW moments, saves to FOLDER, and makes two more of each.
+With `load`, it resumes from FOLDER and makes the last two of each. Either way it writes the resulting weights to
 OUTPUT, from the rank that has the outputs of each data-parallel replica.
 """
 

@@ -1,4 +1,4 @@
-"""Run one rank of a Megatron engine on a CPU: ``engine_worker MODEL OUTPUT TP PP``.
+"""Run one rank of a Megatron engine on a CPU: `engine_worker MODEL OUTPUT TP PP`.
 
 It writes log-probs, entropies, weights, losses and gradients to OUTPUT, from the rank that has the outputs of each
 data-parallel replica.
@@ -178,7 +178,7 @@ def guided(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
 
 
 def gradients(engine, data, loss_function) -> tuple[float, dict[str, torch.Tensor]]:
-    """Return a loss of ``data`` and its gradient, under Hugging Face names."""
+    """Return a loss of `data` and its gradient, under Hugging Face names."""
     engine.optimizer_zero_grad()
     return loss_and_gradients(engine, [engine.forward_backward_batch(data, loss_function)])
 

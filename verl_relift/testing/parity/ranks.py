@@ -17,7 +17,7 @@ _TIMEOUT_SECONDS = 240
 
 
 def save_model(kind: str, folder: Path) -> torch.nn.Module:
-    """Write a model of :func:`make_model` with a tokenizer to ``folder`` and return the model."""
+    """Write a model of `make_model` with a tokenizer to `folder` and return the model."""
     model = make_model(kind)
     model.save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
@@ -28,10 +28,10 @@ def run_ranks(worker: str, model_folder: Path, output: Path, layout: str, *argum
     """Run a worker of this package once per rank.
 
     Args:
-        worker: module of this package, called as ``worker MODEL OUTPUT TP PP [ARGUMENT ...]``.
+        worker: module of this package, called as `worker MODEL OUTPUT TP PP [ARGUMENT ...]`.
         model_folder: a model in Hugging Face's format.
         output: a new folder for the ranks' logs and results.
-        layout: a name in ``LAYOUTS``.
+        layout: a name in `LAYOUTS`.
         arguments: further arguments of the worker.
 
     Returns:

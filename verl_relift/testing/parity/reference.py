@@ -17,7 +17,7 @@ from .batch import (
 
 
 def log_probs_and_entropies(model: torch.nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Run ``model`` on each sequence of the batch by itself.
+    """Run `model` on each sequence of the batch by itself.
 
     Returns:
         (log-probs of the next token, entropies of its distribution). One tensor per sequence; with L tokens of prompt
@@ -89,7 +89,7 @@ def guided_loss(model: torch.nn.Module) -> torch.Tensor:
     return OWN_COEFF * own / own_tokens + HINT_COEFF * hints / hint_tokens
 
 
-# By the name under which ``engine_worker`` writes its own.
+# By the name under which `engine_worker` writes its own.
 LOSSES: dict[str, Callable[[torch.nn.Module], torch.Tensor]] = {
     "supervised": supervised_loss,
     "policy": policy_loss,

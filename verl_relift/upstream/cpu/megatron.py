@@ -1,6 +1,6 @@
 """Megatron-Core and mbridge on a CPU: their hard-wired CUDA calls and their type checks by string.
 
-Megatron writes ``torch.zeros(..., device="cuda")`` and ``torch.cuda.current_device()`` throughout. Its modules get a
+Megatron writes `torch.zeros(..., device="cuda")` and `torch.cuda.current_device()` throughout. Its modules get a
 view of torch in which those mean the CPU; torch itself, and every other module's view of it, stays as it is.
 """
 
@@ -98,7 +98,7 @@ def use_cpu_generator(random: ModuleType) -> None:
 
 
 def _with_cuda_type_names(function: Callable) -> Callable:
-    """Run ``function`` while ``Tensor.type()`` of a CPU tensor answers as a CUDA tensor's would.
+    """Run `function` while `Tensor.type()` of a CPU tensor answers as a CUDA tensor's would.
 
     The checks compare strings inside long functions, so the answer is changed for their duration. They run in the
     worker's main thread, once at start (constructors) or on gradients (the clipping), and call nothing of ours.
@@ -152,7 +152,7 @@ def accept_cpu_types_in_distributed_optimizer(module: ModuleType) -> None:
 
 
 def _with_cuda_as_identity(function: Callable) -> Callable:
-    """Run ``function`` while ``Tensor.cuda()`` gives the tensor itself."""
+    """Run `function` while `Tensor.cuda()` gives the tensor itself."""
 
     @functools.wraps(function)
     def run(*args, **kwargs):

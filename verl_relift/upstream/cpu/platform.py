@@ -1,6 +1,6 @@
-"""verl's platform for machines without an accelerator, registered with verl's own ``PlatformRegistry``.
+"""verl's platform for machines without an accelerator, registered with verl's own `PlatformRegistry`.
 
-Ray schedules *logical* GPUs (``ray.init(num_gpus=N)``): verl's resource checks count only GPU and NPU resources, so
+Ray schedules *logical* GPUs (`ray.init(num_gpus=N)`): verl's resource checks count only GPU and NPU resources, so
 the resource keeps its name and stands for a training rank.
 """
 

@@ -1,4 +1,4 @@
-"""Entry point ``vllm.general_plugins``: vLLM's CPU engine as a rollout engine. Does nothing on other devices."""
+"""Entry point `vllm.general_plugins`: vLLM's CPU engine as a rollout engine. Does nothing on other devices."""
 
 import functools
 from types import ModuleType

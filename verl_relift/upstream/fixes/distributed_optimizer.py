@@ -1,12 +1,12 @@
-"""Checkpoints of Megatron's ``DistributedOptimizer`` with torch's own AdamW.
+"""Checkpoints of Megatron's `DistributedOptimizer` with torch's own AdamW.
 
 Four faults of upstream, all hidden where Transformer Engine's or Apex's optimizer is installed:
 
 1. in fp32 the parameter is its own master copy, and loading copies in place into a leaf that requires grad;
-2. AdamW keeps ``step`` per parameter; loading gives all parameters one shared tensor, or writes the value of the
+2. AdamW keeps `step` per parameter; loading gives all parameters one shared tensor, or writes the value of the
    running process back over the loaded one, so bias correction is wrong after a resume;
 3. loading in a fresh process asserts on AdamW's state, which is empty until the first step;
-4. the fully reshardable format has no ``step`` per parameter, but loading it looks for one.
+4. the fully reshardable format has no `step` per parameter, but loading it looks for one.
 """
 
 import functools

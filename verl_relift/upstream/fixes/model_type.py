@@ -1,4 +1,4 @@
-"""A member of Megatron's ``ModelType`` that mbridge 0.15.1 asks for and megatron-core 0.18 no longer has."""
+"""A member of Megatron's `ModelType` that mbridge 0.15.1 asks for and megatron-core 0.18 no longer has."""
 
 from types import ModuleType
 
@@ -6,7 +6,7 @@ from ..registry import Where, patch, replace
 
 
 class _ModelTypes:
-    """Megatron's ``ModelType`` with the member that mbridge still compares with."""
+    """Megatron's `ModelType` with the member that mbridge still compares with."""
 
     encoder_and_decoder = object()
 

@@ -17,7 +17,7 @@ def unique_job_id() -> str:
 
 
 def with_unique_job_id(handle: str) -> str:
-    """A socket's name as verl's rollout adapter makes it, with :func:`unique_job_id` in place of the job id.
+    """A socket's name as verl's rollout adapter makes it, with `unique_job_id` in place of the job id.
 
     Raises:
         ValueError: if the job id is not in it.

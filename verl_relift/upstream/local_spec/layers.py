@@ -15,7 +15,7 @@ from torch import Tensor
 class LocalRMSNorm(torch.nn.Module):
     """RMSNorm over the last dimension, computed in fp32.
 
-    Megatron all-reduces the gradients of parameters marked ``sequence_parallel`` over the tensor-parallel group: with
+    Megatron all-reduces the gradients of parameters marked `sequence_parallel` over the tensor-parallel group: with
     sequence parallelism each rank sees only its share of the tokens.
     """
 
@@ -28,12 +28,12 @@ class LocalRMSNorm(torch.nn.Module):
         self.weight.sequence_parallel = config.sequence_parallel
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x``: [..., hidden_size]; same shape and dtype back."""
+        """`x`: [..., hidden_size]; same shape and dtype back."""
         return F.rms_norm(x.float(), (x.shape[-1],), self.weight.float(), self.eps).to(x.dtype)
 
 
 class LocalDotProductAttention(MegatronModule):
-    """Causal attention by ``torch.nn.functional.scaled_dot_product_attention``, for padded and packed input."""
+    """Causal attention by `torch.nn.functional.scaled_dot_product_attention`, for padded and packed input."""
 
     def __init__(
         self,
@@ -65,12 +65,12 @@ class LocalDotProductAttention(MegatronModule):
         Args:
             query: padded [s, b, heads, d], or packed [tokens, heads, d].
             key: the same with the number of query groups for heads.
-            value: as ``key``.
+            value: as `key`.
             attention_mask: unused; right-padding is invisible to causal attention.
             packed_seq_params: where each packed sequence starts.
 
         Returns:
-            [s, b, heads * d] or [tokens, heads * d], in the dtype of ``query``.
+            [s, b, heads * d] or [tokens, heads * d], in the dtype of `query`.
         """
         if packed_seq_params is None or packed_seq_params.qkv_format != "thd":
             s, b = query.shape[:2]
@@ -121,7 +121,7 @@ SHORTEST = 7 / 8
 
 
 def _group_by_length(params: PackedSeqParams, device: torch.device) -> _Groups:
-    """Kept on ``params``: every layer of a micro-batch asks for the same one."""
+    """Kept on `params`: every layer of a micro-batch asks for the same one."""
     cached = getattr(params, "_relift_groups", None)
     if cached is None:
         starts = params.cu_seqlens_q_padded if params.cu_seqlens_q_padded is not None else params.cu_seqlens_q
@@ -152,7 +152,7 @@ def _make_groups(lengths: list[int], device: torch.device) -> _Groups:
 
 
 def use_local_modules(spec):
-    """Put the modules of this file into a ``TransformerBlockSubmodules`` of Megatron's local spec, in place."""
+    """Put the modules of this file into a `TransformerBlockSubmodules` of Megatron's local spec, in place."""
     for layer in spec.layer_specs:
         layer.submodules.input_layernorm = LocalRMSNorm
         layer.submodules.pre_mlp_layernorm = LocalRMSNorm

@@ -1,4 +1,4 @@
-"""The process of TransferQueue's ``SimpleStorage`` that holds rows; see ``transfer_queue.py``."""
+"""The process of TransferQueue's `SimpleStorage` that holds rows; see `transfer_queue.py`."""
 
 from transfer_queue.storage.simple_storage import SimpleStorageUnit
 

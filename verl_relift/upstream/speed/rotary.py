@@ -36,7 +36,7 @@ def rotate_at_once(rope_utils: ModuleType) -> None:
 
 
 def _turns(freqs: Tensor, starts: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every packed token, [tokens, 1, d/2]; kept on ``freqs``, which every layer gets."""
+    """Cosine and sine of every packed token, [tokens, 1, d/2]; kept on `freqs`, which every layer gets."""
     kept = getattr(freqs, "_relift_turns", None)
     if kept is None or kept[0] is not starts or kept[1].dtype != dtype:
         lengths = starts.diff()
@@ -52,13 +52,13 @@ class _Rotate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, t: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """``t`` [tokens, heads, d], ``cos`` and ``sin`` [tokens, 1, d/2]."""
+        """`t` [tokens, heads, d], `cos` and `sin` [tokens, 1, d/2]."""
         ctx.save_for_backward(cos, sin)
         return _rotate(t, cos, sin, 1)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        """With respect to ``t``."""
+        """With respect to `t`."""
         return _rotate(gradient, *ctx.saved_tensors, -1), None, None
 
 

@@ -30,20 +30,20 @@ def starts_of(lengths: Tensor) -> Tensor:
 
 
 def places(starts: Tensor, lengths: Tensor) -> Tensor:
-    """[tokens] int64: the place of every element of rows that begin at ``starts`` [rows], row by row."""
+    """[tokens] int64: the place of every element of rows that begin at `starts` [rows], row by row."""
     within = torch.arange(int(lengths.sum()), device=starts.device)
     return within + (starts.long() - starts_of(lengths)[:-1]).repeat_interleave(lengths)
 
 
 def column_of(values: Tensor, lengths: Tensor) -> Tensor:
-    """``values`` [tokens, ...], rows of ``lengths`` [rows] end to end, as a jagged tensor [rows, *, ...]."""
+    """`values` [tokens, ...], rows of `lengths` [rows] end to end, as a jagged tensor [rows, *, ...]."""
     # Without the longest length, torch pads a row to as many elements as there are in all rows.
     shortest, longest = (int(length) for length in lengths.aminmax())
     return torch.nested.nested_tensor_from_jagged(values, starts_of(lengths), min_seqlen=shortest, max_seqlen=longest)
 
 
 def take_rows(column: Tensor, rows: Tensor) -> Tensor:
-    """Those ``rows`` of a plain column, in that order."""
+    """Those `rows` of a plain column, in that order."""
     lengths = column.offsets().diff()[rows]
     return column_of(column.values()[places(column.offsets()[:-1][rows], lengths)], lengths)
 

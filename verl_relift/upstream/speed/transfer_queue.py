@@ -1,10 +1,10 @@
-"""TransferQueue's ``SimpleStorage`` sends a column as one buffer, not as one buffer a row.
+"""TransferQueue's `SimpleStorage` sends a column as one buffer, not as one buffer a row.
 
 A column of one-dimensional tensors travels as its values laid end to end and their lengths. What is stored, and
 everything else, is as before.
 
 A process packs only for one that unpacks. Both sides of a message carry a name, which TransferQueue exchanges anyway;
-the names of storage processes and of the managers in readers and writers end in :data:`PACKS` where these patches are
+the names of storage processes and of the managers in readers and writers end in `PACKS` where these patches are
 active. So processes with and without them, which an environment or a version that differs between two hosts can make,
 still work together, one buffer a row.
 """
@@ -28,7 +28,7 @@ def install_after_import() -> None:
 
 
 def pack(column: Any) -> Any:
-    """A column as it travels: ``{values: [tokens], lengths: [rows] int64}`` if it is of one-dimensional tensors.
+    """A column as it travels: `{values: [tokens], lengths: [rows] int64}` if it is of one-dimensional tensors.
 
     Args:
         column: jagged tensor [rows, *], list of a tensor per row, or anything else, which is given back as it is.
@@ -48,7 +48,7 @@ def pack(column: Any) -> Any:
 
 
 def unpack(column: Any) -> Any:
-    """Undo :func:`pack`, except that a column of tensors is a list of its rows afterwards."""
+    """Undo `pack`, except that a column of tensors is a list of its rows afterwards."""
     if isinstance(column, dict) and column.keys() == {_VALUES, _LENGTHS}:
         return list(column[_VALUES].split(column[_LENGTHS].tolist()))
     return column
@@ -60,7 +60,7 @@ def _rows_of(column: Any) -> Any:
 
 
 class PackingName:
-    """An attribute that holds a process's name, and ends it in :data:`PACKS` when it is set."""
+    """An attribute that holds a process's name, and ends it in `PACKS` when it is set."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._key = f"_{name}"

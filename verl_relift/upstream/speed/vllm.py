@@ -1,6 +1,6 @@
 """vLLM's CPU engine starts sooner and leaves the cores to those who work.
 
-Declared here, installed by the entry point ``verl_relift.upstream.cpu.vllm:install``.
+Declared here, installed by the entry point `verl_relift.upstream.cpu.vllm:install`.
 """
 
 import functools

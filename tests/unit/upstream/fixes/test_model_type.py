@@ -1,4 +1,4 @@
-"""mbridge on a Megatron without ``ModelType.encoder_and_decoder``."""
+"""mbridge on a Megatron without `ModelType.encoder_and_decoder`."""
 
 import importlib
 import inspect

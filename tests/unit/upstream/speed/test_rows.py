@@ -28,7 +28,7 @@ class Counter(TorchDispatchMode):
 
 
 def operations_a_row(call) -> float:
-    """How many more operations ``call(rows)`` makes for each row more."""
+    """How many more operations `call(rows)` makes for each row more."""
     counts = []
     for rows in (8, 24):
         run = call(rows)

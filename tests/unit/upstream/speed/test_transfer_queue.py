@@ -78,7 +78,7 @@ def cluster():
 
 @contextmanager
 def upstreams(prefix: str):
-    """What the patches replaced below ``prefix``, as in a process where they are off."""
+    """What the patches replaced below `prefix`, as in a process where they are off."""
     with ExitStack() as stack:
         for target, original in ORIGINALS.items():
             if target.startswith(prefix):
