@@ -22,10 +22,11 @@ ROOT = Path(__file__).parents[2]
 LEVELS = (
     ("train", "quickstart"),
     ("preflight",),
-    ("trainer", "stages"),
+    ("trainer",),
     ("verl_trainer",),
     ("evaluate", "report", "export"),
     ("plan",),
+    ("stages",),
     ("checks",),
     ("actor", "rollout"),
     ("methods",),
@@ -42,7 +43,7 @@ SHARED = "testing"
 PACKAGES = ("tests", "benchmarks", "examples", "data_preprocess", "verl_relift")
 
 # These rooms must be importable in milliseconds and testable without an engine.
-PURE = ("methods", "demonstrations", "rewards", "data", "settings", "types", "checks", "plan")
+PURE = ("methods", "demonstrations", "rewards", "data", "settings", "types", "checks", "stages", "plan")
 ENGINES = {"torch", "verl", "ray", "vllm", "megatron", "mbridge"}
 MAX_LINES = 60
 
