@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from verl_relift.methods import METHODS
+from verl_relift.report.timing import STAGES
 from verl_relift.run.composition import Arguments, compose_config
 from verl_relift.stages import stage_arguments
 
@@ -167,6 +168,25 @@ def value_of(text: str) -> Any:
         return float(text)
     except ValueError:
         return text
+
+
+# ---- a step ----------------------------------------------------------------------------------------------------------
+
+HOOKS = ("prompts", "retry", "edit", "supervised", "coefficients", "weights", "updates", "metrics", "state_dict")
+
+
+@pytest.mark.parametrize("name", ["step.md", "step.svg"])
+def test_the_page_on_a_step_and_its_picture_have_every_hook_and_timer(name):
+    text = (ROOT / "docs" / name).read_text()
+    timers = [timer.removeprefix("timing_s/") for timer in STAGES] + ["testing"]
+    mark = {"step.md": "`{}", "step.svg": ">{}"}[name]
+    assert [word for word in (*HOOKS, *timers) if mark.format(word) not in text] == []
+
+
+def test_text_of_the_picture_is_large_enough_and_needs_nothing_from_elsewhere():
+    text = (ROOT / "docs/step.svg").read_text()
+    assert min(int(size) for size in re.findall(r"font-size: (\d+)px", text)) >= 12
+    assert not re.search(r"<script|<image|@import|@font-face|href=|src=", text)
 
 
 # ---- patches ---------------------------------------------------------------------------------------------------------
