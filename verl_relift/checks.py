@@ -63,6 +63,14 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
         )
     yield from _rollout_problems(config, program, method)
     yield from method.problems(settings, config)
+    splices = needs.supervised_rows > 0 and not needs.own_step
+    transformer = config.actor_rollout_ref.actor.megatron.override_transformer_config
+    if (splices or method.weighs_tokens()) and transformer.get("calculate_per_token_loss"):
+        yield (
+            "actor_rollout_ref.actor.megatron.override_transformer_config.calculate_per_token_loss=true divides all "
+            f"gradients by one token count, but method={config.method.name} has one for each term of its loss; set it "
+            "to false"
+        )
     yield from _checkpoint_problems(config)
     if needs.demonstrations is not None and needs.demonstrations.source is not Source.DATASET:
         variable = settings.teacher.api_key_env

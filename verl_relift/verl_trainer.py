@@ -197,6 +197,6 @@ class ResumableTrainer(PPOTrainerSync):
         return [(f"training worker {rank}", worker) for rank, worker in enumerate(group.workers if group else [])]
 
     def servers(self) -> Actors:
-        """Return the vLLM servers, named likewise."""
+        """Return the vLLM servers, each with a name for people."""
         manager = getattr(self, "llm_server_manager", None)
         return [(f"vLLM server {i}", server) for i, server in enumerate(manager.server_handles if manager else [])]

@@ -1,4 +1,4 @@
-"""A run that is killed goes on as if nothing had happened: the same metrics and weights, to the last bit.
+"""A run that is killed resumes as if nothing had happened: the same metrics and weights, to the last bit.
 
 On the small task, whose base model solves some questions and fails others, so that both updates have gradients.
 """

@@ -26,7 +26,7 @@ def supervised_loss(
 
     T counts the demonstration tokens of the whole global batch, over all micro-batches and data-parallel ranks, so
     the sum of the results over micro-batches and ranks does not depend on how the batch was split. A mean of
-    micro-batch means would weigh tokens by the length of their neighbours (arXiv 2604.23747).
+    micro-batch means would weigh tokens by the length of their neighbors (arXiv 2604.23747).
 
     Args:
         log_probs: [tokens] float, log-probability of the token that follows each position.

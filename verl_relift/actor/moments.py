@@ -16,8 +16,8 @@ _STATE = ("exp_avg", "exp_avg_sq", "step")
 class Moments:
     """AdamW state that waits while the optimizer works with its own.
 
-    Costs 8 bytes per parameter in fp32, divided over data-parallel ranks like the optimizer's own state; in host
-    memory while it waits if `offload` is set.
+    It takes 8 bytes per parameter in fp32, divided over data-parallel ranks like the optimizer's own state. With
+    `offload` it waits in host memory.
     """
 
     def __init__(self, optimizer, offload: bool):
@@ -29,12 +29,13 @@ class Moments:
         self._optimizers = [part.optimizer for part in getattr(optimizer, "chained_optimizers", [optimizer])]
         self._waiting_device = torch.device("cpu") if offload else None
         self._waiting: dict[torch.Tensor, dict] = {}
-        self._group_steps: dict[int, float] = {}
+        # By place: loading a checkpoint gives an optimizer new groups.
+        self._group_steps: dict[tuple[int, int], float] = {}
         self.used = False  # whether an update was made with it
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """The optimizer works with this state until the block ends."""
+        """Let the optimizer work with this state until the block ends."""
         self._exchange()
         try:
             yield
@@ -43,11 +44,11 @@ class Moments:
             self.used = True
 
     def _exchange(self) -> None:
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
+        for i, optimizer in enumerate(self._optimizers):
+            for j, group in enumerate(optimizer.param_groups):
                 if "step" in group:  # Transformer Engine counts per group
-                    waiting = self._group_steps.get(id(group), 0)
-                    self._group_steps[id(group)], group["step"] = group["step"], waiting
+                    waiting = self._group_steps.get((i, j), 0)
+                    self._group_steps[i, j], group["step"] = group["step"], waiting
                 for parameter in group["params"]:
                     self._exchange_one(optimizer, parameter)
 

@@ -14,7 +14,7 @@ def accumulate_both(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Leave in the gradient buffers d(rl_loss)/dw + d(sft_loss)/dw, reduced over all ranks once.
 
-    Each loss keeps its own normaliser, its own micro-batches and its own metrics.
+    Each loss keeps its own normalizer, micro-batches and metrics.
 
     Args:
         engine: verl's Megatron engine, in train mode.
@@ -32,7 +32,7 @@ def accumulate_both(
 
 @contextmanager
 def spliced(engine, sft_data: TensorDict, sft_loss: Callable) -> Iterator[dict[str, Any]]:
-    """While active, the RL update's last mini-batch also carries the demonstrations.
+    """Let the RL update's last mini-batch carry the demonstrations, while active.
 
     Yields:
         A dict that holds what `forward_backward_batch` returned for the demonstrations once the update was made.
@@ -46,7 +46,7 @@ def spliced(engine, sft_data: TensorDict, sft_loss: Callable) -> Iterator[dict[s
     sft_output: dict[str, Any] = {}
 
     def train_both(data: TensorDict, loss_function: Callable) -> dict[str, Any]:
-        # verl marks the last mini-batch of the last epoch so.
+        # This is how verl marks the last mini-batch of the last epoch.
         if not tu.get(data, "update_lr_scheduler", default=False):
             return train_batch(data, loss_function)
         output, of_demonstrations = accumulate_both(engine, data, loss_function, sft_data, sft_loss)
@@ -65,7 +65,7 @@ def spliced(engine, sft_data: TensorDict, sft_loss: Callable) -> Iterator[dict[s
 
 @contextmanager
 def _not_reduced(engine) -> Iterator[None]:
-    """Let gradients add up on each rank; Megatron would reduce them over ranks after each pass, those of both twice."""
+    """Let gradients add up on each rank: Megatron reduces them after each pass, and would reduce the first twice."""
     configs = [get_model_config(chunk) for chunk in engine.module]
     finalize = [config.finalize_model_grads_func for config in configs]
     for config in configs:

@@ -1,4 +1,4 @@
-"""The waiting room between the rollouts and the supervised update."""
+"""Verified demonstrations that wait for the supervised update."""
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, fields, replace
@@ -20,12 +20,12 @@ class Evicted(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """One question with a verified solution, tokenised once, when it enters the buffer."""
+    """One question with a verified solution, tokenized once, when it enters the buffer."""
 
     question: str  # stable identity of the question over epochs and restarts
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]  # ends with the end-of-sequence token
-    step: int  # the training step whose rollouts all failed
+    step: int  # the training step that asked for it
 
 
 _FIELDS = tuple(field.name for field in fields(Demonstration))

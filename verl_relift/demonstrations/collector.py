@@ -71,6 +71,7 @@ class Collector:
             chosen: questions in the order in which their demonstrations are to wait.
             solved: questions that need none any more; the buffer's settings say whether one that waits goes.
         """
+        self.settle()
         answers = self._teacher.collect() if self._teacher is not None else []
         answers = [answer for answer in answers if answer.text is not None]
         solutions = [Solution(_question_of(a.question), a.text, a.question.step) for a in answers]
