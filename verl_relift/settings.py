@@ -177,7 +177,8 @@ def build(cls: type, mapping: dict[str, Any], path: str) -> Any:
     known = {f.name: f for f in fields(cls)}
     unknown = sorted(set(mapping) - set(known))
     if unknown:
-        raise SettingsError(f"{path}.{unknown[0]} is not a setting; {path} has {', '.join(known)}")
+        there = f"{path} has {', '.join(known)}" if known else "this method has none; remove it"
+        raise SettingsError(f"{path}.{unknown[0]} is not a setting; {there}")
     values = {}
     for name, value in mapping.items():
         values[name] = _convert(known[name].type, value, f"{path}.{name}")

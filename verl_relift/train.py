@@ -6,6 +6,7 @@ process of its own.
 """
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -166,8 +167,12 @@ def _act_before_hydra(max_restarts: int) -> None:
                 method_class(override.partition("=")[2])
         config = arguments.compose(platform)
         several = stages_of(config)
-    except (HydraException, OmegaConfBaseException):
-        return  # Hydra says it better
+    except (HydraException, OmegaConfBaseException) as error:
+        # Of Hydra's lines the first names the key or file; the others are advice that rarely fits.
+        problem = str(error).strip().splitlines()[0].rstrip(".")
+        problem = re.sub(r"Could not override '(.*)'", r"\1: there is no such key", problem)
+        print(f"{problem}; docs/train.md explains the keys, and --cfg job prints them", file=sys.stderr)
+        sys.exit(2)
     except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -232,7 +232,17 @@ def test_vllm_is_not_installed(folder, monkeypatch):
         check(configuration(folder))
 
 
-def test_the_command_line_prints_the_line_and_ends_with_2(folder):
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.train_batch_size=12"], "data.train_batch_size=12 must be divisible"),
+        (["data.train_bach_size=12"], "data.train_bach_size: there is no such key"),
+        (["method=grpo", "method.sft.lr=1"], "method.sft.lr: there is no such key"),
+        (["method=rleift"], "method=rleift: there is no such method; choose one of grpo, relift"),
+        (["trainer.logger=[a"], "no viable alternative at input '[a'"),
+    ],
+)
+def test_the_command_line_prints_the_line_and_ends_with_2(folder, overrides, message):
     result = subprocess.run(
         [
             sys.executable,
@@ -240,7 +250,7 @@ def test_the_command_line_prints_the_line_and_ends_with_2(folder):
             "verl_relift.train",
             "--config-name",
             "quickstart",
-            "data.train_batch_size=12",
+            *overrides,
             f"data.train_files={folder}/train.parquet",
             f"data.val_files={folder}/test.parquet",
             f"actor_rollout_ref.model.path={folder}/model",
@@ -250,5 +260,5 @@ def test_the_command_line_prints_the_line_and_ends_with_2(folder):
         timeout=120,
     )
     assert result.returncode == 2
-    assert "data.train_batch_size=12 must be divisible" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(message), result.stderr
     assert "Traceback" not in result.stderr

@@ -99,7 +99,7 @@ class Method:
 
     @classmethod
     def problems(cls, settings: Any, config: Any) -> Iterator[str]:
-        """Yield a line for everything in the whole configuration that cannot work together with this method."""
+        """Yield a line for everything in the configuration that can't work with this method."""
         yield from ()
 
     @classmethod

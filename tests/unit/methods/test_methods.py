@@ -170,7 +170,7 @@ def test_a_resumed_method_continues_where_the_first_was(name, tmp_path):
         ({"name": "relift_splice", "sft": {"optimizer": "separate"}}, r"method\.sft\.optimizer is not a setting"),
         ({"name": "relift_splice", "schedule": {"max_updates_per_step": 2}}, r"there is one RL update to join"),
         ({"name": "rl_with_sft_loss", "trigger": {}}, r"method\.trigger is not a setting"),
-        ({"name": "grpo", "sft": {}}, r"method\.sft is not a setting"),
+        ({"name": "grpo", "sft": {}}, r"method\.sft is not a setting; this method has none"),
         ({"name": "sft", "sft": {"optimizer": "separate"}}, r"there is no RL update to be separate from"),
         (
             {"name": "sft_then_rl", "then": {"method": "sft_then_rl"}},
