@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..demonstrations.buffer import Demonstration, DemonstrationBuffer
@@ -48,7 +49,7 @@ def make_collector(
     if demonstrations.source is not Source.DATASET:
         from ..demonstrations.teacher import Teacher  # its client takes seconds to import
 
-        server = Teacher(teacher, resources.folder / "teacher" if teacher.cache_dir is None else teacher.cache_dir)
+        server = Teacher(teacher, Path(teacher.cache_dir or resources.folder / "teacher"))
     return Collector(
         demonstrations,
         DemonstrationBuffer(buffer),

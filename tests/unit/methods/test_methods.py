@@ -105,6 +105,18 @@ def test_sft_trains_on_every_full_batch_and_samples_nothing(tmp_path):
     method.close()
 
 
+@pytest.mark.parametrize("cache", [None, "elsewhere"])
+def test_a_teacher_keeps_its_answers_in_the_runs_folder_or_where_it_is_told(tmp_path, cache):
+    teacher = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "max_retries": 0}
+    folder = tmp_path / (cache or "teacher")
+    teacher |= {"cache_dir": str(folder)} if cache else {}
+    method = make(tmp_path, "relift", demonstrations={"source": "teacher"}, teacher=teacher)
+    assert folder.is_dir()
+    method.supervised(failed(1), step=1).updates()
+    assert method.metrics()["relift/teacher/asked"] == 1.0
+    method.close()
+
+
 def test_grpo_changes_nothing(tmp_path):
     method = make(tmp_path, "grpo")
     groups, asked = failed(1), [question(1)]
