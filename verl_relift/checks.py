@@ -61,6 +61,11 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
             f"actor_rollout_ref.rollout.n={config.actor_rollout_ref.rollout.n}: a group needs at least 2 rollouts; "
             "the paper uses 8"
         )
+    if config.algorithm.filter_groups.enable and (needs.failed_groups or method.retries()):
+        yield (
+            "algorithm.filter_groups.enable=true evicts questions that every rollout fails before "
+            f"method={config.method.name} sees them; set it to false"
+        )
     yield from _rollout_problems(config, program, method)
     yield from method.problems(settings, config)
     splices = needs.supervised_rows > 0 and not needs.own_step
@@ -131,6 +136,11 @@ def _rollout_problems(config: DictConfig, program: ProgramSettings, method: type
                 "loop does not support; set it to true"
             )
         return
+    if not config.trainer.v1.sampler.custom_sampler.path:
+        yield (
+            "trainer.v1.sampler.custom_sampler.path=null: verl's own sampler would wait forever for a rollout that "
+            "failed; leave verl_relift's, or set relift.rollout.batched=false"
+        )
     manager = rollout.agent.get("agent_loop_manager_class")
     if manager:
         yield (
@@ -167,10 +177,14 @@ def _checkpoint_problems(config: DictConfig) -> Iterator[str]:
         yield f"trainer.resume_mode={trainer.resume_mode} must be one of auto, disable, resume_path"
         return
     try:
+        folder = None
         if trainer.resume_mode == "auto":
-            checkpoints.latest(Path(trainer.default_local_dir))
+            folder = checkpoints.latest(Path(trainer.default_local_dir))
         elif trainer.resume_mode == "resume_path":
-            checkpoints.step_of(Path(trainer.resume_from_path or ""))
+            folder = Path(trainer.resume_from_path or "")
+            checkpoints.step_of(folder)
+        if folder is not None:
+            checkpoints.require_method(folder, config.method.name)
     except checkpoints.CheckpointError as error:
         yield str(error)
 
@@ -207,7 +221,12 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
     except SettingsError:
         return  # settings_problems says it
     needs = method.needs(settings)
-    if needs.exact_rows and needs.supervised_rows % data_parallel:
+    if 0 < needs.supervised_rows < data_parallel:
+        yield (
+            f"method.sft.batch_size={needs.supervised_rows} is smaller than the data-parallel size {data_parallel}: no "
+            "update would ever be due; raise it"
+        )
+    elif needs.exact_rows and needs.supervised_rows % data_parallel:
         yield (
             f"method.sft.batch_size={needs.supervised_rows} must be divisible by the data-parallel size "
             f"{data_parallel} ({world} GPUs / {ranks} of a model replica)"

@@ -114,6 +114,8 @@ def _data(config: DictConfig) -> Iterator[str]:
             max_prompt_tokens=data.max_prompt_length,
             max_target_tokens=wanted.max_tokens if wanted is not None else None,
             demonstrations=wanted is not None and wanted.source is Source.DATASET,
+            column=wanted.column if wanted is not None else "target",
+            verify=wanted is None or wanted.verify,
             sample=GRADED_ROWS,
             allowed=allowed,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from .checks import chosen_method
+from .checks import batch_problems, chosen_method, settings_problems
 from .methods import Stage
 from .run import checkpoints, restarts
 from .run.composition import Arguments
@@ -39,23 +39,56 @@ def stage_arguments(arguments: Arguments, config: DictConfig) -> Iterator[tuple[
         yield stage, arguments.with_overrides([*kept, *own])
 
 
-def run_stages(arguments: Arguments, config: DictConfig, platform: str, max_restarts: int) -> int:
-    """Run the stages one after the other, from the first that is not finished; the exit status of the last run.
+def stage_problems(runs: Sequence[tuple[Stage, DictConfig]]) -> list[str]:
+    """Return what would end a stage before it starts, or leave the next one without weights: a line per problem.
 
     Args:
-        max_restarts: of each stage.
+        runs: each stage with the configuration of its run.
     """
-    run = Path(config.trainer.default_local_dir)
+    problems = []
+    for stage, config in runs:
+        trainer = config.trainer
+        found = [*settings_problems(config), *batch_problems(config)]
+        if not trainer.total_training_steps:
+            found.append("trainer.total_training_steps: a stage needs a number of steps; set it")
+        if trainer.save_freq <= 0:
+            found.append(
+                f"trainer.save_freq={trainer.save_freq}: a stage must save its last step; set a positive number"
+            )
+        if trainer.resume_mode == "resume_path":
+            found.append("trainer.resume_mode=resume_path: a stage resumes from its own folder; use auto or disable")
+        problems += [f"stage {stage.folder}: {problem}" for problem in found]
+    return problems
+
+
+def run_stages(runs: Sequence[tuple[Stage, DictConfig]], commands: Sequence[Arguments], max_restarts: int) -> int:
+    """Run the stages one after the other, from the first that is not finished.
+
+    Args:
+        runs: each stage with the configuration of its run.
+        commands: the arguments of each stage's command.
+        max_restarts: of each stage.
+
+    Returns:
+        The exit status of the last command that ran.
+    """
     model: list[str] = []
-    for stage, of_stage in stage_arguments(arguments, config):
-        folder = run / stage.folder
-        of_stage = of_stage.with_overrides([*of_stage.overrides, *model])
-        steps = of_stage.compose(platform).trainer.total_training_steps
-        if _steps_made(folder) < steps:
-            command = [sys.executable, "-m", "verl_relift.train", *of_stage.command_line()]
-            status = restarts.supervise(command, folder, max_restarts)
+    for (stage, config), arguments in zip(runs, commands, strict=True):
+        folder, steps = Path(config.trainer.default_local_dir), config.trainer.total_training_steps
+        if config.trainer.resume_mode == "auto" and _steps_made(folder) >= steps:
+            print(f"stage {stage.folder}: its {steps} steps are done, see {folder}", file=sys.stderr)
+        else:
+            command = [*arguments.command_line(), *model]
+            status = restarts.supervise([sys.executable, "-m", "verl_relift.train", *command], folder, max_restarts)
             if status != 0:
                 return status
+            if _steps_made(folder) < steps:
+                print(
+                    f"stage {stage.folder}: ended after step {_steps_made(folder)} of {steps}; raise "
+                    "trainer.total_epochs, or lower trainer.total_training_steps",
+                    file=sys.stderr,
+                )
+                return 1
         weights = checkpoints.latest(folder) / "actor" / "model" / "huggingface"
         model = [f"actor_rollout_ref.model.path={weights}"]
     return 0

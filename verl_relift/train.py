@@ -5,11 +5,13 @@ one import of the stack is saved; everything heavy happens in Ray actors. A meth
 process of its own.
 """
 
+import logging
 import os
 import re
 import signal
 import sys
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
 
 import hydra
@@ -25,7 +27,18 @@ from .run import restarts, stopping
 from .run.composition import Arguments
 from .run.environment import SPEED_PATCHES, detect_platform, prepare_environment
 from .settings import SettingsError
-from .stages import run_stages, stages_of
+from .stages import run_stages, stage_arguments, stage_problems
+
+
+def _show_own_messages() -> None:
+    """Give this program's loggers a handler of their own: a library that vLLM imports silences the root logger."""
+    logger = logging.getLogger("verl_relift")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def run(config: DictConfig) -> None:
@@ -35,6 +48,7 @@ def run(config: DictConfig) -> None:
         ConfigurationError: before Ray starts, if the configuration can't work.
         Stopped: if stopping was requested with steps left; the checkpoint is saved.
     """
+    _show_own_messages()
     check(config)
     OmegaConf.resolve(config)
     folder = Path(config.trainer.default_local_dir)
@@ -66,21 +80,21 @@ def _train(config: DictConfig) -> None:
     trainer = MethodTrainer(config)
     succeeded = False
     deaths: list[str] = []
-    try:
-        trainer.init()
-        with workers_end_with(trainer.workers(), trainer.servers()) as deaths:
-            trainer.fit(_rollout_manager(config, trainer))
-        succeeded = True
-    except Exception as error:
-        actors = [*trainer.workers(), *trainer.servers()]
-        raise RunFailed(explain(error, actors, trainer.global_steps, deaths)) from error
-    finally:
-        trainer.close()
-        if trainer.logger is not None:
-            trainer.logger.finish(exit_code=0 if succeeded else 1)
-        if getattr(trainer, "llm_server_manager", None) is not None:
-            shut_down(trainer.llm_server_manager.server_handles)
-        tq.close()
+    with ExitStack() as at_end:  # in reverse order, each whatever becomes of the others
+        at_end.callback(tq.close)
+        at_end.callback(lambda: shut_down([server for _, server in trainer.servers()]))
+        at_end.callback(lambda: trainer.logger and trainer.logger.finish(exit_code=0 if succeeded else 1))
+        at_end.callback(trainer.close)
+        try:
+            trainer.init()
+            manager = _rollout_manager(config, trainer)
+            at_end.callback(getattr(manager, "close", lambda: None))
+            with workers_end_with(trainer.workers(), trainer.servers()) as deaths:
+                trainer.fit(manager)
+            succeeded = True
+        except Exception as error:
+            actors = [*trainer.workers(), *trainer.servers()]
+            raise RunFailed(explain(error, actors, trainer.global_steps, deaths)) from error
     if trainer.stopped_after is not None:
         raise stopping.Stopped(
             f"stopped after step {trainer.stopped_after}, as requested; "
@@ -166,7 +180,9 @@ def _act_before_hydra(max_restarts: int) -> None:
             if override.startswith("method="):
                 method_class(override.partition("=")[2])
         config = arguments.compose(platform)
-        several = stages_of(config)
+        stages = list(stage_arguments(arguments, config))
+        runs = [(stage, of_stage.compose(platform)) for stage, of_stage in stages]
+        problems = stage_problems(runs)
     except (HydraException, OmegaConfBaseException) as error:
         # Of Hydra's lines the first names the key or file; the others are advice that rarely fits.
         problem = str(error).strip().splitlines()[0].rstrip(".")
@@ -177,8 +193,11 @@ def _act_before_hydra(max_restarts: int) -> None:
         print(error, file=sys.stderr)
         sys.exit(2)
     os.environ.setdefault(SPEED_PATCHES, "1" if config.relift.speed_patches else "0")
-    if several:
-        sys.exit(run_stages(arguments, config, platform, max_restarts))
+    if problems:
+        print("\n".join(problems), file=sys.stderr)
+        sys.exit(2)
+    if stages:
+        sys.exit(run_stages(runs, [of_stage for _, of_stage in stages], max_restarts))
     if max_restarts:
         command = [sys.executable, "-m", "verl_relift.train", *sys.argv[1:]]
         sys.exit(restarts.supervise(command, Path(config.trainer.default_local_dir), max_restarts))

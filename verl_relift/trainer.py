@@ -65,10 +65,13 @@ class MethodTrainer(ResumableTrainer):
             return self._step_without_rollouts(metrics, timing_raw)
         method, step = self.method, self.global_steps
         with marked_timer("gen", timing_raw):
-            batch, groups = self._roll_out(metrics)
-            batch, groups = self._retry(batch, groups)
+            batch = self._retry(self._roll_out(metrics))
             self.on_sample_end()
+        if self.reward_loop_manager.reward_loop_worker_handles is None:
+            with marked_timer("reward", timing_raw):
+                batch = self._compute_reward_colocate(batch, metrics)
         with marked_timer("collect", timing_raw):
+            groups = read_groups(batch, self._prompts) if method.reads_groups() else []
             batch = self._keep(batch, groups, method.edit(groups, step))
             supervised = method.supervised(groups, step)
         with marked_timer("balance", timing_raw):
@@ -103,29 +106,28 @@ class MethodTrainer(ResumableTrainer):
         metrics.update(self.method.metrics())
         return self._register(questions, "finished")
 
-    def _roll_out(self, metrics: dict) -> tuple[KVBatchMeta, list[Group]]:
+    def _roll_out(self, metrics: dict) -> KVBatchMeta:
         """Draw the step's questions, have them answered and graded."""
         self._prompts = {}
         metrics.update(self.prepare_step())
         return self._sample(self.config.data.train_batch_size, metrics)
 
-    def _sample(self, count: int, metrics: dict) -> tuple[KVBatchMeta, list[Group]]:
-        """Wait for `count` groups; their rows in the order of their names."""
+    def _sample(self, count: int, metrics: dict) -> KVBatchMeta:
+        """Wait for `count` groups; returns their rows in the order of their names."""
         self.on_sample_begin()
         batch, sampled = self.replay_buffer.sample(
             global_steps=self.global_steps, partition_id="train", batch_size=count
         )
         metrics.update(sampled)
         batch.extra_info["temperature"] = self.config.actor_rollout_ref.rollout.temperature
-        if self.reward_loop_manager.reward_loop_worker_handles is None:
-            batch = self._compute_reward_colocate(batch, metrics=metrics)
-        batch = self.in_order(batch)
-        return batch, read_groups(batch, self._prompts) if self._method_class.reads_groups() else []
+        return self.in_order(batch)
 
     def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
         """Ask what the method makes of the questions; verl calls it for a step's questions and for refills."""
         questions = questions_of(batch, self._target_column)
         prompts = self.method.prompts(questions, self.global_steps)
+        if [prompt.question.draw for prompt in prompts] != [question.draw for question in questions]:
+            raise ValueError(f"step {self.global_steps}: a method makes one prompt of each question, in their order")
         self._prompts |= {prompt.question.draw: prompt for prompt in prompts}
         if not self.settings.rollout.batched:
             if self._target_column in batch:
@@ -143,16 +145,19 @@ class MethodTrainer(ResumableTrainer):
         tags = [{"is_prompt": True, "status": status, "global_steps": self.global_steps} for _ in questions]
         return tq.kv_batch_put(keys=[question.draw for question in questions], partition_id="train", tags=tags)
 
-    def _retry(self, batch: KVBatchMeta, groups: list[Group]) -> tuple[KVBatchMeta, list[Group]]:
+    def _retry(self, batch: KVBatchMeta) -> KVBatchMeta:
         """Ask again as long as the method wants to; new groups take the places of those of the same draw."""
+        if not self._method_class.retries():
+            return batch
         attempt = 1
-        while prompts := self.method.retry(groups, self.global_steps, attempt):
-            prompts = [replace(prompt, attempt=attempt) for prompt in prompts]
-            asked = {prompt.question.draw: prompt for prompt in prompts}
+        while prompts := self.method.retry(read_groups(batch, self._prompts), self.global_steps, attempt):
+            asked = {prompt.question.draw: replace(prompt, attempt=attempt) for prompt in prompts}
+            if len(asked) < len(prompts) or not asked.keys() <= self._prompts.keys():
+                raise ValueError(f"step {self.global_steps}: the method retries a draw twice, or one of another step")
             batch = self._without(batch, [key for key in batch.keys if draw_of(key) in asked])
             self._prompts |= asked
-            self._ask(prompts)
-            retried, new = self._sample(len(prompts), {})
+            self._ask(list(asked.values()))
+            retried = self._sample(len(asked), {})
             batch = self.in_order(
                 KVBatchMeta(
                     partition_id=batch.partition_id,
@@ -161,10 +166,8 @@ class MethodTrainer(ResumableTrainer):
                     extra_info=batch.extra_info,
                 )
             )
-            replaced = {group.question.draw: group for group in new}
-            groups = [replaced.get(group.question.draw, group) for group in groups]
             attempt += 1
-        return batch, groups
+        return batch
 
     def _keep(self, batch: KVBatchMeta, groups: Sequence[Group], edited: Sequence[Group]) -> KVBatchMeta:
         """Leave out the rollouts that the method's edit has left out."""
@@ -293,6 +296,10 @@ class MethodTrainer(ResumableTrainer):
         metrics.update({f"timing_s/{name}": value for name, value in timing_raw.items()})
         metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
         self.add_startup(metrics)
+
+    def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
+        if self.needs.rollouts:
+            super()._log_rollout_data(batch, timing_raw, rollout_data_dir)
 
     # Without rollouts vLLM has nothing to answer but validation, for which it wakes with the weights of then.
 

@@ -1,6 +1,6 @@
 """The types that flow through a training step: questions -> prompts -> graded rollouts -> groups.
 
-A question is a row of the data set, drawn for a step. A method turns it into one prompt or more. The rollout engine
+A question is a row of the data set, drawn for a step. A method makes a prompt of it. The rollout engine
 answers a prompt several times, and the reward function grades each answer: that is a group.
 """
 

@@ -30,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 _ACTOR_ROLES = {WorkerRole.Actor, WorkerRole.ActorRollout, WorkerRole.ActorRolloutRef}
 
-STATE_FILE = Path("relift") / "state.json"  # in a checkpoint's folder
-
 
 class ResumableTrainer(PPOTrainerSync):
     """verl's synchronous trainer with exact resume, stopping between two steps, and a file of metrics."""
@@ -67,6 +65,10 @@ class ResumableTrainer(PPOTrainerSync):
         super()._init_resource_pool_mgr()
         for role in _ACTOR_ROLES & self.role_worker_mapping.keys():
             self.role_worker_mapping[role] = ray.remote(DemonstrationWorker)
+
+    def _build_replay_buffer(self):
+        self._resolve_filter_groups_metric()  # which verl asks for its own sampler only; it raises what is wrong
+        return super()._build_replay_buffer()
 
     def fit(self, agent_loop_manager) -> None:
         """Train, with the sampler woken by the manager where the two know how."""
@@ -146,7 +148,8 @@ class ResumableTrainer(PPOTrainerSync):
         self.actor_rollout_wg.save_checkpoint(str(folder / "actor"), remote, self.global_steps, max_ckpt_to_keep=None)
         self.actor_rollout_wg.save_extra(str(folder / "relift"))
         torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
-        runfolder.write_atomically(folder / STATE_FILE, json.dumps(self.state_dict()))
+        state = {"method": self.config.method.name, **self.state_dict()}
+        runfolder.write_atomically(folder / checkpoints.STATE_FILE, json.dumps(state))
         self._saved_step = self.global_steps
 
     def _commit_checkpoint(self) -> None:
@@ -177,17 +180,11 @@ class ResumableTrainer(PPOTrainerSync):
         if folder is None:
             return
         self.global_steps = checkpoints.step_of(folder)
-        logger.warning("resuming after step %d from %s", self.global_steps, folder)
-        path = folder / STATE_FILE
-        if not path.exists():
-            raise checkpoints.CheckpointError(
-                f"{path} is missing: another program made the checkpoint; start from its weights instead "
-                "(actor_rollout_ref.model.path) with trainer.resume_mode=disable"
-            )
+        logger.info("resuming after step %d from %s", self.global_steps, folder)
         self.actor_rollout_wg.load_extra(str(folder / "relift"), self.uses_separate_moments())
         self.actor_rollout_wg.load_checkpoint(str(folder / "actor"), del_local_after_load=False)
         self.train_dataloader.load_state_dict(torch.load(folder / "data.pt", weights_only=True))
-        self.load_state_dict(json.loads(path.read_text()))
+        self.load_state_dict(json.loads((folder / checkpoints.STATE_FILE).read_text()))
 
     # ---- the processes of the run ------------------------------------------------------------------------------------
 

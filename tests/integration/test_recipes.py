@@ -55,6 +55,15 @@ def test_sft(prepared, tmp_path):  # noqa: F811
     assert [name for name in made[1] if name.startswith("val-core/")]
 
 
+def test_sft_may_save_before_its_first_update(prepared, tmp_path):  # noqa: F811
+    """A checkpoint of an optimizer that has made no step, and a resume from it."""
+    run = tmp_path / "run"
+    overrides = ("method.sft.batch_size=16", "trainer.save_freq=1", "trainer.resume_mode=auto")
+    first = smoke("sft", prepared, run, *overrides, "trainer.total_training_steps=1")
+    assert first[-1]["relift/sft_updates"] == 0
+    assert smoke("sft", prepared, run, *overrides)[-1]["relift/sft_updates"] == 1
+
+
 def test_rl_with_sft_loss(prepared, tmp_path):  # noqa: F811
     """One optimizer step a mini-batch: the gradient norm of the demonstrations is that of the update."""
     made = smoke("rl_with_sft_loss", prepared, tmp_path / "run")

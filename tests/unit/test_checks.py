@@ -103,6 +103,17 @@ def test_the_quickstart_passes(folder):
             "+actor_rollout_ref.rollout.agent.agent_loop_manager_class=my.Manager",
             r"agent_loop_manager_class=my\.Manager has no effect on rollouts in batches; set relift\.rollout\.batched",
         ),
+        ("trainer.v1.sampler.custom_sampler.path=null", r"custom_sampler\.path=null: .* wait forever"),
+        (
+            "algorithm.filter_groups.enable=true",
+            r"filter_groups\.enable=true evicts questions that every rollout fails",
+        ),
+        (
+            "method=relift_splice algorithm.filter_groups.enable=true",
+            r"filter_groups\.enable=true evicts .*method=relift_splice",
+        ),
+        ("method.sft.lr=inf", r"method\.sft\.lr=inf must be positive and finite"),
+        ("method.sft.entropy_coeff=nan", r"method\.sft\.entropy_coeff=nan must be finite"),
         ("distillation.enabled=true", r"distillation\.enabled=true needs verl's agent loop"),
         ("actor_rollout_ref.rollout.temperature=0", r"verl refuses the configuration: .*temperature should be greater"),
         ("actor_rollout_ref.actor.loss_agg_mode=sum", r"verl refuses the configuration: .*loss_agg_mode"),
@@ -164,6 +175,41 @@ def test_data_parallel_size_must_divide_the_supervised_batch(folder):
     )
     with pytest.raises(ConfigurationError, match=r"method\.sft\.batch_size=15 must be divisible .* size 2"):
         check(config)
+
+
+@pytest.mark.parametrize("method", ["rl_with_sft_loss", "relift method.schedule.kind=always"])
+def test_an_update_has_a_row_for_every_data_parallel_rank(folder, method):
+    config = configuration(
+        folder,
+        *f"method={method}".split(),
+        "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
+        "method.sft.batch_size=1",
+    )
+    with pytest.raises(ConfigurationError, match=r"batch_size=1 is smaller than the data-parallel size 2"):
+        check(config)
+
+
+def test_a_checkpoint_of_another_method_is_not_resumed(folder, tmp_path):
+    checkpoint = tmp_path / "run" / "global_step_3"
+    (checkpoint / "relift").mkdir(parents=True)
+    (tmp_path / "run" / "latest_checkpointed_iteration.txt").write_text("3")
+    run = ("trainer.resume_mode=auto", f"trainer.default_local_dir={tmp_path}/run")
+    with pytest.raises(ConfigurationError, match=r"state\.json is missing: another program made the checkpoint"):
+        check(configuration(folder, *run))
+    (checkpoint / "relift" / "state.json").write_text('{"method": "grpo"}')
+    with pytest.raises(ConfigurationError, match=r"method=relift can't resume from .*, which method=grpo made"):
+        check(configuration(folder, *run))
+    check(configuration(folder, *run, "method=grpo"))
+
+
+def test_demonstrations_in_a_column_of_another_name(folder, tmp_path):
+    rows = pq.read_table(folder / "train.parquet")
+    renamed = rows.rename_columns(["solution" if name == "target" else name for name in rows.column_names])
+    pq.write_table(renamed, tmp_path / "train.parquet")
+    files = f"data.train_files={tmp_path}/train.parquet"
+    check(configuration(folder, files, "method.demonstrations.column=solution"))
+    with pytest.raises(ConfigurationError, match=r"column solutoin: no such column"):
+        check(configuration(folder, files, "method.demonstrations.column=solutoin"))
 
 
 def test_heads_must_be_divisible(folder):

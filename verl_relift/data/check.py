@@ -21,6 +21,7 @@ def check_files(
     max_prompt_tokens: int | None = None,
     max_target_tokens: int | None = None,
     demonstrations: bool = True,
+    column: str = "target",
     verify: bool = True,
     sample: int | None = None,
     token_sample: int | None = TOKEN_SAMPLE,
@@ -36,7 +37,8 @@ def check_files(
         tokenizer: a folder, a hub id or a counter. Without one, lengths are characters and the two limits do not apply.
         max_prompt_tokens: longer prompts are faults; None for no limit.
         max_target_tokens: longer demonstrations are faults; None for no limit.
-        demonstrations: whether training needs a `target` in some rows.
+        demonstrations: whether training needs a demonstration in some rows.
+        column: the column with the demonstrations.
         verify: whether to grade demonstrations and try ground truths.
         sample: number of rows of a file to grade and measure, evenly spaced; None for all. All other checks read every
             row.
@@ -55,7 +57,7 @@ def check_files(
     start = time.monotonic()
     counter = TokenCounter.load(tokenizer) if isinstance(tokenizer, str) else tokenizer
     checks = Checks(
-        counter, max_prompt_tokens, max_target_tokens, demonstrations, verify, sample, token_sample, progress
+        counter, max_prompt_tokens, max_target_tokens, demonstrations, column, verify, sample, token_sample, progress
     )
     report = Report(frozenset(allowed))
     questions: dict[str, list[PromptText]] = {}

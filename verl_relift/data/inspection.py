@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 GRADED_TOGETHER = 2000  # rows: enough to keep every worker process busy, few enough to hold in memory
 REQUIRED = ("data_source", "prompt", "reward_model")
-OPTIONAL = ("target", "extra_info", "ability")
+OPTIONAL = ("extra_info", "ability")
 VALIDATION_SPLITS = ("test", "val", "valid", "validation", "eval")
 
 
@@ -34,6 +34,7 @@ class Checks:
     max_prompt_tokens: int | None
     max_target_tokens: int | None
     demonstrations: bool
+    column: str
     verify: bool
     sample: int | None
     token_sample: int | None
@@ -112,7 +113,7 @@ class _Inspector:
             return
         graded = _stride(summary.rows, self.checks.sample)
         measured = max(graded, _stride(summary.rows, self.checks.token_sample if self.checks.counter else None))
-        columns = [name for name in (*REQUIRED, *OPTIONAL) if name in names]
+        columns = [name for name in (*REQUIRED, self.checks.column, *OPTIONAL) if name in names]
         hidden = None if self.checks.progress else True
         bar = tqdm(desc=summary.file, total=summary.rows, unit=" rows", disable=hidden)
         with bar, ThreadPoolExecutor(1, thread_name_prefix="grade") as grader:
@@ -130,8 +131,8 @@ class _Inspector:
             self._grade_waiting(grader)
             self._collect_grades()
         if self.checks.demonstrations and not summary.validation and not summary.demonstrations:
-            problem = "every target is null or blank" if "target" in names else "no such column"
-            self.fault(Kind.NO_DEMONSTRATIONS, problem, column="target")
+            problem = "every target is null or blank" if self.checks.column in names else "no such column"
+            self.fault(Kind.NO_DEMONSTRATIONS, problem, column=self.checks.column)
 
     def _structure(self, value: dict[str, Any] | DataError, row: int) -> _Example | None:
         """Check types, emptiness and duplicates of one row."""
@@ -142,9 +143,9 @@ class _Inspector:
         prompt = self._prompt(value["prompt"], row)
         truth = self._ground_truth(value["reward_model"], row)
         try:
-            target = target_text(value.get("target"))
+            target = target_text(value.get(self.checks.column))
         except DataError as error:
-            self.fault(Kind.WRONG_TYPE, error.problem, row, "target")
+            self.fault(Kind.WRONG_TYPE, error.problem, row, self.checks.column)
             target = None
         self.summary.demonstrations += target is not None
         return None if prompt is None or truth is None else _Example(row, prompt, target, truth)
@@ -220,7 +221,7 @@ class _Inspector:
                 )
             if checks.max_target_tokens is not None and target > checks.max_target_tokens:
                 self.fault(
-                    Kind.TARGET_TOO_LONG, f"{target} tokens, limit {checks.max_target_tokens}", one.row, "target"
+                    Kind.TARGET_TOO_LONG, f"{target} tokens, limit {checks.max_target_tokens}", one.row, checks.column
                 )
 
     def _long_prompts(self, examples: Sequence[_Example]) -> None:
@@ -258,7 +259,7 @@ class _Inspector:
             if grade.outcome != GradeOutcome.GROUND_TRUTH_UNPARSABLE:
                 read = "" if grade.extracted is None else f", it answers {grade.extracted[:60]!r}"
                 problem = f"graded {grade.outcome} against {str(one.ground_truth)[:60]!r}{read}"
-                self.fault(Kind.FAILED_DEMONSTRATION, problem, one.row, "target")
+                self.fault(Kind.FAILED_DEMONSTRATION, problem, one.row, self.checks.column)
         kind = Kind.UNPARSABLE_VALIDATION_ANSWER if self.summary.validation else Kind.UNPARSABLE_GROUND_TRUTH
         for i in unparsable_ground_truths([one.ground_truth for one in untried]):
             problem = f"{str(untried[i].ground_truth)[:60]!r} is not a number, formula or option letter"

@@ -35,6 +35,7 @@ class Needs:
     own_step: bool = False  # an optimizer step of its own; otherwise they join the RL update
     separate_moments: bool = False  # AdamW moments of its own
     token_budget: int | None = None  # tokens per micro-batch of an own step; None: as the RL update
+    failed_groups: bool = False  # looks at questions that every rollout fails
     exact_rows: bool = False  # an update has exactly supervised_rows, which the data-parallel size must divide
 
 
@@ -158,9 +159,14 @@ class Method:
         """End what runs beside the trainer."""
 
     @classmethod
+    def retries(cls) -> bool:
+        """Whether the method may ask again in a step."""
+        return cls.retry is not Method.retry
+
+    @classmethod
     def reads_groups(cls) -> bool:
-        """Whether the method looks at graded groups, which the trainer then reads back from TransferQueue."""
-        return any(getattr(cls, hook) is not getattr(Method, hook) for hook in ("retry", "edit", "supervised"))
+        """Whether the method looks at the step's graded groups, which the trainer then reads from TransferQueue."""
+        return any(getattr(cls, hook) is not getattr(Method, hook) for hook in ("edit", "supervised"))
 
     @classmethod
     def weighs_tokens(cls) -> bool:
@@ -170,4 +176,4 @@ class Method:
     @classmethod
     def guides_generation(cls) -> bool:
         """Whether the method changes what is sampled, which verl's agent loop does not support."""
-        return cls.prompts is not Method.prompts or cls.retry is not Method.retry
+        return cls.prompts is not Method.prompts or cls.retries()

@@ -1,5 +1,6 @@
 """Where demonstrations meet the RL update: in an optimizer step of their own, or in the RL update's last mini-batch."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -61,6 +62,7 @@ class OwnStepSettings(LearningRate):
         super().__post_init__()
         _at_least_one(self, "batch_size", "epochs")
         _positive(self, "clip_grad")
+        _finite(self, "entropy_coeff")
 
     def update(self, demonstrations: Sequence[Demonstration], updates_made: int) -> SupervisedUpdate:
         """Return the next update on `demonstrations`, the first being update 0."""
@@ -90,6 +92,7 @@ class SpliceSettings:
     def __post_init__(self):
         _at_least_one(self, "batch_size")
         _positive(self, "weight")
+        _finite(self, "entropy_coeff")
 
     def rows(self, demonstrations: Sequence[Demonstration]) -> SplicedRows:
         """Return `demonstrations` as the RL update takes them."""
@@ -131,5 +134,11 @@ def _at_least_one(settings: Any, *names: str) -> None:
 
 def _positive(settings: Any, *names: str) -> None:
     for name in names:
-        if not getattr(settings, name) > 0.0:
-            raise SettingsError(f"method.sft.{name}={getattr(settings, name)} must be positive")
+        if not 0.0 < getattr(settings, name) < math.inf:
+            raise SettingsError(f"method.sft.{name}={getattr(settings, name)} must be positive and finite")
+
+
+def _finite(settings: Any, *names: str) -> None:
+    for name in names:
+        if not math.isfinite(getattr(settings, name)):
+            raise SettingsError(f"method.sft.{name}={getattr(settings, name)} must be finite")

@@ -32,6 +32,7 @@ class ReLIFT(CollectingMethod):
             own_step=True,
             separate_moments=settings.sft.optimizer is Moments.SEPARATE,
             token_budget=settings.sft.max_token_len_per_gpu,
+            failed_groups=True,
             exact_rows=settings.schedule.kind is Schedule.ADAPTIVE,
         )
 

@@ -37,6 +37,7 @@ class SplicedReLIFT(CollectingMethod):
         return Needs(
             demonstrations=settings.demonstrations,
             supervised_rows=settings.sft.batch_size,
+            failed_groups=True,
             exact_rows=settings.schedule.kind is Schedule.ADAPTIVE,
         )
 

@@ -26,9 +26,10 @@ class RLWithSFTLossSettings:
 
 
 class RLWithSFTLoss(SplicedReLIFT):
-    """Every question gives its demonstration, and all that wait join every update.
+    """Every question gives its demonstration, and up to `method.sft.batch_size` of those that wait join each update.
 
-    Only those wait that the data-parallel size leaves over, or that a teacher sends later.
+    By default that is as many as a step has questions, so only those wait that the data-parallel size leaves over, or
+    that a teacher sends later.
     """
 
     Settings = RLWithSFTLossSettings

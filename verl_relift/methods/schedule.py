@@ -49,9 +49,9 @@ class LearningRate:
     min_lr_ratio: float = 0.0
 
     def __post_init__(self):
-        if not self.lr > 0.0:
+        if not 0.0 < self.lr < math.inf:
             raise SettingsError(
-                f"method.sft.lr={self.lr} must be positive; to train without demonstrations use method=grpo"
+                f"method.sft.lr={self.lr} must be positive and finite; to train without demonstrations use method=grpo"
             )
         if self.lr_warmup_updates < 0:
             raise SettingsError(f"method.sft.lr_warmup_updates={self.lr_warmup_updates} must not be negative")

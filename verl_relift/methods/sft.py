@@ -39,7 +39,7 @@ class SFT(ReLIFT):
 
     @classmethod
     def needs(cls, settings: Any) -> Needs:
-        return replace(super().needs(settings), rollouts=False)
+        return replace(super().needs(settings), rollouts=False, failed_groups=False)
 
     def supervised(self, groups: Sequence[Group], step: int) -> Supervised:
         self.collector.collect([group.question for group in groups], [], step)

@@ -43,7 +43,8 @@ class RolloutManager:
         self._actors = [_RolloutActor.options(scheduling_strategy="SPREAD").remote(*arguments) for _ in range(count)]
         if self._local is not None:
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="rollouts", daemon=True).start()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="rollouts", daemon=True)
+            self._thread.start()
 
     def generate(self, prompts: Sequence[Prompt], global_steps: int, validate: bool = False) -> None:
         """Start answering `prompts` and return; the rollouts appear in TransferQueue as groups finish."""
@@ -85,6 +86,15 @@ class RolloutManager:
         for work in done:
             work.result() if isinstance(work, Future) else ray.get(work)
         return bool(running)
+
+    def close(self) -> None:
+        """End what is under way. Python aborts a process that it leaves while a thread runs torch."""
+        if self._local is None:
+            return
+        for work in self._pending:
+            work.cancel()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(SHUTDOWN_SECONDS)
 
 
 def shut_down(servers: list) -> None:

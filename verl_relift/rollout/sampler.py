@@ -41,6 +41,10 @@ class GroupSampler(ReplayBuffer):
         )
         self.wait_for_batch: Callable[[float], bool] | None = None  # the trainer sets it where there is one
 
+    def _select_prompt_uids(self, partition_id: str, sampleable_keys: set[str], batch_size: int):
+        # verl sorts a set by the step; questions of one step would come in any order.
+        return super()._select_prompt_uids(partition_id, sorted(sampleable_keys), batch_size)
+
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
         # Every look asks TransferQueue about all rows; a batch that is stored needs no more than one.
         waited = self.wait_for_batch is not None and self.wait_for_batch(WAIT_AT_MOST)

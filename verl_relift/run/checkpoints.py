@@ -5,12 +5,14 @@ global_step_N/                       complete
 latest_checkpointed_iteration.txt    the tracker: N of the checkpoint to resume from, written last
 """
 
+import json
 import shutil
 from pathlib import Path
 
 from . import folder as runfolder
 
 TRACKER = "latest_checkpointed_iteration.txt"
+STATE_FILE = Path("relift") / "state.json"  # in a checkpoint's folder: the method's name and state
 _PREFIX, _PARTIAL = "global_step_", ".partial"
 
 
@@ -98,3 +100,18 @@ def step_of(folder: Path) -> int:
             f"trainer.resume_from_path={folder} is not a checkpoint; give an existing folder .../{_PREFIX}N"
         )
     return int(number)
+
+
+def require_method(folder: Path, method: str) -> None:
+    """Check that a run of `method` can resume from the checkpoint in `folder`.
+
+    Raises:
+        CheckpointError: another program or another method made it.
+    """
+    path = folder / STATE_FILE
+    way_out = "resume with that method, or start from its weights in another folder (actor_rollout_ref.model.path)"
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing: another program made the checkpoint; {way_out}")
+    made_by = json.loads(path.read_text()).get("method", method)
+    if made_by != method:
+        raise CheckpointError(f"method={method} can't resume from {folder}, which method={made_by} made; {way_out}")

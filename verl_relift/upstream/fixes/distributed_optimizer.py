@@ -57,14 +57,14 @@ def save_and_load_torch_adamw(module: ModuleType) -> None:
 
     @functools.wraps(sharded_state_dict)
     def sharded_with_state(self, model_sharded_state_dict, is_loading=False, *args, **kwargs):
-        if is_loading:
-            for group in self.optimizer.param_groups:
-                for param in group["params"]:
-                    state = self.optimizer.state[param]
-                    if not state:
-                        state["step"] = torch.tensor(0.0)
-                        state["exp_avg"] = torch.zeros_like(param.data)
-                        state["exp_avg_sq"] = torch.zeros_like(param.data)
+        # Empty before the first update, which a checkpoint may come before, and in a new process.
+        for group in self.optimizer.param_groups:
+            for param in group["params"]:
+                state = self.optimizer.state[param]
+                if not state:
+                    state["step"] = torch.tensor(0.0)
+                    state["exp_avg"] = torch.zeros_like(param.data)
+                    state["exp_avg_sq"] = torch.zeros_like(param.data)
         return sharded_state_dict(self, model_sharded_state_dict, is_loading, *args, **kwargs)
 
     replace(optimizer, "_set_main_param_and_optimizer_states", set_states_without_step)

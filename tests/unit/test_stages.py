@@ -1,0 +1,93 @@
+"""Methods of several runs: what each stage is told, from where it starts, and when it is not run again."""
+
+from pathlib import Path
+
+import pytest
+
+from verl_relift import stages
+from verl_relift.run.composition import Arguments
+
+COMMON = ("method=sft_then_rl", "trainer.total_training_steps=4", "trainer.save_freq=2", "data.seed=5")
+
+
+def arguments(folder: Path, *overrides: str) -> Arguments:
+    return Arguments("quickstart", None, (*COMMON, f"trainer.default_local_dir={folder}/run", *overrides))
+
+
+def runs(command: Arguments):
+    of_stages = list(stages.stage_arguments(command, command.compose("cpu")))
+    return [(stage, own.compose("cpu")) for stage, own in of_stages], [own for _, own in of_stages]
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[list[str]]:
+    """Stands in for training: notes its command, and leaves the checkpoint of the last step."""
+    commands = []
+
+    def supervise(command, folder, max_restarts):
+        commands.append(command[3:])
+        steps = next(o.split("=")[1] for o in reversed(command) if o.startswith("trainer.total_training_steps="))
+        (folder / f"global_step_{steps}").mkdir(parents=True)
+        (folder / "latest_checkpointed_iteration.txt").write_text(steps)
+        return 0
+
+    monkeypatch.setattr(stages.restarts, "supervise", supervise)
+    return commands
+
+
+def test_each_stage_has_its_method_folder_and_overrides_and_the_rest_in_common(tmp_path):
+    command = arguments(tmp_path, "method.then.method=relift", "method.first.overrides=['method.sft.lr=1e-3']")
+    (_, first), (_, second) = runs(command)[0]
+    assert (first.method.name, second.method.name) == ("sft", "relift")
+    assert first.method.sft.lr == 1e-3 and second.method.sft.lr == 3e-4
+    assert first.data.seed == second.data.seed == 5
+    assert first.trainer.default_local_dir == f"{tmp_path}/run/sft"
+    assert second.trainer.default_local_dir == f"{tmp_path}/run/rl"
+
+
+def test_the_second_stage_starts_from_the_first_ones_weights(tmp_path, trained):
+    assert stages.run_stages(*runs(arguments(tmp_path)), 0) == 0
+    first, second = trained
+    assert not any(o.startswith("actor_rollout_ref.model.path=") for o in first)
+    assert f"actor_rollout_ref.model.path={tmp_path}/run/sft/global_step_4/actor/model/huggingface" in second
+
+
+def test_what_is_done_is_said_and_not_run_again(tmp_path, trained, capsys):
+    command = arguments(tmp_path, "trainer.resume_mode=auto")
+    stages.run_stages(*runs(command), 0)
+    assert len(trained) == 2 and stages.run_stages(*runs(command), 0) == 0
+    assert len(trained) == 2 and "stage rl: its 4 steps are done" in capsys.readouterr().err
+
+
+def test_without_resuming_every_stage_runs(tmp_path, trained):
+    command = arguments(tmp_path, "trainer.resume_mode=disable")
+    (tmp_path / "run/sft/global_step_9").mkdir(parents=True)
+    (tmp_path / "run/sft/latest_checkpointed_iteration.txt").write_text("9")
+    assert stages.run_stages(*runs(command), 0) == 0 and len(trained) == 2
+
+
+def test_a_stage_that_fails_or_ends_early_is_the_last(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stages.restarts, "supervise", lambda *_: 75)
+    assert stages.run_stages(*runs(arguments(tmp_path)), 0) == 75
+    monkeypatch.setattr(stages.restarts, "supervise", lambda *_: 0)
+    assert stages.run_stages(*runs(arguments(tmp_path)), 0) == 1
+    assert "stage sft: ended after step 0 of 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("trainer.save_freq=-1", "stage sft: trainer.save_freq=-1: a stage must save its last step"),
+        ("trainer.total_training_steps=null", "stage sft: trainer.total_training_steps: a stage needs a number"),
+        ("trainer.resume_mode=resume_path", "stage sft: trainer.resume_mode=resume_path: a stage resumes from"),
+        ("method.then.overrides=['trainer.use_v1=false']", "stage rl: trainer.use_v1=false"),
+        ("method.first.overrides=['method.sft.lr=-1']", "stage sft: method.sft.lr=-1.0 must be positive"),
+    ],
+)
+def test_a_stage_that_cannot_work_is_named_before_the_first_one_starts(tmp_path, override, problem):
+    problems = stages.stage_problems(runs(arguments(tmp_path, override))[0])
+    assert any(line.startswith(problem) for line in problems), problems
+
+
+def test_a_method_of_one_run_has_no_stages(tmp_path):
+    assert runs(arguments(tmp_path, "method=relift"))[0] == []
