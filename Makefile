@@ -8,13 +8,16 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= python3.11
+# The first python 3.12 that can make a virtual environment: on the PATH, pyenv's, uv's.
+PYTHON ?= $(shell for python in python3.12 ~/.pyenv/versions/3.12*/bin/python3.12 "$$(uv python find 3.12 2>/dev/null)"; do \
+  "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null && command -v "$$python" && break; done)
 VENV   := .venv
 PY     := $(VENV)/bin/python
 UV     := $(VENV)/bin/uv
 STAMP  := $(VENV)/.installed
 
-# PyTorch's CPU build: from $PIP_FIND_LINKS where an administrator set it (uv doesn't read that variable), else uv's own choice of index.
+# torch: from the registry and $PIP_FIND_LINKS where an administrator set it (uv doesn't read that variable), else PyTorch's CPU build
+# from its own index. `make install TORCH=` takes the registry's build.
 TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu)
 
 # The GPU stack: python 3.12, glibc of llguidance's wheels. Three packages have no wheel; requirements.uv.toml gives their metadata.
@@ -30,8 +33,10 @@ help:
 install: $(STAMP)
 
 $(STAMP): requirements-cpu.txt requirements-cpu.override.txt pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "make install: $(PYTHON) not found; install Python 3.11 or set PYTHON=/path/to/python3.11" >&2; exit 1; }
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@test -x $(PY) || { python="$(PYTHON)"; command -v "$${python:-none}" >/dev/null || { echo "make install: $${python:-Python 3.12 with venv} not found;" \
+	  "install it (Ubuntu 24.04: apt install python3.12-venv; elsewhere pyenv, or uv python install 3.12) or set PYTHON=/path/to/python3.12" >&2; exit 1; }; \
+	  "$$python" -m venv $(VENV); }
+	@$(PY) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' || { echo "make install: $(VENV) has $$($(PY) -V), the stack needs 3.12; remove $(VENV)" >&2; exit 1; }
 	$(PY) -m pip install -q --disable-pip-version-check uv
 	$(UV) pip install -q --python $(PY) $(TORCH) --override requirements-cpu.override.txt -r requirements-cpu.txt
 	$(UV) pip install -q --python $(PY) --no-deps --no-build-isolation -e .
@@ -39,9 +44,11 @@ $(STAMP): requirements-cpu.txt requirements-cpu.override.txt pyproject.toml
 	env -u PYTHONDONTWRITEBYTECODE $(PY) -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	touch $@
 
+# Either build of torch fits the lock: it names no build, and what only the CUDA build needs is pinned by torch itself.
 lock:
-	$(UV) pip compile -q --python-version 3.11 $(TORCH) --no-emit-find-links --no-emit-index-url --no-header --no-annotate \
-	  --override requirements-cpu.override.txt requirements-cpu.in -o requirements-cpu.txt
+	lock=$$($(UV) pip compile -q --python-version 3.12 --python-platform x86_64-manylinux_2_31 $(TORCH) --no-emit-find-links --no-emit-index-url \
+	  --no-header --no-annotate --override requirements-cpu.override.txt requirements-cpu.in); \
+	  sed -E '/^(cuda|nvidia)-/d; s/^(torch==[0-9.]+)\+cpu$$/\1/' <<<"$$lock" > requirements-cpu.txt
 
 lock-gpu: install
 	$(UV) $(RESOLVE_GPU) -o requirements.txt

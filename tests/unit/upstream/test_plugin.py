@@ -8,7 +8,7 @@ def test_a_plugin_that_fails_to_load_stops_the_process_with_its_reason(python):
     result = python(
         """
         import verl_relift.upstream.versions as versions
-        versions.SUPPORTED["verl"] = ("0.1.0",)
+        versions.SUPPORTED["verl"] = "0.1.0"
         import verl
         print("went on")
         """

@@ -1,4 +1,4 @@
-"""A member of Megatron's `ModelType` that mbridge 0.15.1 asks for and megatron-core 0.18 no longer has."""
+"""A member of Megatron's `ModelType` that mbridge asks for and Megatron no longer has."""
 
 from types import ModuleType
 
@@ -18,9 +18,8 @@ class _ModelTypes:
     where=Where.EVERYWHERE,
     replaces=("mbridge.core.util:ModelType",),
     versions=("mbridge",),
-    upstream="compares with `ModelType.encoder_and_decoder`, which megatron-core 0.18 removed. No "
-    "model of mbridge's is of that type, so the comparison only has to be possible",
-    needed=lambda util: not hasattr(util.ModelType, "encoder_and_decoder"),
+    upstream="compares with `ModelType.encoder_and_decoder`, which Megatron removed. No model of "
+    "mbridge's is of that type, so the comparison only has to be possible",
     canary="test_mbridge_still_asks_for_the_removed_model_type",
     issue="ISEEKYAN/mbridge#155",
 )
