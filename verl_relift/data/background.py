@@ -6,13 +6,11 @@ Tokenizing releases Python's global lock, so the two run in parallel.
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
 
-T = TypeVar("T")
 _POLL = 0.1  # seconds between checks whether the consumer has stopped
 
 
-def read_ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+def read_ahead[T](items: Iterable[T], depth: int = 2) -> Iterator[T]:
     """Yield the same items, made by a thread ahead of their use.
 
     Args:

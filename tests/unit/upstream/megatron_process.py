@@ -4,6 +4,7 @@ Run by the fixture `megatron_process`; the tests of several modules read its fin
 """
 
 import importlib
+import inspect
 import json
 import os
 import socket
@@ -131,6 +132,7 @@ def bridge() -> dict:
     names = ORIGINALS["mbridge.core.bridge:Bridge._weight_name_mapping_mcore_to_hf"]
     name = "decoder.layers.0.input_layernorm.weight"
     return {
+        "spec asks for Transformer Engine": "use_transformer_engine=True" in inspect.getsource(spec),
         "spec": [reason(spec, made), reason(llm_bridge.LLMBridge._get_transformer_layer_spec, made)],
         "names": [reason(names, made, name), core.Bridge._weight_name_mapping_mcore_to_hf(made, name)],
     }

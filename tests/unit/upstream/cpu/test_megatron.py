@@ -57,7 +57,8 @@ def test_mbridge_still_moves_models_to_cuda():
 def test_megatron_still_asks_for_cudas_generator(megatron_process):
     """The day this fails, `use_cpu_generator` can go."""
     upstream, patched = megatron_process["generator"]
-    assert "CUDA" in upstream and patched is None
+    # "not compiled with CUDA enabled", or the CUDA build's "no NVIDIA driver"
+    assert ("CUDA" in upstream or "NVIDIA" in upstream) and patched is None
     assert megatron_process["set"]
 
 

@@ -25,7 +25,8 @@ def test_a_synchronous_save_writes_in_the_worker():
     """A queue of the worker's own would be empty for a writer in another process."""
     module = importlib.import_module(MODULE)
     assert "Process(" not in inspect.getsource(module.FileSystemWriterAsync)
-    save = importlib.import_module("megatron.core.dist_checkpointing.strategies.torch").TorchDistSaveShardedStrategy.save
+    torch_dist = importlib.import_module("megatron.core.dist_checkpointing.strategies.torch")
+    save = torch_dist.TorchDistSaveShardedStrategy.save
     assert 'async_strategy="mcore"' in inspect.getsource(save) and "execute_sync()" in inspect.getsource(save)
 
 
