@@ -66,7 +66,11 @@ class PackingName:
         self._key = f"_{name}"
 
     def __get__(self, instance: Any, owner: type | None = None) -> str:
-        return self if instance is None else instance.__dict__[self._key]
+        if instance is None:
+            return self
+        if self._key not in instance.__dict__:  # TransferQueue asks for it while it ends one that never started
+            raise AttributeError(self._key)
+        return instance.__dict__[self._key]
 
     def __set__(self, instance: Any, name: str) -> None:
         instance.__dict__[self._key] = name if name.endswith(PACKS) else name + PACKS
