@@ -103,7 +103,7 @@ class DemonstrationWorker(ActorRolloutRefWorker):
 
         Args:
             data: nested (jagged) `input_ids`, `position_ids`, `loss_mask`, each [demonstrations, tokens] int64
-                (the mask is 1 on demonstration tokens), `temperature` [demonstrations]; and, as non-tensor data,
+                (the mask is 1 on demonstration tokens), and, as non-tensor data, `temperature`,
                 `sft_lr`, `sft_clip_grad`, `sft_entropy_coeff`, `sft_epochs` and `sft_separate` (whether the
                 update has moments of its own).
 

@@ -63,7 +63,8 @@ def make_collector(
 class CollectingMethod(Method):
     """A method that collects demonstrations of the questions its gate chooses, and trains on those that are due.
 
-    Its settings have `demonstrations`, `teacher`, `trigger`, `buffer`, `schedule` and `sft.batch_size`.
+    Its settings have `demonstrations`, `teacher`, `buffer`, `schedule` and `sft.batch_size`, and `trigger` where it
+    calls `collect`.
     """
 
     def __init__(self, settings: Any, resources: Resources):
