@@ -55,8 +55,6 @@ def run(address: str, gpus: int) -> int:
     from verl_relift.run.environment import prepare_environment
 
     prepare_environment()
-    # Slurm sets it together with CUDA_VISIBLE_DEVICES, and verl's workers refuse to choose.
-    os.environ.pop("ROCR_VISIBLE_DEVICES", None)
     # All nodes stop together, so there is no node that Ray could move anything to.
     os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
     start = time.time()

@@ -35,9 +35,10 @@ _ON_CPU = {
 
 
 def prepare_environment() -> None:
-    """Set the variables that the user has not set, and unset two that break or slow down every run.
+    """Set the variables that the user has not set, and unset three that break or slow down every run.
 
-    The two are CUDA_VISIBLE_DEVICES (on a CPU only) and PYTHONDONTWRITEBYTECODE.
+    The three are CUDA_VISIBLE_DEVICES (on a CPU only), ROCR_VISIBLE_DEVICES (unless VERL_PLATFORM=amd) and
+    PYTHONDONTWRITEBYTECODE.
     """
     for name, value in _EVERYWHERE.items():
         os.environ.setdefault(name, value)
@@ -45,5 +46,37 @@ def prepare_environment() -> None:
         for name, value in _ON_CPU.items():
             os.environ.setdefault(name, value)
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    # Slurm sets it in every allocation with GPUs, beside CUDA_VISIBLE_DEVICES, and verl's workers refuse to choose.
+    if os.environ.get("VERL_PLATFORM", "").strip().lower() != "amd":
+        os.environ.pop("ROCR_VISIBLE_DEVICES", None)
     # Ten processes import the same thousand modules; without bytecode on disk, each process compiles them again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+# "0" keeps a Ray that this process starts to the loopback interface. Ray's name for it: elsewhere that is its default.
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+def joins_cluster(address: str | None) -> bool:
+    """Return whether Ray joins a cluster that runs already.
+
+    Args:
+        address: `ray_kwargs.ray_init.address`; without it RAY_ADDRESS counts.
+    """
+    return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+
+
+def prepare_ray(nnodes: int, address: str | None) -> None:
+    """Set the variables that Ray reads when it is imported, where this process starts a cluster of its own.
+
+    Nobody uses such a cluster without a token, and if it is to have one node, nobody reaches it from another machine.
+
+    Args:
+        nnodes: `trainer.nnodes`.
+        address: `ray_kwargs.ray_init.address`.
+    """
+    if joins_cluster(address):
+        return
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if nnodes == 1:
+        os.environ.setdefault(LOOPBACK, "0")
