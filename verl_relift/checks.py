@@ -10,9 +10,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from .methods import Method, read_method
+from .methods import Method, Needs, read_method
+from .rewards.problems import reward_problems
 from .run import checkpoints
 from .settings import ProgramSettings, SettingsError, Source, build
+
+# The only one that shows groups before it evicts them.
+SAMPLER = "pkg://verl_relift.rollout.sampler"
 
 
 class ConfigurationError(ValueError):
@@ -61,11 +65,8 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
             f"actor_rollout_ref.rollout.n={config.actor_rollout_ref.rollout.n}: a group needs at least 2 rollouts; "
             "the paper uses 8"
         )
-    if config.algorithm.filter_groups.enable and (needs.failed_groups or method.retries()):
-        yield (
-            "algorithm.filter_groups.enable=true evicts questions that every rollout fails before "
-            f"method={config.method.name} sees them; set it to false"
-        )
+    yield from _filter_problems(config, needs, method)
+    yield from reward_problems(config)
     yield from _rollout_problems(config, program, method)
     yield from method.problems(settings, config)
     splices = needs.supervised_rows > 0 and not needs.own_step
@@ -90,6 +91,23 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
         yield (
             f"actor_rollout_ref.actor.optim.lr_warmup_steps={optim.lr_warmup_steps} must be below the length of the "
             f"schedule, {decay} steps; lower it, or raise trainer.total_training_steps or optim.lr_decay_steps"
+        )
+
+
+def _filter_problems(config: DictConfig, needs: Needs, method: type[Method]) -> Iterator[str]:
+    """Yield where groups that `algorithm.filter_groups` removes would be lost for the method."""
+    if not config.algorithm.filter_groups.enable:
+        return
+    if method.retries():
+        yield (
+            "algorithm.filter_groups.enable=true evicts questions that every rollout fails before "
+            f"method={config.method.name} asks them again; set it to false"
+        )
+    sampler = config.trainer.v1.sampler.custom_sampler.path
+    if needs.failed_groups and sampler != SAMPLER:
+        yield (
+            f"trainer.v1.sampler.custom_sampler.path={sampler}: with algorithm.filter_groups.enable=true, "
+            f"method={config.method.name} gets the questions that are evicted from {SAMPLER} only; leave the key out"
         )
 
 

@@ -5,6 +5,7 @@ own (`method.*`, see `verl_relift/methods`); here are those that several methods
 `relift`. Everything is checked before Ray starts.
 """
 
+import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from types import UnionType
@@ -126,10 +127,22 @@ class RolloutSettings:
 
 
 @dataclass(frozen=True)
+class RewardSettings:
+    """What a reward says about an answer; see `verl_relift/rewards/function.py`."""
+
+    correct_from: float | None = None  # the least reward of a right answer; None: rewards are 0 or 1, or come with acc
+
+    def __post_init__(self):
+        if self.correct_from is not None and not math.isfinite(self.correct_from):
+            raise SettingsError(f"relift.reward.correct_from={self.correct_from} must be finite, or null")
+
+
+@dataclass(frozen=True)
 class ProgramSettings:
     """The group `relift`: settings of this program, whatever the method."""
 
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    reward: RewardSettings = field(default_factory=RewardSettings)
     reuse_log_probs: bool = True
     speed_patches: bool = True
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import transfer_queue as tq
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
@@ -26,11 +26,14 @@ from verl.utils.debug import marked_timer
 
 from .actor.batch import demonstration_batch, jagged
 from .checks import chosen_method, data_parallel_size, program_settings
+from .data.chat import answer_start, opens_thought, prompt_ids
 from .methods import Resources
 from .methods.placement import SplicedRows, SupervisedUpdate
+from .rewards.problems import has_own_function
 from .rollout.groups import draw_of, read_groups
 from .rollout.prompts import prompt_token_ids
 from .rollout.questions import questions_of
+from .rollout.reward import load_reward_function
 from .settings import reuses_log_probs
 from .types import Group, Prompt, Question, Role
 from .verl_trainer import ResumableTrainer
@@ -56,6 +59,7 @@ class MethodTrainer(ResumableTrainer):
             self.config.algorithm.rollout_correction = None
         self._weighs = self._method_class.weighs_tokens()
         self._prompts: dict[str, Prompt] = {}  # of the running step, by draw
+        self._filtered: list[Group] = []  # of the running step: kept out of the RL update by algorithm.filter_groups
 
     # ---- the step ------------------------------------------------------------------------------------------------
 
@@ -71,9 +75,10 @@ class MethodTrainer(ResumableTrainer):
             with marked_timer("reward", timing_raw):
                 batch = self._compute_reward_colocate(batch, metrics)
         with marked_timer("collect", timing_raw):
-            groups = read_groups(batch, self._prompts) if method.reads_groups() else []
+            groups = self._groups_of(batch) if method.reads_groups() else []
             batch = self._keep(batch, groups, method.edit(groups, step))
-            supervised = method.supervised(groups, step)
+            everything = sorted([*groups, *self._filtered], key=lambda group: group.question.draw)
+            supervised = method.supervised(everything, step)
         with marked_timer("balance", timing_raw):
             batch = self._balance_batch(batch, metrics)
         if not self._reuses_log_probs:
@@ -108,7 +113,7 @@ class MethodTrainer(ResumableTrainer):
 
     def _roll_out(self, metrics: dict) -> KVBatchMeta:
         """Draw the step's questions, have them answered and graded."""
-        self._prompts = {}
+        self._prompts, self._filtered = {}, []
         metrics.update(self.prepare_step())
         return self._sample(self.config.data.train_batch_size, metrics)
 
@@ -150,7 +155,7 @@ class MethodTrainer(ResumableTrainer):
         if not self._method_class.retries():
             return batch
         attempt = 1
-        while prompts := self.method.retry(read_groups(batch, self._prompts), self.global_steps, attempt):
+        while prompts := self.method.retry(self._groups_of(batch), self.global_steps, attempt):
             asked = {prompt.question.draw: replace(prompt, attempt=attempt) for prompt in prompts}
             if len(asked) < len(prompts) or not asked.keys() <= self._prompts.keys():
                 raise ValueError(f"step {self.global_steps}: the method retries a draw twice, or one of another step")
@@ -168,6 +173,13 @@ class MethodTrainer(ResumableTrainer):
             )
             attempt += 1
         return batch
+
+    def _groups_of(self, batch: KVBatchMeta) -> list[Group]:
+        return read_groups(batch, self._prompts, self.settings.reward.correct_from)
+
+    def _keep_filtered(self, rows: KVBatchMeta) -> None:
+        """Note groups that `algorithm.filter_groups` is about to remove: among them is what every rollout failed."""
+        self._filtered += self._groups_of(self.in_order(rows))
 
     def _keep(self, batch: KVBatchMeta, groups: Sequence[Group], edited: Sequence[Group]) -> KVBatchMeta:
         """Leave out the rollouts that the method's edit has left out."""
@@ -241,8 +253,22 @@ class MethodTrainer(ResumableTrainer):
 
     def _setup(self) -> None:
         super()._setup()
+        if self.method.reads_groups() and hasattr(self.replay_buffer, "before_clearing"):
+            self.replay_buffer.before_clearing = self._keep_filtered
         if self._weighs:
             self.actor_rollout_wg.set_method(self.config.method.name)
+
+    def _init_tokenizer(self) -> None:
+        super()._init_tokenizer()
+        if self.settings.rollout.batched or has_own_function(self.config):
+            return
+        # verl's reward workers see no prompt, so they are told here how all of them end.
+        messages = [{"role": "user", "content": "question"}]
+        ids = prompt_ids(self.tokenizer, messages, **self.config.data.get("apply_chat_template_kwargs", {}))
+        function = self.config.reward.custom_reward_function
+        with open_dict(function):
+            opens = opens_thought(answer_start(self.tokenizer, ids, messages))
+            function.reward_kwargs = {"prompt_opens_thought": opens, **(function.get("reward_kwargs") or {})}
 
     def _balance_batch(self, batch: KVBatchMeta, metrics, *args, **kwargs) -> KVBatchMeta:
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
@@ -269,6 +295,7 @@ class MethodTrainer(ResumableTrainer):
             Resources(
                 tokenizer=self.tokenizer,
                 encode_prompt=encode,
+                reward=load_reward_function(self.config),
                 seed=data.seed,
                 data_parallel_size=data_parallel_size(self.config),
                 folder=Path(self.config.trainer.default_local_dir),

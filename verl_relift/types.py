@@ -53,6 +53,7 @@ class Prompt:
     forced: tuple[int, ...] = ()  # tokens that every answer begins with: the head of a demonstration
     samples: int | None = None  # answers to draw; None: actor_rollout_ref.rollout.n
     attempt: int = 0  # of the draw in this step; a retry's answers are sampled with other seeds
+    copy: int = 0  # its place among equal prompts of the step, which are sampled with other seeds; the manager sets it
 
     @classmethod
     def bare(cls, question: Question) -> "Prompt":
@@ -70,16 +71,12 @@ class GradedRollout:
 
     key: str  # its row in TransferQueue, verl's {uid}_{session}_{index}
     reward: float  # what the policy update sees
+    accuracy: float  # 1 if the answer is right, 0 if it is wrong, whatever the reward
     info: dict[str, Any]  # what the reward function returned: `score`, `acc`, `outcome`, ...
     tokens: int  # of the response, with the end-of-sequence token if it was sampled
     token_ids: np.ndarray | None = None  # [tokens] int64
     log_probs: np.ndarray | None = None  # [tokens] float32, under the distribution that sampled them
     truncated: bool = False  # ended by the length limit
-
-    @property
-    def accuracy(self) -> float:
-        """Whether the answer is right, 1 or 0; rewards may have other values, and then `acc` says it."""
-        return float(self.info.get("acc", self.reward))
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,6 +162,7 @@ def collecting_curves(turns: int) -> Iterator[Curve]:
     from verl_relift.demonstrations.verify import Solution, make_demonstrations
     from verl_relift.methods.gate import TriggerSettings, gate
     from verl_relift.quickstart.base_model import build_tokenizer
+    from verl_relift.rewards.function import RewardFunction
     from verl_relift.settings import DemonstrationSettings
     from verl_relift.types import Question
 
@@ -180,13 +181,13 @@ def collecting_curves(turns: int) -> Iterator[Curve]:
     yield Curve("gate: choose questions", "rollouts", ROLLOUT_COUNTS, 1.0, seconds)
     del groups
 
-    tokenizer = build_tokenizer()
+    tokenizer, reward = build_tokenizer(), RewardFunction()
     settings = DemonstrationSettings(verify=False, max_tokens=max(CHARACTERS) + 1)
 
     def tokenize(characters: int) -> float:
         text = "".join(random.Random(characters).choices("0123456789+-=", k=characters))
         solution = Solution(Question("q", "1-0", ({"role": "user", "content": "q"},), "1"), text, step=1)
-        return _seconds(lambda: make_demonstrations([solution], tokenizer, lambda question: (1,), settings))
+        return _seconds(lambda: make_demonstrations([solution], tokenizer, lambda question: (1,), settings, reward))
 
     tokenize(CHARACTERS[0])  # warm-up
     seconds = [[tokenize(characters) for characters in CHARACTERS] for _ in range(turns)]
@@ -202,7 +203,7 @@ def _groups(count: int, size: int) -> list[Any]:
     groups = []
     for number in range(count // size):
         rewards = [float(rng.random() < 0.5) for _ in range(size)]
-        rollouts = tuple(GradedRollout(f"{number}_{i}_0", r, infos[r], tokens=1) for i, r in enumerate(rewards))
+        rollouts = tuple(GradedRollout(f"{number}_{i}_0", r, r, infos[r], tokens=1) for i, r in enumerate(rewards))
         groups.append(Group(Prompt.bare(Question(str(number), str(number), messages, "1")), rollouts))
     return groups
 

@@ -18,6 +18,7 @@ from data_preprocess.arithmetic import SHAPES, enumerate_shape, make_split
 from verl_relift.demonstrations.teacher import Failure, Teacher, TeacherQuestion
 from verl_relift.quickstart.base_model import build_model, build_tokenizer, pretrain
 from verl_relift.rewards import grade
+from verl_relift.rewards.function import RewardFunction
 from verl_relift.settings import TeacherSettings
 from verl_relift.testing.launch import finish, kill, records, wait_until
 from verl_relift.testing.launch import start as start_training
@@ -134,7 +135,7 @@ def start(server, tmp_path):
     def start(cache_dir=tmp_path, **values):
         values = {"max_tokens": 64, "samples": 4, "concurrency": 16, "timeout": 120.0, "max_retries": 1, **values}
         settings = TeacherSettings(**{"base_url": server.base_url, "model": MODEL, **values})
-        teachers.append(Teacher(settings, cache_dir))
+        teachers.append(Teacher(settings, cache_dir, RewardFunction()))
         return teachers[-1]
 
     yield start

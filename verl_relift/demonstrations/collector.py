@@ -1,5 +1,6 @@
 """The life of a demonstration: chosen -> obtained -> verified -> waiting -> taken; rejected or expired on the way."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,6 +8,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from ..data.chat import answer_start
+from ..rewards.function import RewardFunction
 from ..settings import DemonstrationSettings, Source
 from ..types import Question
 from .buffer import Demonstration, DemonstrationBuffer
@@ -41,12 +44,14 @@ class Collector:
         buffer: DemonstrationBuffer,
         tokenizer: Tokenizer,
         encode_prompt: Callable[[Question], tuple[int, ...]],
+        reward: RewardFunction,
         teacher: "Teacher | None" = None,
         available: int = 0,
     ):
         """
         Args:
             encode_prompt: a question's token ids in the model's chat template, up to where the answer begins.
+            reward: verifies solutions, as it scores rollouts.
             teacher: asked where `settings.source` says so.
             available: rows of the training set with a solution, for the fraction in the metrics.
         """
@@ -54,6 +59,7 @@ class Collector:
         self.buffer = buffer
         self._tokenizer = tokenizer
         self._encode_prompt = encode_prompt
+        self._reward = reward
         self._teacher = teacher
         self._available = available
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="demonstrations")
@@ -162,21 +168,33 @@ class Collector:
             self._teacher.close()
 
     def _verify(self, solutions: list[Solution]) -> list[Demonstration | Rejected]:
-        return make_demonstrations(solutions, self._tokenizer, self._encode_prompt, self._settings)
+        return make_demonstrations(solutions, self._tokenizer, self._encode_prompt, self._settings, self._reward)
 
     def _obtain(self, question: Question, step: int, result: Demonstration | Rejected | None) -> None:
         """Put the question's own solution into the buffer, or ask the teacher for one."""
         source = self._settings.source
         if source is not Source.TEACHER:
             if result is None:  # it waited when verification began, and went since
-                (result,) = self._verify([Solution(question, question.target, step, self._settings.overlong)])
+                solution = Solution(question, question.target, step, self._settings.overlong)
+                (result,) = self._thread.submit(self._verify, [solution]).result()
             if self._offer(result) or source is Source.DATASET:
                 return
         from .teacher import TeacherQuestion
 
         messages = tuple({"role": m["role"], "content": m["content"]} for m in question.messages)
         prompt_ids = self._encode_prompt(question)
-        self._teacher.ask(TeacherQuestion(question.id, messages, question.ground_truth, prompt_ids, step))
+        self._teacher.ask(
+            TeacherQuestion(
+                question.id,
+                messages,
+                question.ground_truth,
+                prompt_ids,
+                step,
+                question.data_source,
+                json.loads(json.dumps(question.extra_info, default=str)),  # a checkpoint holds it
+                answer_start(self._tokenizer, prompt_ids, messages),
+            )
+        )
 
     def _offer(self, result: Demonstration | Rejected) -> bool:
         if isinstance(result, Rejected):
@@ -188,4 +206,11 @@ class Collector:
 
 
 def _question_of(asked: "TeacherQuestion") -> Question:
-    return Question(asked.key, asked.key, asked.messages, asked.ground_truth)
+    return Question(
+        asked.key,
+        asked.key,
+        asked.messages,
+        asked.ground_truth,
+        data_source=asked.data_source,
+        extra_info=asked.extra_info,
+    )

@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from ..demonstrations.verify import Tokenizer
+from ..rewards.function import RewardFunction
 from ..settings import DemonstrationSettings
 from ..types import Group, Prompt, Question, Role
 from .placement import SplicedRows, SupervisedUpdate
@@ -45,6 +46,7 @@ class Resources:
 
     tokenizer: Tokenizer
     encode_prompt: Callable[[Question], tuple[int, ...]]  # token ids in the chat template, up to the answer
+    reward: RewardFunction  # scores rollouts, and verifies demonstrations
     seed: int  # data.seed
     data_parallel_size: int
     folder: Path  # of the run
@@ -131,7 +133,8 @@ class Method:
         """Return what is trained on besides rollouts. By default nothing.
 
         Args:
-            groups: as graded; without rollouts where the method needs none.
+            groups: as graded, with those that `algorithm.filter_groups` has kept out of the RL update; without
+                rollouts where the method needs none.
         """
         return Supervised()
 

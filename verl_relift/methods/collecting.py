@@ -49,12 +49,13 @@ def make_collector(
     if demonstrations.source is not Source.DATASET:
         from ..demonstrations.teacher import Teacher  # its client takes seconds to import
 
-        server = Teacher(teacher, Path(teacher.cache_dir or resources.folder / "teacher"))
+        server = Teacher(teacher, Path(teacher.cache_dir or resources.folder / "teacher"), resources.reward)
     return Collector(
         demonstrations,
         DemonstrationBuffer(buffer),
         resources.tokenizer,
         resources.encode_prompt,
+        resources.reward,
         server,
         resources.available,
     )

@@ -9,6 +9,7 @@ import threading
 from dataclasses import fields
 from typing import Any
 
+from .extract import THINK_OPEN
 from .grader import grade_async, shared_grader
 from .outcome import Grade
 from .settings import GradingRules, RewardValues
@@ -24,6 +25,7 @@ async def compute_score(
     ground_truth: Any,
     extra_info: dict[str, Any] | None = None,
     *,
+    prompt_opens_thought: bool = False,
     rewards: dict[str, float] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -34,6 +36,7 @@ async def compute_score(
         solution_str: the response.
         ground_truth: a string, a number, or a list of alternatives.
         extra_info: not used; part of verl's signature.
+        prompt_opens_thought: whether the prompt ends inside a thought, so that the response begins in it.
         rewards: fields of `RewardValues`.
         **settings: fields of `GradingRules`. verl passes further arguments, such as a reward model's address, which
             grading does not need. Like `rewards`, these come from `reward.custom_reward_function.reward_kwargs`.
@@ -45,8 +48,30 @@ async def compute_score(
         ValueError: a setting has an unknown or invalid value.
         TypeError: `rewards` has an unknown name, or the ground truth has an unusable type.
     """
-    grade = await grade_async(solution_str, ground_truth, rules=_rules(settings))
+    response = THINK_OPEN + solution_str if prompt_opens_thought else solution_str
+    grade = await grade_async(response, ground_truth, rules=_rules(settings))
     return score_of(grade, RewardValues(**rewards) if rewards else RewardValues())
+
+
+def setting_problem(settings: dict[str, Any]) -> str | None:
+    """Return what is wrong with `reward.custom_reward_function.reward_kwargs`; None if nothing is."""
+    settings = dict(settings)
+    opens_thought, rewards = settings.pop("prompt_opens_thought", False), settings.pop("rewards", None)
+    if not isinstance(opens_thought, bool):
+        return f"prompt_opens_thought={opens_thought!r} must be true or false"
+    for cls, values, path in ((GradingRules, settings, ""), (RewardValues, rewards or {}, "rewards.")):
+        if not isinstance(values, dict):
+            return f"rewards={values!r} must be a group of rewards by outcome"
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            more = set() if path else {"prompt_opens_thought", "rewards"}
+            return f"{path}{unknown[0]} is not a setting; choose from {', '.join(sorted(known | more))}"
+        try:
+            cls(**values)
+        except (TypeError, ValueError) as error:
+            return str(error)
+    return None
 
 
 def start_judge(**settings: Any) -> threading.Thread:

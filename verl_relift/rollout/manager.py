@@ -7,8 +7,10 @@ serialize, right for one node. With N > 0 there are N Ray actors, spread over th
 import asyncio
 import logging
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
 
 import ray
 import transfer_queue as tq
@@ -39,6 +41,8 @@ class RolloutManager:
         count = config.relift.rollout.workers
         arguments = (config, servers, tokenizer, seed, with_roles)
         self._pending: list[Future | ray.ObjectRef] = []
+        self._counted: tuple[int, bool] | None = None  # what `_copies` counts: a step, and whether it is a validation
+        self._copies: Counter[Hashable] = Counter()  # of each prompt
         self._local = RolloutWorker(*arguments) if count == 0 else None
         self._actors = [_RolloutActor.options(scheduling_strategy="SPREAD").remote(*arguments) for _ in range(count)]
         if self._local is not None:
@@ -48,6 +52,7 @@ class RolloutManager:
 
     def generate(self, prompts: Sequence[Prompt], global_steps: int, validate: bool = False) -> None:
         """Start answering `prompts` and return; the rollouts appear in TransferQueue as groups finish."""
+        prompts = self._numbered(prompts, (global_steps, validate))
         if self._local is not None:
             work = self._local.generate(prompts, global_steps, validate)
             self._pending.append(asyncio.run_coroutine_threadsafe(work, self._loop))
@@ -55,6 +60,19 @@ class RolloutManager:
             share = prompts[i :: len(self._actors)]
             if share:
                 self._pending.append(actor.generate.remote(share, global_steps, validate))
+
+    def _numbered(self, prompts: Sequence[Prompt], counted: tuple[int, bool]) -> list[Prompt]:
+        """Return the prompts with their places among equal ones of the step, which may come in several calls."""
+        if counted != self._counted:
+            self._counted, self._copies = counted, Counter()
+        numbered = []
+        for prompt in prompts:
+            # A template may cut white space off.
+            chat = tuple((message["role"], str(message["content"]).strip()) for message in prompt.messages)
+            key = (chat, prompt.forced, prompt.attempt)
+            numbered.append(replace(prompt, copy=self._copies[key]))
+            self._copies[key] += 1
+        return numbered
 
     def generate_sequences(self, batch: TensorDict) -> None:
         """Start answering the questions of `batch` as they are; verl's trainer validates so.

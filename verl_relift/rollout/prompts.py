@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from verl.utils import normalize_token_ids
+from ..data.chat import prompt_ids
 
 
 def prompt_token_ids(
@@ -13,8 +13,7 @@ def prompt_token_ids(
     Raises:
         ValueError: there are more than `max_tokens`.
     """
-    ids = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=True, **template_kwargs)
-    ids = normalize_token_ids(ids)
+    ids = prompt_ids(tokenizer, messages, **template_kwargs)
     if len(ids) > max_tokens:
         raise ValueError(
             f"a prompt has {len(ids)} tokens, more than data.max_prompt_length={max_tokens}: "

@@ -1,9 +1,12 @@
-"""verl's replay buffer, woken by the rollout manager instead of polling."""
+"""verl's replay buffer, woken by the rollout manager instead of polling; what it evicts is shown before it goes."""
 
 from collections.abc import Callable
 
 from omegaconf import DictConfig
+from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+from .groups import draw_of
 
 # Between two looks at TransferQueue where nothing wakes it, seconds. verl's two seconds would be most of a step of a
 # small model.
@@ -40,6 +43,17 @@ class GroupSampler(ReplayBuffer):
             **kwargs,
         )
         self.wait_for_batch: Callable[[float], bool] | None = None  # the trainer sets it where there is one
+        # The trainer sets it where the method reads groups: it gets the rows of finished groups that are not sampled.
+        self.before_clearing: Callable[[KVBatchMeta], None] | None = None
+
+    def _clear_groups(self, partition_id: str, uids: set[str]) -> None:
+        if self.before_clearing is not None and partition_id == "train":
+            finished = uids & self.finished_keys[partition_id]
+            rows = [row for row in self.partitions[partition_id].items() if draw_of(row[0]) in finished]
+            if rows:
+                keys, tags = zip(*rows, strict=True)
+                self.before_clearing(KVBatchMeta(partition_id=partition_id, keys=list(keys), tags=list(tags)))
+        super()._clear_groups(partition_id, uids)
 
     def _select_prompt_uids(self, partition_id: str, sampleable_keys: set[str], batch_size: int):
         # verl sorts a set by the step; questions of one step would come in any order.

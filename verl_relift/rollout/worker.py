@@ -6,10 +6,8 @@ verl's replay buffer relies on an order of events: a group's rollouts are stored
 
 import asyncio
 import hashlib
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -18,12 +16,14 @@ import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
 from tensordict import NonTensorStack, TensorDict
-from verl.trainer.ppo.reward import get_custom_reward_fn
-from verl.utils.reward_score import default_compute_score
 
+from ..data.chat import answer_start, opens_thought
 from ..rewards import verl_hook
+from ..rewards.function import Answer
+from ..rewards.problems import has_own_function
 from ..types import GradedRollout, Group, Prompt, Role
 from .prompts import prompt_token_ids
+from .reward import load_reward_function
 from .server import SampledGroup, SampledResponse, SampleRequest
 
 # Rollouts of one write, unless fewer are left: what TransferQueue does for a write and its columns costs as much as
@@ -50,12 +50,9 @@ class RolloutWorker:
         self._tokenizer = tokenizer
         self._seed = seed
         self._with_roles = with_roles
-        self._score = get_custom_reward_fn(config) or default_compute_score
-        # verl wraps a coroutine function in one of its own.
-        self._score_is_async = inspect.iscoroutinefunction(getattr(self._score, "func", self._score))
-        function = config.reward.get("custom_reward_function") or {}
-        if function.get("path") == verl_hook.PATH:
-            verl_hook.start_judge(**function.get("reward_kwargs", {}))
+        self._reward = load_reward_function(config)
+        if not has_own_function(config):
+            verl_hook.start_judge(**config.reward.custom_reward_function.get("reward_kwargs", {}))
 
     async def generate(self, prompts: Sequence[Prompt], global_steps: int, validate: bool) -> None:
         """Answer `prompts` and return when all their rollouts are graded and stored."""
@@ -91,11 +88,12 @@ class RolloutWorker:
         }
 
     def _seed_of(self, prompt: Prompt, token_ids: list[int], global_steps: int) -> int | None:
-        """Return 63 bits from (seed, step, attempt, input ids): the same on any server and after a resume."""
+        """Return 63 bits from (seed, step, attempt, copy, input ids): the same on any server and after a resume."""
         if self._seed is None:
             return None
         step = f"{global_steps}.{prompt.attempt}" if prompt.attempt else f"{global_steps}"
-        text = f"{self._seed}/{step}/{','.join(map(str, token_ids))}"
+        copy = f"/{prompt.copy}" if prompt.copy else ""
+        text = f"{self._seed}/{step}{copy}/{','.join(map(str, token_ids))}"
         digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little") >> 1
 
@@ -128,26 +126,31 @@ class RolloutWorker:
     ) -> None:
         if sampled.error is not None:
             raise RuntimeError(f"vLLM could not answer question {prompt.question.draw}: {sampled.error}")
+        in_thought = opens_thought(answer_start(self._tokenizer, token_ids, prompt.messages))
         rollouts = await asyncio.gather(
-            *[self._grade_one(prompt, k, response) for k, response in enumerate(sampled.responses)]
+            *[self._grade_one(prompt, in_thought, k, response) for k, response in enumerate(sampled.responses)]
         )
         await stored.put(_StoredGroup(Group(prompt, tuple(rollouts)), token_ids, sampled.global_steps))
 
-    async def _grade_one(self, prompt: Prompt, session: int, response: SampledResponse) -> GradedRollout:
+    async def _grade_one(
+        self, prompt: Prompt, in_thought: bool, session: int, response: SampledResponse
+    ) -> GradedRollout:
         token_ids, log_probs = _with_head(prompt.forced, response)
         question = prompt.question
-        score = self._score if self._score_is_async else partial(asyncio.to_thread, self._score)
-        result = await score(
-            data_source=question.data_source,
-            solution_str=self._tokenizer.decode(token_ids, skip_special_tokens=True),
-            ground_truth=question.ground_truth,
-            extra_info=question.extra_info,
+        score = await self._reward.score(
+            Answer(
+                text=self._tokenizer.decode(token_ids, skip_special_tokens=True),
+                ground_truth=question.ground_truth,
+                data_source=question.data_source,
+                extra_info=question.extra_info,
+                in_thought=in_thought,
+            )
         )
-        info = result if isinstance(result, dict) else {"score": float(result), "acc": float(result)}
         return GradedRollout(
             key=f"{question.draw}_{session}_0",
-            reward=info["score"],
-            info=info,
+            reward=score.reward,
+            accuracy=score.accuracy,
+            info=score.info,
             tokens=len(token_ids),
             token_ids=token_ids,
             log_probs=log_probs,

@@ -12,6 +12,7 @@ from verl_relift.demonstrations.buffer import DemonstrationBuffer
 from verl_relift.demonstrations.collector import Collector
 from verl_relift.demonstrations.teacher import TeacherAnswer
 from verl_relift.demonstrations.verify import OverlongDemonstration, Rejected
+from verl_relift.rewards.function import RewardFunction
 from verl_relift.settings import BufferSettings, DemonstrationSettings, Overlong, Source
 
 
@@ -38,7 +39,8 @@ class Teacher:
 def make(source=Source.DATASET, teacher=None, buffer=None, **settings) -> Collector:
     encode = lambda asked: tuple(TOKENIZER.encode(asked.messages[0]["content"]))  # noqa: E731
     demonstrations = DemonstrationSettings(source=source, **settings)
-    return Collector(demonstrations, DemonstrationBuffer(buffer or BufferSettings()), TOKENIZER, encode, teacher, 10)
+    waiting = DemonstrationBuffer(buffer or BufferSettings())
+    return Collector(demonstrations, waiting, TOKENIZER, encode, RewardFunction(), teacher, 10)
 
 
 def collect(collector: Collector, chosen=(), solved=(), step=1) -> None:

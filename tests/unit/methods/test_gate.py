@@ -27,9 +27,8 @@ def test_hardest_is_at_most_the_threshold():
 
 
 def test_accuracy_is_the_mean_of_what_is_right_not_of_the_rewards():
-    shaped = group(question(1), -1.0, 1.0, acc=0.5)
-    assert shaped.accuracy == 0.5
-    assert group(question(1), -1.0, 1.0).accuracy == 0.0
+    assert group(question(1), -1.0, 1.0, acc=0.5).accuracy == 0.5
+    assert group(question(1), -1.0, 1.0).accuracy == 0.5
 
 
 def test_questions_that_every_rollout_fails_are_chosen_in_their_order():

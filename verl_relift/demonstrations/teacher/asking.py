@@ -6,7 +6,8 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 
-from ...rewards import GradeOutcome, grade_async
+from ...data.chat import opens_thought, without_repetition
+from ...rewards.function import Answer, RewardFunction
 from ...settings import TeacherSettings
 from .budget import Amount, Budget, BudgetSpent
 from .cache import Cache, request_of
@@ -18,8 +19,6 @@ logger = logging.getLogger(__name__)
 
 _LOG_INTERVAL = 60.0  # seconds between two log lines about the same kind of failure
 _LATENCIES = 100  # number of requests over which the latency is averaged
-
-_UNVERIFIABLE = (GradeOutcome.GROUND_TRUTH_UNPARSABLE, GradeOutcome.TIMED_OUT)
 
 
 def messages_of(settings: TeacherSettings, messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
@@ -40,8 +39,9 @@ class Asker:
         latencies: seconds of the last answered requests.
     """
 
-    def __init__(self, settings: TeacherSettings, client: Client, cache: Cache, budget: Budget):
+    def __init__(self, settings: TeacherSettings, client: Client, cache: Cache, budget: Budget, reward: RewardFunction):
         self._settings = settings
+        self._reward = reward
         self._client = client
         self._cache = cache
         self._budget = budget
@@ -75,10 +75,19 @@ class Asker:
     async def _verify(self, reply: Reply, question: TeacherQuestion) -> Failure | None:
         if reply.truncated:
             return Failure.TRUNCATED
-        outcome = (await grade_async(reply.text, question.ground_truth)).outcome
-        if outcome is GradeOutcome.CORRECT:
-            return None
-        return Failure.UNVERIFIABLE if outcome in _UNVERIFIABLE else Failure.WRONG
+        start = question.answer_start
+        score = await self._reward.score(
+            Answer(
+                without_repetition(reply.text, start),
+                question.ground_truth,
+                question.data_source,
+                question.extra_info,
+                opens_thought(start),
+            )
+        )
+        if score.unverifiable:
+            return Failure.UNVERIFIABLE
+        return None if score.right else Failure.WRONG
 
     async def _sample(self, messages: list[dict[str, str]], sample: int) -> Reply:
         request = request_of(self._settings, messages, sample)

@@ -1,6 +1,6 @@
 """The teacher's questions and answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
@@ -29,9 +29,12 @@ class TeacherQuestion:
     Attributes:
         key: its stable identity.
         messages: the chat, each message with `role` and `content`.
-        ground_truth: what `verl_relift.rewards.grade` accepts, in JSON types.
+        ground_truth: what the reward function accepts, in JSON types.
         prompt_ids: token ids of the prompt; the teacher only passes them on to the answer.
         step: the training step in which it is asked.
+        data_source: of the question's row, for the reward function.
+        extra_info: of the question's row, for the reward function, in JSON types.
+        answer_start: what the policy's prompt has written of the answer; `verl_relift.data.chat.answer_start`.
     """
 
     key: str
@@ -39,6 +42,9 @@ class TeacherQuestion:
     ground_truth: Any
     prompt_ids: tuple[int, ...]
     step: int
+    data_source: str = ""
+    extra_info: dict[str, Any] = field(default_factory=dict)
+    answer_start: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the question as JSON types."""
@@ -48,13 +54,25 @@ class TeacherQuestion:
             "ground_truth": self.ground_truth,
             "prompt_ids": list(self.prompt_ids),
             "step": self.step,
+            "data_source": self.data_source,
+            "extra_info": self.extra_info,
+            "answer_start": self.answer_start,
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Return the question that `to_json` described."""
         messages = tuple(dict(message) for message in value["messages"])
-        return cls(value["key"], messages, value["ground_truth"], tuple(value["prompt_ids"]), value["step"])
+        return cls(
+            value["key"],
+            messages,
+            value["ground_truth"],
+            tuple(value["prompt_ids"]),
+            value["step"],
+            value.get("data_source", ""),
+            value.get("extra_info", {}),
+            value.get("answer_start", ""),
+        )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ...rewards.function import RewardFunction
 from ...settings import SettingsError, TeacherSettings
 from .asking import Asker, messages_of
 from .budget import Budget
@@ -57,12 +58,13 @@ class Teacher:
     Args:
         settings: `method.teacher`.
         cache_dir: folder of the cached replies, created if it does not exist.
+        reward: verifies replies, as it scores rollouts.
 
     Raises:
         SettingsError: the address is invalid, the key is missing, or the cache's folder cannot be created.
     """
 
-    def __init__(self, settings: TeacherSettings, cache_dir: Path):
+    def __init__(self, settings: TeacherSettings, cache_dir: Path, reward: RewardFunction):
         address = urlsplit(settings.base_url or "")
         if address.scheme not in ("http", "https") or not address.hostname or not settings.model:
             raise SettingsError(
@@ -85,7 +87,7 @@ class Teacher:
         self._closed = False
         self._tasks: set[asyncio.Task] = set()
         self._client = Client(settings, read_api_key(settings))
-        self._asker = Asker(settings, self._client, Cache(cache_dir), self._budget)
+        self._asker = Asker(settings, self._client, Cache(cache_dir), self._budget, reward)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="teacher", daemon=True)
         self._thread.start()

@@ -11,10 +11,12 @@ import pytest
 
 from tests.unit.demonstrations.teacher.teacher_server import serving
 from verl_relift.demonstrations.teacher import Failure, Teacher, TeacherQuestion, circuit_breaker
+from verl_relift.rewards.function import RewardFunction
 from verl_relift.settings import SettingsError, TeacherSettings
 
 RIGHT = "<think>2+2=4</think>\\boxed{4}"
 WRONG = "\\boxed{5}"
+REWARD = RewardFunction()
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +32,9 @@ def start(tmp_path):
     """Start teachers and close them at the end."""
     teachers = []
 
-    def start(base_url, cache_dir=tmp_path, **values):
+    def start(base_url, cache_dir=tmp_path, reward=REWARD, **values):
         values = {"max_tokens": 100, "samples": 1, "timeout": 30.0, "max_retries": 2, **values}
-        teachers.append(Teacher(TeacherSettings(base_url=base_url, model="m", **values), cache_dir))
+        teachers.append(Teacher(TeacherSettings(base_url=base_url, model="m", **values), cache_dir, reward))
         return teachers[-1]
 
     yield start

@@ -1,0 +1,178 @@
+"""Reward functions of every form, and what counts as right whatever they pay."""
+
+import asyncio
+
+import pytest
+
+from verl_relift.rewards import verl_hook
+from verl_relift.rewards.function import Answer, RewardFunction, UndefinedAccuracy, accuracy_of
+
+
+def as_number(data_source, solution_str, ground_truth, extra_info=None, bonus=0.0):
+    return float(solution_str == ground_truth) + bonus
+
+
+async def as_number_later(data_source, solution_str, ground_truth, extra_info=None, bonus=0.0):
+    await asyncio.sleep(0)
+    return as_number(data_source, solution_str, ground_truth, extra_info, bonus)
+
+
+def as_dict(data_source, solution_str, ground_truth, extra_info=None, bonus=0.0):
+    right = solution_str == ground_truth
+    return {"score": right + bonus, "acc": right, "length": len(solution_str)}
+
+
+async def as_dict_later(data_source, solution_str, ground_truth, extra_info=None, bonus=0.0):
+    return as_dict(data_source, solution_str, ground_truth, extra_info, bonus)
+
+
+class Reward:
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+    def __call__(self, data_source, solution_str, ground_truth, extra_info=None, bonus=0.0):
+        return self.scale * as_number(data_source, solution_str, ground_truth, extra_info, bonus)
+
+
+class LateReward(Reward):
+    async def __call__(self, data_source, solution_str, ground_truth, extra_info=None, bonus=0.0):
+        return super().__call__(data_source, solution_str, ground_truth, extra_info, bonus)
+
+
+FORMS = [as_number, as_number_later, as_dict, as_dict_later, Reward(), LateReward()]
+
+
+def score(function, text="4", correct_from=None, in_thought=False, **kwargs):
+    answer = Answer(text, "4", "sums", {"level": "hard"}, in_thought)
+    return asyncio.run(RewardFunction(function, correct_from, **kwargs).score(answer))
+
+
+@pytest.mark.parametrize("function", FORMS)
+def test_every_form_is_called_in_the_same_way(function):
+    right, wrong = score(function), score(function, "5")
+    assert (right.reward, right.accuracy, right.right) == (1.0, 1.0, True)
+    assert (wrong.reward, wrong.accuracy, wrong.right) == (0.0, 0.0, False)
+    assert {"score", "acc"} <= right.info.keys() and right.info["acc"] == 1.0
+
+
+@pytest.mark.parametrize("function", FORMS)
+def test_reward_kwargs_reach_every_form(function):
+    """A bonus on every answer makes wrong ones 0.1, which is not right."""
+    wrong = score(function, "5", correct_from=1.0, bonus=0.1)
+    assert (wrong.reward, wrong.accuracy) == (0.1, 0.0)
+    assert score(function, correct_from=1.0, bonus=0.1).accuracy == 1.0
+
+
+def test_all_answers_of_a_list_are_scored_in_its_order():
+    answers = [Answer(str(n), "4") for n in range(8)]
+    for function in FORMS:
+        assert [scored.right for scored in RewardFunction(function).score_all(answers)] == [n == 4 for n in range(8)]
+
+
+# ---- what counts as right --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("info", "correct_from", "accuracy"),
+    [
+        ({"score": 1.0}, None, 1.0),
+        ({"score": 0}, None, 0.0),
+        ({"score": True}, None, 1.0),
+        # +1 and -1
+        ({"score": -1.0}, 1.0, 0.0),
+        ({"score": 1.0}, 1.0, 1.0),
+        ({"score": -1.0}, 0.0, 0.0),
+        ({"score": -1.0, "acc": False}, None, 0.0),
+        # a bonus for the format
+        ({"score": 0.1}, 0.5, 0.0),
+        ({"score": 1.1}, 0.5, 1.0),
+        ({"score": 0.1, "acc": 0.0}, None, 0.0),
+        ({"score": 1.1, "acc": 1}, None, 1.0),
+        # a penalty for the length
+        ({"score": 0.6, "acc": 1.0}, None, 1.0),
+        ({"score": 0.6}, 0.5, 1.0),
+        # half of the tests of a program pass
+        ({"score": 0.5, "acc": 0.5}, None, 0.5),
+        # acc comes first
+        ({"score": 0.9, "acc": 0.0}, 0.5, 0.0),
+        # verl's reward managers put a bare number under acc
+        ({"acc": -1.0}, 0.0, 0.0),
+        ({"acc": 1.0}, None, 1.0),
+        ({"acc": 1.0, "overlong": True, "overlong_reward": -0.4}, None, 1.0),
+    ],
+)
+def test_what_counts_as_right(info, correct_from, accuracy):
+    assert accuracy_of(info.get("score", -9.0), info, correct_from) == accuracy
+
+
+@pytest.mark.parametrize("reward", [-1.0, 0.1, 0.5, 2.0, -0.4])
+@pytest.mark.parametrize("form", [{"score": None}, {"acc": None}])
+def test_a_reward_that_is_neither_0_nor_1_needs_a_rule(reward, form):
+    info = dict.fromkeys(form, reward)
+    with pytest.raises(UndefinedAccuracy, match=rf"returned {reward:g}, .*set relift\.reward\.correct_from to"):
+        accuracy_of(reward, info, None)
+
+
+@pytest.mark.parametrize("acc", [-1.0, 2.0, float("nan")])
+def test_an_accuracy_out_of_range_is_named(acc):
+    with pytest.raises(UndefinedAccuracy, match=rf"acc={acc:g}"):
+        accuracy_of(1.0, {"score": 1.0, "acc": acc}, 0.5)
+
+
+@pytest.mark.parametrize("result", [float("nan"), float("inf"), {"acc": 1.0}, None, "1.0 points"])
+def test_what_is_no_reward_is_named(result):
+    with pytest.raises((TypeError, ValueError)):
+        score(lambda **_: result)
+
+
+# ---- an answer that begins inside a thought --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("2+2. \\boxed{4}", "no_answer"),
+        ("2+2=4</think>\\boxed{4}", "correct"),
+        ("2+2</think>\\boxed{5}", "wrong"),
+        ("\\boxed{4}</think>", "no_answer"),
+    ],
+)
+def test_a_box_inside_a_thought_that_the_prompt_opened_is_not_paid(text, outcome):
+    assert score(verl_hook.compute_score, text, in_thought=True).info["outcome"] == outcome
+
+
+def test_a_thought_that_the_prompt_opened_counts_as_one():
+    for text, outcome in (("2+2</think>\\boxed{4}", "correct"), ("<think>2+2</think>\\boxed{4}", "bad_format")):
+        scored = score(verl_hook.compute_score, text, in_thought=True, thinking="required")
+        assert scored.info["outcome"] == outcome
+
+
+def test_an_own_function_is_told_if_it_asks():
+    def asks(solution_str, prompt_opens_thought, **_):
+        return float(prompt_opens_thought)
+
+    assert [score(asks, in_thought=opened).reward for opened in (True, False)] == [1.0, 0.0]
+
+
+# ---- settings of the grader ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({}, None),
+        ({"thinking": "required", "conventions": ["boxed"], "rewards": {"bad_format": -0.1}}, None),
+        ({"prompt_opens_thought": True}, None),
+        ({"thinkin": "required"}, "thinkin is not a setting; choose from"),
+        ({"thinking": "maybe"}, "maybe"),
+        ({"conventions": []}, "conventions is empty"),
+        ({"max_answer_chars": 0}, "max_answer_chars must be positive"),
+        ({"rewards": {"right": 1.0}}, "rewards.right is not a setting; choose from"),
+        ({"rewards": {"wrong": 2.0}}, "RewardValues.wrong must be below"),
+        ({"rewards": 1.0}, "rewards=1.0 must be a group"),
+        ({"prompt_opens_thought": "yes"}, "prompt_opens_thought='yes' must be true or false"),
+    ],
+)
+def test_a_misspelt_setting_of_the_grader_is_found(settings, problem):
+    found = verl_hook.setting_problem(settings)
+    assert found is None if problem is None else problem in found

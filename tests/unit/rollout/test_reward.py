@@ -1,0 +1,60 @@
+"""Reward functions by the path and name in the configuration."""
+
+import asyncio
+
+import pytest
+from omegaconf import OmegaConf
+
+from verl_relift.rewards.function import Answer
+from verl_relift.rollout.reward import load_reward_function
+
+SOURCE = """
+def function(data_source, solution_str, ground_truth, extra_info, weight=1.0):
+    return {"score": weight * (solution_str == ground_truth), "acc": solution_str == ground_truth}
+
+
+async def coroutine(data_source, solution_str, ground_truth, extra_info, weight=1.0):
+    return weight * (solution_str == ground_truth)
+
+
+class Reward:
+    made = 0
+
+    def __init__(self, weight=1.0):
+        Reward.made += 1
+        self.weight = weight
+
+    def __call__(self, data_source, solution_str, ground_truth, extra_info):
+        return {"score": self.weight * (solution_str == ground_truth), "acc": 1.0, "made": Reward.made}
+"""
+
+
+def load(tmp_path, name, correct_from=None, **kwargs):
+    (tmp_path / "reward.py").write_text(SOURCE)
+    function = {"path": str(tmp_path / "reward.py"), "name": name, "reward_kwargs": kwargs}
+    config = {"reward": {"custom_reward_function": function}, "relift": {"reward": {"correct_from": correct_from}}}
+    return load_reward_function(OmegaConf.create(config))
+
+
+def score(function, text="a"):
+    return asyncio.run(function.score(Answer(text, "a")))
+
+
+@pytest.mark.parametrize("name", ["function", "coroutine", "Reward"])
+def test_a_function_a_coroutine_function_and_a_class_take_their_kwargs(tmp_path, name):
+    function = load(tmp_path, name, correct_from=2.0, weight=2.0)
+    assert score(function).reward == 2.0 and score(function).right
+    assert score(function, "b").reward == 0.0
+
+
+def test_a_class_is_made_once(tmp_path):
+    function = load(tmp_path, "Reward")
+    assert [score(function).info["made"] for _ in range(3)] == [1, 1, 1]
+
+
+def test_without_a_file_it_is_verls_function():
+    config = {"reward": {"custom_reward_function": {"path": None, "name": "compute_score"}}}
+    config["relift"] = {"reward": {"correct_from": None}}
+    function = load_reward_function(OmegaConf.create(config))
+    answer = Answer("#### 4", "4", "openai/gsm8k")
+    assert asyncio.run(function.score(answer)).right
