@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import folder as runfolder
 
-TRACKER = "latest_checkpointed_iteration.txt"
+TRACKER = runfolder.TRACKER
 STATE_FILE = Path("relift") / "state.json"  # in a checkpoint's folder: the method's name and state
 _PREFIX, _PARTIAL = "global_step_", ".partial"
 
@@ -26,11 +26,21 @@ def begin(run: Path, step: int) -> Path:
     Returns:
         The folder to write into, to be passed to `commit` by its step.
     """
-    for leftover in run.glob(f"{_PREFIX}*{_PARTIAL}"):
-        shutil.rmtree(leftover)
+    discard_partial(run)
     folder = run / f"{_PREFIX}{step}{_PARTIAL}"
     folder.mkdir(parents=True)
     return folder
+
+
+def discard_partial(run: Path) -> None:
+    """Remove checkpoints that were not written to their end."""
+    for leftover in run.glob(f"{_PREFIX}*{_PARTIAL}"):
+        shutil.rmtree(leftover)
+
+
+def forget(run: Path) -> None:
+    """Let the run start from step 0: a checkpoint of an earlier run is not resumed from any more, but kept."""
+    (run / TRACKER).unlink(missing_ok=True)
 
 
 def commit(run: Path, step: int) -> Path:
@@ -49,7 +59,7 @@ def commit(run: Path, step: int) -> Path:
 
 
 def prune(run: Path, keep: int | None) -> None:
-    """Remove all complete checkpoints except the `keep` newest and the one that the tracker names.
+    """Remove complete checkpoints except the `keep` newest up to the one that the tracker names, and later ones.
 
     Args:
         run: the run's folder.
@@ -57,13 +67,13 @@ def prune(run: Path, keep: int | None) -> None:
     """
     if not keep:
         return
-    latest = (run / TRACKER).read_text().strip()
+    latest = int((run / TRACKER).read_text())
     steps = sorted(
         int(name) for path in run.glob(f"{_PREFIX}*") if (name := path.name.removeprefix(_PREFIX)).isdecimal()
     )
-    for step in steps[:-keep]:
-        if str(step) != latest:
-            shutil.rmtree(run / f"{_PREFIX}{step}")
+    # Later ones are of an earlier run in this folder, or of this one before the user went back.
+    for step in [step for step in steps if step < latest][: -keep + 1 or None]:
+        shutil.rmtree(run / f"{_PREFIX}{step}")
 
 
 def latest(run: Path) -> Path | None:

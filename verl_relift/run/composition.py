@@ -8,8 +8,15 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-# `${sum:a,b}` in the YAML files.
+
+def starting_with(method: str, name: str) -> str:
+    """Return `name` with the method's name in front, unless it is there: a word of its own, up to `-`."""
+    return name if name == method or name.startswith(f"{method}-") else f"{method}-{name}"
+
+
+# `${sum:a,b}` and `${starting_with:a,b}` in the YAML files.
 OmegaConf.register_new_resolver("sum", lambda *terms: sum(terms), replace=True)
+OmegaConf.register_new_resolver("starting_with", starting_with, replace=True)
 
 
 @dataclass(frozen=True)

@@ -3,30 +3,60 @@
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
+from . import lock
+from .redact import redact
+
 METRICS = "metrics.jsonl"
 CONFIG = "config.yaml"
+TRACKER = "latest_checkpointed_iteration.txt"
+_TEMPORARY = re.compile(rf"\.({re.escape(METRICS)}|{re.escape(CONFIG)}|{re.escape(TRACKER)}|space)\.\d+")
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace the file at `path` by one with `text`. A reader sees the old file or the complete new one."""
+    """Replace the file at `path` by one with `text`. A reader sees the old file or the complete new one.
+
+    Raises:
+        OSError: it can't be written; the old file is there as before, and nothing beside it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_config(folder: Path, config: DictConfig) -> None:
+    """Write a run's configuration, resolved and without secrets."""
+    shown = redact(OmegaConf.to_container(config, resolve=True, throw_on_missing=False))
+    write_atomically(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(shown)))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed runs have left of `write_atomically`. For the one run that has the folder."""
+    for path in folder.iterdir():
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink()
 
 
 class MetricsFile:
     """verl's tracker, with `metrics.jsonl` added to its outputs.
 
     Each line is a JSON object: `step` (int), `time` (Unix seconds), and one entry per metric, null where the value
-    is not finite. A run that resumes after step N drops the lines of later steps, because it repeats those steps.
+    is not finite. A line is there whole, and on the disk, or not at all. A run that resumes after step N drops the
+    lines of later steps, because it repeats those steps.
 
     Args:
         tracking: verl's `Tracking`, which receives every record too.
@@ -39,7 +69,7 @@ class MetricsFile:
         self._tracking, self._then = tracking, then
         path.parent.mkdir(parents=True, exist_ok=True)
         self._keep_until(path, resume_step)
-        self._file = open(path, "a", buffering=1)  # noqa: SIM115  closed in finish()
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed in finish()
 
     @classmethod
     def beside(cls, tracking: Any, folder: str, resume_step: int, then: Callable[[], None]) -> "MetricsFile":
@@ -61,15 +91,33 @@ class MetricsFile:
         write_atomically(path, "".join(kept))
 
     def log(self, data: dict[str, Any], step: int, backend=None) -> None:
-        """Pass `data` on to verl's trackers and append it to the file."""
-        self._tracking.log(data=data, step=step, backend=backend)
+        """Append `data` to the file and pass it on to verl's trackers.
+
+        Raises:
+            LockLost: another run has taken over the folder.
+            OSError: the line can't be written, and is not there in part either.
+        """
+        lock.require()
         record: dict[str, Any] = {"step": step, "time": time.time()}
         for name, value in data.items():
             number = _number(value)
             if number is not None or _is_nan(value):
                 record[name] = number
-        self._file.write(json.dumps(record) + "\n")
-        self._then()
+        self._append((json.dumps(record) + "\n").encode())
+        try:
+            self._tracking.log(data=data, step=step, backend=backend)
+        finally:
+            self._then()  # a tracker that fails does not cost the step's checkpoint
+
+    def _append(self, line: bytes) -> None:
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file.fileno(), end)
+            raise
 
     def finish(self, exit_code: int = 0) -> None:
         """Close the trackers and the file."""

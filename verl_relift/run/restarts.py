@@ -9,13 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import stopping
+from . import disk, stopping
 from .checkpoints import TRACKER
 
 OPTION = "--max-restarts"
 
-# No restart after these: finished, rejected by the checks, stopped on request, Ctrl-C and SIGTERM.
-_FINAL = {0, 2, stopping.EXIT_STATUS, 128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
+# No restart after these: finished, rejected by the checks, stopped on request, disk full, Ctrl-C and SIGTERM.
+_FINAL = {0, 2, stopping.EXIT_STATUS, disk.EXIT_STATUS}
+_FINAL |= {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
 
 
