@@ -23,7 +23,8 @@ TORCH := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend
 # The GPU stack: python 3.12, glibc of llguidance's wheels. Three packages have no wheel; requirements.uv.toml gives their metadata.
 RESOLVE_GPU := pip compile -q --config-file requirements.uv.toml --python-version 3.12 --python-platform x86_64-manylinux_2_31 \
   --no-emit-find-links --no-emit-index-url --no-header --no-annotate \
-  --only-binary :all: --no-binary flash-attn --no-binary transformer-engine-torch --no-binary antlr4-python3-runtime requirements.in
+  --only-binary :all: --no-binary flash-attn --no-binary transformer-engine-torch --no-binary antlr4-python3-runtime \
+  --override requirements.override.txt requirements.in
 
 .PHONY: help install lock lock-gpu check-requirements quickstart test test-slow bench reproduce lint clean
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from verl_relift.upstream import versions as upstream
 
@@ -38,8 +39,9 @@ def test_what_is_asked_for_is_pinned():
         assert requirement.specifier.contains(pin(name), prereleases=True), name
 
 
-def test_every_pin_has_a_reason():
-    lines = (ROOT / "requirements.in").read_text().splitlines()
+@pytest.mark.parametrize("file", ["requirements.in", "requirements.override.txt"])
+def test_every_pin_has_a_reason(file):
+    lines = (ROOT / file).read_text().splitlines()
     for number, line in enumerate(lines):
         if "==" in line and not line.startswith("#"):
             before = [above for above in lines[:number] if not ("==" in above and not above.startswith("#"))]
@@ -49,6 +51,24 @@ def test_every_pin_has_a_reason():
 @pytest.mark.parametrize("name", ["verl", "megatron-core", "mbridge", "vllm"])
 def test_the_patches_know_the_pinned_versions(name):
     assert upstream.SUPPORTED[name] == pin(name)
+
+
+def test_what_is_overridden_is_pinned():
+    for name, requirement in requirements("requirements.override.txt").items():
+        assert str(requirement.specifier) == f"=={pin(name)}", name
+
+
+def test_transformer_engine_finds_what_it_needs_in_cublas():
+    """Its library loads with cuBLAS 13.2.0.9 and not with 13.1.2.11; `make check-gpu-stack` loads it."""
+    assert pin("transformer-engine-cu13") == "2.16.1"
+    assert Version(pin("nvidia-cublas")) >= Version("13.2.0.9")
+
+
+def test_the_cuda_compiler_and_its_headers_are_of_torchs_cuda():
+    toolkit = pin("cuda-toolkit").rpartition(".")[0]
+    assert len({pin(name) for name in ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm")}) == 1
+    for name in ("nvcc", "crt", "cccl", "runtime", "nvrtc"):
+        assert pin(f"nvidia-cuda-{name}").startswith(f"{toolkit}."), name
 
 
 def test_both_stacks_have_one_set_of_versions():
