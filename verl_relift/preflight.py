@@ -24,7 +24,7 @@ MAX_VOCABULARY_PADDING = 1024
 
 def check(config: DictConfig) -> None:
     """Raise `ConfigurationError` with what can be found wrong without Ray and without a model in memory."""
-    for find_problems in (_packages, settings_problems, batch_problems, _verl, _model, _memory, _data):
+    for find_problems in (_packages, _machine, settings_problems, batch_problems, _verl, _model, _memory, _data):
         problems = list(find_problems(config))
         if problems:
             raise ConfigurationError("\n".join(problems))
@@ -38,6 +38,20 @@ def _packages(config: DictConfig) -> Iterator[str]:
             found = False
         if not found:
             yield f"the package {module} is not installed ({what} needs it): run `make install`, see docs/install.md"
+
+
+def _machine(config: DictConfig) -> Iterator[str]:
+    """Yield what this machine lacks beside the packages."""
+    from .run import toolkit
+    from .upstream import transformer_engine
+
+    cuda = config.trainer.device == "cuda"
+    yield from toolkit.gpu_problems() if cuda else toolkit.cpu_problems()
+    demand = next(transformer_engine.who_demands(config), None)
+    if demand is not None:
+        problem = transformer_engine.found_in_another_process() if cuda else "its layers run on CUDA only"
+        if problem is not None:
+            yield f"{demand} needs Transformer Engine, but {problem}; remove it, or see docs/install.md"
 
 
 def _verl(config: DictConfig) -> Iterator[str]:

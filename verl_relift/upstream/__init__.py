@@ -5,6 +5,7 @@
 | `registry` | how a patch is declared, installed and turned off; every replacement goes through it |
 | `plugin` | entry point `verl.plugins`: decides what this process needs, and stops it with the reason if that fails |
 | `post_import` | runs a patch right after the module it belongs to is imported, so that unused modules cost nothing |
+| `transformer_engine` | whether Megatron's layers come from Transformer Engine in this process |
 | `versions` | the versions of upstream that the patches were written for |
 | `view` | a module as some other modules should see it |
 | `table` | README.md's table, made from the declarations |

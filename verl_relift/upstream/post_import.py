@@ -1,4 +1,4 @@
-"""Run a function right after a module is imported.
+"""Run a function right after, or right before, a module is imported.
 
 A process that never imports Megatron must not pay for patching it, so patches wait for the module they belong to.
 """
@@ -37,6 +37,7 @@ class _HookFinder(importlib.abc.MetaPathFinder):
         # Every import asks: a dictionary for modules, a loop for the few packages. The numbers keep the order.
         self._modules: dict[str, list[tuple[int, Hook]]] = {}
         self._packages: dict[str, list[tuple[int, Hook]]] = {}
+        self._before: dict[str, Callable[[], object]] = {}
         self._numbers = itertools.count()
         self._searching: set[str] = set()
 
@@ -51,7 +52,12 @@ class _HookFinder(importlib.abc.MetaPathFinder):
                 hooks += more
         return [hook for _, hook in sorted(hooks, key=lambda numbered: numbered[0])]
 
+    def register_before(self, name: str, function: Callable[[], object]) -> None:
+        self._before[name] = function
+
     def find_spec(self, fullname, path=None, target=None) -> ModuleSpec | None:
+        if fullname in self._before:
+            self._before.pop(fullname)()
         hooks = self._hooks_of(fullname)
         if not hooks or fullname in self._searching:
             return None
@@ -84,10 +90,23 @@ def after_import(pattern: str, hook: Hook) -> None:
         pattern: a module's name, or `package.*` for every module of a package, present and future.
         hook: the hooks of a module run in the order in which they were registered.
     """
-    if _FINDER not in sys.meta_path:
-        sys.meta_path.insert(0, _FINDER)
+    _listen()
     _FINDER.register(pattern, hook)
     present = list(sys.modules) if pattern.endswith(".*") else [pattern]
     for name in present:
         if matches(pattern, name) and sys.modules.get(name) is not None:
             hook(sys.modules[name])
+
+
+def before_import(name: str, function: Callable[[], object]) -> None:
+    """Call `function()` when a module is about to be imported for the first time, at once if it already is."""
+    if name in sys.modules:
+        function()
+    else:
+        _listen()
+        _FINDER.register_before(name, function)
+
+
+def _listen() -> None:
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)

@@ -13,7 +13,6 @@ The folder of a patch says why it exists:
 """
 
 import functools
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from enum import StrEnum
 from types import ModuleType
 from typing import Any
 
-from . import versions
+from . import transformer_engine, versions
 from .post_import import after_import, matches
 
 SPEED_VARIABLE = "VERL_RELIFT_SPEED_PATCHES"
@@ -162,12 +161,10 @@ def speed_patches_wanted() -> bool:
     return value == "1"
 
 
-def has_transformer_engine() -> bool:
-    """Return whether Transformer Engine is installed."""
-    return importlib.util.find_spec("transformer_engine") is not None
-
-
 def _run(declared: Patch, *module: ModuleType) -> None:
+    # Asked as late as this, because the answer takes an import of seconds, which only Megatron's processes need.
+    if declared.where is Where.LOCAL_SPEC and transformer_engine.usable():
+        return
     if declared.needed is not None and not declared.needed(*module):
         return
     try:

@@ -30,3 +30,21 @@ def test_a_platform_that_verl_does_not_know_is_refused():
         _refuse_unknown(platform)
     with pytest.raises(ValueError, match="VERL_PLATFORM=cuda: verl knows amd, cpu, huawei, nvidia"):
         _refuse_unknown("cuda")
+
+
+def test_vllms_cuda_build_without_a_gpu_loads(tmp_path, python):
+    """Preparing data, plan, report and export work on a login node, where this is how the GPU stack looks."""
+    information = tmp_path / "vllm-0.24.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.24.0\n")
+    result = python(
+        """
+        import importlib.metadata
+        import verl
+        print("LOADED", importlib.metadata.version("vllm"))
+        """,
+        PYTHONPATH=str(tmp_path),
+        VERL_PLATFORM="",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "LOADED 0.24.0\n" in result.stdout

@@ -1,6 +1,7 @@
-"""Functions that run right after a module is imported."""
+"""Functions that run right after, or right before, a module is imported."""
 
 import importlib
+import sys
 
 from verl_relift.upstream import post_import
 
@@ -31,3 +32,16 @@ def test_names_of_modules_and_of_packages():
     assert post_import.matches("a.b", "a.b") and not post_import.matches("a.b", "a.b.c")
     assert post_import.matches("a.b.*", "a.b") and post_import.matches("a.b.*", "a.b.c.d")
     assert not post_import.matches("a.b.*", "a.bc")
+
+
+def test_a_function_runs_before_an_import_once(tmp_path, monkeypatch):
+    (tmp_path / "awaited_module.py").write_text("import sys\nfirst = sys.awaited\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "awaited", 0, raising=False)
+    post_import.before_import("awaited_module", lambda: setattr(sys, "awaited", sys.awaited + 1))
+    assert importlib.import_module("awaited_module").first == 1
+    del sys.modules["awaited_module"]
+    importlib.import_module("awaited_module")
+    assert sys.awaited == 1
+    post_import.before_import("importlib", lambda: setattr(sys, "awaited", 5))
+    assert sys.awaited == 5

