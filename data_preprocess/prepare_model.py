@@ -4,9 +4,10 @@
     --chat-template think --output DIR
 
 The chat template is plain text (`User:`, `Assistant:`, and turns end with the end-of-sequence token), so it needs no
-special tokens and fits any base model. `none`, `boxed` and `think` choose the system prompt for chats that have none; a
-file name selects your own template. The weights are copied or, with --link, linked. The original model is unchanged.
-The copy is loaded, and its vocabulary is checked.
+special tokens and fits any base model. It begins with the beginning-of-sequence token if the model's tokenizer puts
+one in front of a text: nothing else does when chats are tokenized. `none`, `boxed` and `think` choose the system prompt
+for chats that have none; a file name selects your own template. The weights are copied or, with --link, linked. The
+original model is unchanged. The copy is loaded, and its vocabulary is checked.
 """
 
 import argparse
@@ -27,8 +28,12 @@ from .vocabulary import ModelError, check_vocabulary, read_json
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
-def chat_template(choice: str) -> str:
+def chat_template(choice: str, begins: bool) -> str:
     """Return a chat template by the name of its system prompt, or from a file.
+
+    Args:
+        choice: the name or the file.
+        begins: whether the named templates write the beginning-of-sequence token.
 
     Raises:
         ModelError: the choice is neither a name nor a file.
@@ -39,7 +44,33 @@ def chat_template(choice: str) -> str:
             raise ModelError(f"--chat-template {choice}: no such file; give one of {', '.join(Template)} or a file")
         return path.read_text(encoding="utf-8")
     text = (Path(__file__).parent / "templates" / "chat.jinja").read_text(encoding="utf-8")
+    text = text.replace("@BEGIN@", "bos_token" if begins else '""')
     return text.replace("@SYSTEM@", json.dumps(system_prompt(Template(choice)) or ""))
+
+
+def writes_beginning(tokenizer: Any) -> bool:
+    """Return whether a tokenizer puts a beginning-of-sequence token in front of a text, as in pretraining."""
+    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+
+
+def note_on_beginning(folder: Path) -> str | None:
+    """Return a line about a chat template without the beginning-of-sequence token that its tokenizer writes, or None.
+
+    Args:
+        folder: a model with a chat template.
+    """
+    from verl_relift.data.chat import prompt_ids
+    from verl_relift.data.tokens import load_tokenizer
+
+    tokenizer = load_tokenizer(str(folder))
+    if tokenizer.chat_template is None or not writes_beginning(tokenizer):
+        return None
+    if prompt_ids(tokenizer, [{"role": "user", "content": "a"}])[0] == tokenizer.bos_token_id:
+        return None
+    return (
+        f"note: {folder}: the tokenizer puts {tokenizer.bos_token} in front of a text, but the chat template does not "
+        "write it, so the model is trained and evaluated without; begin the template with {{- bos_token -}} to write it"
+    )
 
 
 def edit_config(config: dict[str, Any], rope_theta: float | None, max_positions: int | None) -> dict[str, Any]:
@@ -129,10 +160,12 @@ def prepare(
 
 
 def _edit_tokenizer(folder: Path, template: str | None, max_positions: int | None) -> None:
+    from verl_relift.data.tokens import load_tokenizer
+
     path = folder / "tokenizer_config.json"
     settings = read_json(path)
     if template is not None:
-        settings["chat_template"] = chat_template(template)
+        settings["chat_template"] = chat_template(template, writes_beginning(load_tokenizer(str(folder))))
         (folder / "chat_template.jinja").unlink(missing_ok=True)  # newer versions prefer it to the setting
     if max_positions is not None:
         settings["model_max_length"] = max_positions
@@ -190,6 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     vocabulary = check_vocabulary(folder)
     print(f"{folder}: {vocabulary.tokens:,} token ids, vocabulary {vocabulary.rows:,}; tokenizer and model agree")
+    note = note_on_beginning(folder)
+    if note is not None:
+        print(note, file=sys.stderr)
     return 0
 
 

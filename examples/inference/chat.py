@@ -22,9 +22,12 @@ def main() -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     prompts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
-        )
+        # As token ids: in front of a text, vLLM would put a second beginning-of-sequence token.
+        {
+            "prompt_token_ids": tokenizer.apply_chat_template(
+                [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        }
         for question in arguments.questions
     ]
     on_gpu = torch.cuda.is_available()

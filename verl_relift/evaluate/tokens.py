@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..data.chat import answer_start, opens_thought, prompt_ids
 from .errors import EvaluationError
 from .questions import EvaluationQuestion
 
@@ -99,12 +100,24 @@ def encode_prompts(tokenizer: Any, questions: Sequence[EvaluationQuestion]) -> d
     encoded = {}
     for question in questions:
         try:
-            encoded[question.key] = tokenizer.apply_chat_template(
-                list(question.messages), add_generation_prompt=True, tokenize=True, return_dict=False
-            )
+            encoded[question.key] = prompt_ids(tokenizer, question.messages)
         except Exception as error:  # jinja and the template may raise any type
             raise EvaluationError(f"question {question.key}: the chat template rejects it: {error}") from error
     return encoded
+
+
+def questions_in_thought(
+    tokenizer: Any, questions: Sequence[EvaluationQuestion], prompts: dict[str, list[int]]
+) -> frozenset[str]:
+    """Return the keys of the questions whose prompt opens the thought in which the response begins.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        questions: the questions.
+        prompts: token ids by question, from `encode_prompts`.
+    """
+    starts = {q.key: answer_start(tokenizer, prompts[q.key], q.messages) for q in questions}
+    return frozenset(key for key, start in starts.items() if opens_thought(start))
 
 
 def check_lengths(model: ModelFolder, prompts: dict[str, list[int]], max_tokens: int) -> int:
