@@ -13,6 +13,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, ListConfig
 
 from .checks import ConfigurationError, batch_problems, chosen_method, divisibility_problems, settings_problems
+from .rewards.problems import has_own_function
 from .settings import Source
 
 # Rows of each parquet file whose answers are graded before training, evenly spaced; `data_preprocess.check` grades all.
@@ -130,6 +131,7 @@ def _data(config: DictConfig) -> Iterator[str]:
             demonstrations=wanted is not None and wanted.source is Source.DATASET,
             column=wanted.column if wanted is not None else "target",
             verify=wanted is None or wanted.verify,
+            mathematics=not has_own_function(config),
             sample=GRADED_ROWS,
             allowed=allowed,
         )

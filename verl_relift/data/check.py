@@ -23,6 +23,7 @@ def check_files(
     demonstrations: bool = True,
     column: str = "target",
     verify: bool = True,
+    mathematics: bool = True,
     sample: int | None = None,
     token_sample: int | None = TOKEN_SAMPLE,
     ngram: int = DEFAULT_N,
@@ -40,6 +41,8 @@ def check_files(
         demonstrations: whether training needs a demonstration in some rows.
         column: the column with the demonstrations.
         verify: whether to grade demonstrations and try ground truths.
+        mathematics: whether ground truths are for this project's grader. Another reward function takes any value, so
+            that demonstrations cannot be graded and ground truths cannot be tried here.
         sample: number of rows of a file to grade and measure, evenly spaced; None for all. All other checks read every
             row.
         token_sample: number of rows of a file to tokenize, evenly spaced; None for all. Prompts over the limit are
@@ -57,7 +60,16 @@ def check_files(
     start = time.monotonic()
     counter = TokenCounter.load(tokenizer) if isinstance(tokenizer, str) else tokenizer
     checks = Checks(
-        counter, max_prompt_tokens, max_target_tokens, demonstrations, column, verify, sample, token_sample, progress
+        counter,
+        max_prompt_tokens,
+        max_target_tokens,
+        demonstrations,
+        column,
+        verify and mathematics,
+        mathematics,
+        sample,
+        token_sample,
+        progress,
     )
     report = Report(frozenset(allowed))
     questions: dict[str, list[PromptText]] = {}

@@ -36,6 +36,7 @@ class Checks:
     demonstrations: bool
     column: str
     verify: bool
+    mathematics: bool
     sample: int | None
     token_sample: int | None
     progress: bool
@@ -195,7 +196,7 @@ class _Inspector:
 
         truth = value.get("ground_truth") if isinstance(value, dict) else None
         try:
-            if alternatives(truth):
+            if alternatives(truth) if self.checks.mathematics else truth is not None:
                 return truth
             self.fault(Kind.NO_GROUND_TRUTH, "null" if truth is None else "empty", row, "reward_model.ground_truth")
         except TypeError as error:

@@ -210,3 +210,17 @@ def test_files_of_relift_and_luffy_pass_and_load_unchanged(tmp_path, target, tru
     assert report.files[0].demonstrations == (target is not None)
     loaded = datasets.load_dataset("parquet", data_files=str(path), cache_dir=str(tmp_path / "cache"))["train"]
     assert loaded[0]["prompt"] == record["prompt"] and loaded[0]["target"] == target
+
+
+def test_ground_truths_for_another_reward_function_may_be_anything(tmp_path):
+    """The project's own grader asks for mathematics, and demonstrations are verified by the function that grades."""
+    path = with_column(tmp_path / "train.parquet", "reward_model", [{"ground_truth": {"tests": ["f(1)==2"]}}] * 2)
+    assert {finding.kind for finding in check_files([path]).errors} == {Kind.WRONG_TYPE}
+    report = check_files([path], mathematics=False)
+    assert report.ok and report.files[0].graded == 0
+    null = with_column(
+        tmp_path / "null.parquet",
+        "reward_model",
+        pa.array([{"ground_truth": None}] * 2, pa.struct([("ground_truth", pa.string())])),
+    )
+    assert {f.kind for f in check_files([null], mathematics=False).errors} >= {Kind.NO_GROUND_TRUTH}
