@@ -1,0 +1,49 @@
+"""What is set about rewards and would be ignored is named, with one line."""
+
+import pytest
+
+from verl_relift.rewards.problems import reward_problems
+from verl_relift.run.composition import Arguments
+
+AGENT_LOOP = "relift.rollout.batched=false reward.num_workers=8 "
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("custom_reward_function.path=mine.py", "custom_reward_function.path=mine.py has no effect"),
+        ("custom_reward_function.name=mine", "custom_reward_function.name=mine has no effect"),
+        ("reward_model.reward_manager=dapo", "reward_model.reward_manager=dapo has no effect"),
+        ("reward_model.enable=true", "reward_model.enable=True has no effect"),
+        ("sandbox_fusion.url=http://127.0.0.1", "sandbox_fusion.url=http://127.0.0.1 has no effect"),
+        ("data.reward_fn_key=source", "data.reward_fn_key=source has no effect"),
+        ("reward.reward_manager.name=dapo", "reward.reward_manager.name=dapo has no effect on rollouts in batches"),
+        ("reward.reward_manager.name=gdpo", "reward.reward_manager.name=gdpo has no effect on rollouts in batches"),
+        ("reward.reward_manager.source=importlib", "reward.reward_manager.source=importlib has no effect"),
+        ("reward.reward_manager.module.path=mine.py", "reward.reward_manager.module.path=mine.py has no effect"),
+        ("+reward.reward_kwargs.overlong_buffer_cfg.enable=true", "reward.reward_kwargs={'overlong_buffer_cfg': "),
+        ("+reward.reward_kwargs.max_resp_len=64", "reward.reward_kwargs={'max_resp_len': 64} has no effect"),
+        ("reward.sandbox_fusion.url=http://127.0.0.1", "reward.sandbox_fusion.url=http://127.0.0.1 has no effect"),
+        (
+            "+reward.custom_reward_function.reward_kwargs.thinkin=required",
+            "reward.custom_reward_function.reward_kwargs: thinkin is not a setting",
+        ),
+        (AGENT_LOOP + "data.reward_fn_key=source", "data.reward_fn_key=source has no effect"),
+    ],
+)
+def test_what_would_be_ignored_is_named(overrides, message):
+    (line,) = reward_problems(Arguments(overrides=tuple(overrides.split())).compose("cpu"))
+    assert line.startswith(message)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "",
+        AGENT_LOOP + "reward.reward_manager.name=dapo +reward.reward_kwargs.max_resp_len=64",
+        "reward.custom_reward_function.path=mine.py +reward.custom_reward_function.reward_kwargs.anything=1",
+        "+reward.custom_reward_function.reward_kwargs.thinking=required",
+    ],
+)
+def test_what_has_an_effect_is_no_problem(overrides):
+    assert list(reward_problems(Arguments(overrides=tuple(overrides.split())).compose("cpu"))) == []
