@@ -14,6 +14,7 @@ from omegaconf import DictConfig, ListConfig
 
 from .checks import ConfigurationError, batch_problems, chosen_method, divisibility_problems, settings_problems
 from .rewards.problems import has_own_function
+from .model_support import model_problems
 from .settings import Source
 
 # Rows of each parquet file whose answers are graded before training, evenly spaced; `data_preprocess.check` grades all.
@@ -25,7 +26,7 @@ MAX_VOCABULARY_PADDING = 1024
 
 def check(config: DictConfig) -> None:
     """Raise `ConfigurationError` with what can be found wrong without Ray and without a model in memory."""
-    for find_problems in (_packages, _machine, settings_problems, batch_problems, _verl, _model, _memory, _data):
+    for find_problems in (_packages, _machine, settings_problems, batch_problems, _verl, model_problems, _model, _memory, _data):
         problems = list(find_problems(config))
         if problems:
             raise ConfigurationError("\n".join(problems))

@@ -27,7 +27,7 @@ LEVELS = (
     ("evaluate", "report", "export"),
     ("plan",),
     ("stages",),
-    ("checks",),
+    ("checks", "model_support"),
     ("actor", "rollout"),
     ("methods",),
     ("demonstrations",),
@@ -43,7 +43,18 @@ SHARED = "testing"
 PACKAGES = ("tests", "benchmarks", "examples", "data_preprocess", "verl_relift")
 
 # These rooms must be importable in milliseconds and testable without an engine.
-PURE = ("methods", "demonstrations", "rewards", "data", "settings", "types", "checks", "stages", "plan")
+PURE = (
+    "methods",
+    "demonstrations",
+    "rewards",
+    "data",
+    "settings",
+    "types",
+    "checks",
+    "model_support",
+    "stages",
+    "plan",
+)
 ENGINES = {"torch", "verl", "ray", "vllm", "megatron", "mbridge"}
 MAX_LINES = 60
 

@@ -17,7 +17,9 @@ def _load() -> None:
     import torch
 
     from . import registry, transformer_engine, versions
-    from .fixes import distributed_optimizer, model_type  # noqa: F401  declare their patches, as the modules below
+
+    # They declare their patches, as the modules below do.
+    from .fixes import deprecation, distributed_optimizer, model_type, rope, tied_embeddings  # noqa: F401
     from .local_spec import bridge  # noqa: F401
     from .post_import import before_import
     from .registry import Where

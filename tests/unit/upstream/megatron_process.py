@@ -138,6 +138,58 @@ def bridge() -> dict:
     }
 
 
+def positions() -> dict:
+    """Of a Llama with llama3 scaling and a Qwen2 with YaRN: what mbridge itself and the patched one make of them."""
+    from mbridge.models import LLaMABridge, Qwen2Bridge
+    from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
+    from transformers import LlamaConfig, Qwen2Config
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    model_parallel_cuda_manual_seed(0)
+    shape = dict(num_hidden_layers=1, hidden_size=32, num_attention_heads=2, num_key_value_heads=2, vocab_size=8)
+    llama3 = dict(rope_type="llama3", rope_theta=1e4, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
+    yarn = dict(rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=32)
+    found = {}
+    for bridge_class, config in (
+        (LLaMABridge, LlamaConfig(**shape, rope_parameters=llama3 | {"original_max_position_embeddings": 64})),
+        (Qwen2Bridge, Qwen2Config(**shape, rope_parameters=yarn)),
+    ):
+        kind = config.rope_parameters["rope_type"]
+        expected, factor = ROPE_INIT_FUNCTIONS[kind](config, device="cpu")
+        config.rope_theta = 1e4  # as verl sets it
+        for whose in ("upstream", "patched"):
+            made = bridge_class(config, dtype=torch.float32)
+            name = "mbridge.core.llm_bridge:LLMBridge._model_provider"
+            provide = ORIGINALS[name] if whose == "upstream" else bridge_class._model_provider
+            model = provide(made, [])(pre_process=True, post_process=True)
+            attention = model.decoder.layers[0].self_attention.core_attention
+            found[f"{whose} {kind}"] = {
+                "same frequencies": torch.equal(model.rotary_pos_emb.inv_freq, expected),
+                "attention times": attention.scale * made.config.kv_channels**0.5,
+                "expected": factor**2,
+            }
+    return {"positions": found}
+
+
+def shared_embeddings() -> dict:
+    """Where a tied Llama, a tied Qwen2 and, after it, an untied Qwen2 look for the weights of their output layer."""
+    from mbridge.models import LLaMABridge, Qwen2Bridge
+    from transformers import LlamaConfig, Qwen2Config
+
+    shape = dict(num_hidden_layers=1, hidden_size=16, num_attention_heads=2, num_key_value_heads=2)
+    patched = {one: one._adjust_mapping_for_shared_weights for one in (LLaMABridge, Qwen2Bridge)}
+    found = {}
+    for whose in ("patched", "upstream"):
+        for one, method in patched.items():
+            name = f"{one.__module__}:{one.__name__}._adjust_mapping_for_shared_weights"
+            one._adjust_mapping_for_shared_weights = ORIGINALS[name] if whose == "upstream" else method
+        tied = [LLaMABridge(LlamaConfig(**shape, tie_word_embeddings=True))]
+        tied.append(Qwen2Bridge(Qwen2Config(**shape, tie_word_embeddings=True)))
+        made = [*tied, Qwen2Bridge(Qwen2Config(**shape, tie_word_embeddings=False))]
+        found[whose] = [one._weight_name_mapping_mcore_to_hf("output_layer.weight")[0] for one in made]
+    return {"shared embeddings": found}
+
+
 def generators() -> dict:
     random = importlib.import_module("megatron.core.tensor_parallel.random")
     get, put = (ORIGINALS[f"{random.__name__}:{name}"] for name in ("_get_cuda_rng_state", "_set_cuda_rng_state"))
@@ -163,7 +215,7 @@ def main() -> None:
     from megatron.core import parallel_state
 
     parallel_state.initialize_model_parallel()
-    for find in (fp32, bridge, generators, optimizers, checkpoints):
+    for find in (fp32, bridge, generators, positions, shared_embeddings, optimizers, checkpoints):
         findings.update(find())
     print("FINDINGS", json.dumps(findings, indent=1))
 

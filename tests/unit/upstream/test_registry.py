@@ -83,7 +83,10 @@ ALLOWED = {
     "spec.loader",  # of the import that is under way
     "module._results_queue",  # Megatron's own variable, as the function does that is replaced
     "self.weight.sequence_parallel",  # a mark on a parameter, which Megatron reads
-    "freqs._relift_turns",
+    "starts._relift_turns",
+    "rotary.inv_freq",  # of one model
+    "rotary.seq_len_interpolation_factor",
+    "self.config.softmax_scale",
     "params._relift_groups",
     "self._interp.in_context",
     "parallel.distributed_executor_backend",  # of one engine's configuration

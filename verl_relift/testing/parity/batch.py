@@ -11,7 +11,7 @@ SPLITS = (64, 130, 100_000)  # tokens per micro-batch, for many micro-batches, a
 # Of a guided policy loss: what multiplies verl's loss, and the term of the hint's tokens.
 OWN_COEFF, HINT_COEFF = 0.8, 0.3
 
-_SHAPE = dict(
+SHAPE = dict(
     vocab_size=VOCABULARY,
     hidden_size=64,
     intermediate_size=96,
@@ -34,13 +34,13 @@ def make_model(kind: str) -> torch.nn.Module:
     """
     torch.manual_seed(7)
     if kind == "qwen2":
-        model = Qwen2ForCausalLM(Qwen2Config(**_SHAPE, tie_word_embeddings=False))
+        model = Qwen2ForCausalLM(Qwen2Config(**SHAPE, tie_word_embeddings=False))
     elif kind == "tied":
-        model = Qwen2ForCausalLM(Qwen2Config(**_SHAPE, tie_word_embeddings=True))
+        model = Qwen2ForCausalLM(Qwen2Config(**SHAPE, tie_word_embeddings=True))
     elif kind == "qwen3":
-        model = Qwen3ForCausalLM(Qwen3Config(**_SHAPE, head_dim=16, tie_word_embeddings=False))
+        model = Qwen3ForCausalLM(Qwen3Config(**SHAPE, head_dim=16, tie_word_embeddings=False))
     else:
-        model = LlamaForCausalLM(LlamaConfig(**_SHAPE, tie_word_embeddings=False))
+        model = LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=False))
     for name, parameter in model.named_parameters():
         # Large enough that no parameter is near zero, norms and biases included.
         torch.nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.2)

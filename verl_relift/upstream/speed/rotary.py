@@ -11,12 +11,12 @@ from .rows import places
 
 
 @patch(
-    where=Where.LOCAL_SPEC,
+    where=Where.EVERYWHERE,
     replaces=("megatron.core.models.common.embeddings.rope_utils:_apply_rotary_pos_emb_thd",),
     versions=("megatron-core",),
-    upstream="where no kernel of Transformer Engine does it, cuts out the angles of every sequence, computes their "
-    "cosines again for the queries and the keys of every layer, and copies its input for every operation of the "
-    "formula. What is asked for beyond the plain case is left to it",
+    upstream="where no kernel of Transformer Engine does it, and none does unless `apply_rope_fusion` is set, cuts out "
+    "the angles of every sequence, computes their cosines again for the queries and the keys of every layer, and "
+    "copies its input for every operation of the formula. What is asked for beyond the plain case is left to it",
     canary="test_megatron_still_computes_the_same_cosines_for_every_layer",
     issue="NVIDIA/Megatron-LM#1646",
 )
@@ -28,23 +28,33 @@ def rotate_at_once(rope_utils: ModuleType) -> None:
         t: Tensor, cu_seqlens: Tensor, freqs: Tensor, *args, mscale: float = 1.0, cp_group=None, **settings
     ) -> Tensor:
         plain = not args and not any(settings.values()) and mscale == 1 and cp_group is not None
-        if not plain or cp_group.size() > 1 or freqs.shape[1:] != (1, 1, t.shape[-1]):
+        if not plain or freqs.shape[1:] != (1, 1, t.shape[-1]):
             return original(t, cu_seqlens, freqs, *args, mscale=mscale, cp_group=cp_group, **settings)
-        return _Rotate.apply(t, *_turns(freqs, cu_seqlens, t.dtype))
+        return _Rotate.apply(t, *_turns(freqs, cu_seqlens, t.dtype, cp_group))
 
     replace(rope_utils, "_apply_rotary_pos_emb_thd", _apply_rotary_pos_emb_thd)
 
 
-def _turns(freqs: Tensor, starts: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every packed token, [tokens, 1, d/2]; kept on `freqs`, which every layer gets."""
-    kept = getattr(freqs, "_relift_turns", None)
-    if kept is None or kept[0] is not starts or kept[1].dtype != dtype:
-        lengths = starts.diff()
-        # As in Megatron, as many angles as tokens are one for each token, otherwise one for each place in a sequence.
-        firsts = starts[:-1] if len(freqs) == int(starts[-1]) else torch.zeros_like(lengths)
-        angles = freqs[places(firsts, lengths), 0, :, : freqs.shape[-1] // 2]
-        freqs._relift_turns = kept = (starts, angles.cos().to(dtype), angles.sin().to(dtype))
+def _turns(freqs: Tensor, starts: Tensor, dtype: torch.dtype, cp_group) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every packed token, [tokens, 1, d/2]; kept on `starts`, which every layer gets."""
+    kept = getattr(starts, "_relift_turns", None)
+    if kept is None or kept[0] is not freqs or kept[1].dtype != dtype:
+        angles = freqs[_positions(freqs, starts, cp_group), 0, :, : freqs.shape[-1] // 2]
+        starts._relift_turns = kept = (freqs, angles.cos().to(dtype), angles.sin().to(dtype))
     return kept[1:]
+
+
+def _positions(freqs: Tensor, starts: Tensor, cp_group) -> Tensor:
+    """[tokens] int64: which of the angles each token of this context-parallel rank has."""
+    lengths = starts.diff()
+    # As in Megatron, as many angles as tokens are one for each token, otherwise one for each place in a sequence.
+    firsts = starts[:-1] if len(freqs) == int(starts[-1]) else torch.zeros_like(lengths)
+    if cp_group.size() == 1:
+        return places(firsts, lengths)
+    # Of 2 * size parts of a sequence, a rank has one and its mirror image, so that all have as much to attend to.
+    part, rank = lengths // (2 * cp_group.size()), cp_group.rank()
+    mirrored = firsts + (2 * cp_group.size() - rank - 1) * part
+    return places(torch.stack([firsts + rank * part, mirrored], dim=1).flatten(), part.repeat_interleave(2))
 
 
 class _Rotate(torch.autograd.Function):

@@ -1,5 +1,7 @@
 """The rotary embedding of packed sequences is Megatron's, without what it computes again for every layer."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -8,26 +10,28 @@ pytest.importorskip("megatron.core")
 
 import verl  # noqa: F401  loads the plugin, without which Megatron asks for CUDA
 
-from verl_relift.upstream.transformer_engine import usable
-
-pytestmark = pytest.mark.skipif(usable(), reason="Transformer Engine has a kernel for it")
-
 LENGTHS = [5, 40, 1, 39, 0, 12, 40, 36, 2]
 
 
-class _OneRank:
+@dataclass(frozen=True)
+class _Group:
+    """What the rotary embedding asks of a context-parallel group."""
+
+    ranks: int = 1
+    mine: int = 0
+
     def size(self) -> int:
-        return 1
+        return self.ranks
 
     def rank(self) -> int:
-        return 0
+        return self.mine
 
 
-def rotated(function, t: torch.Tensor, lengths: list[int], freqs: torch.Tensor, **settings):
+def rotated(function, t: torch.Tensor, lengths: list[int], freqs: torch.Tensor, group: _Group = _Group(), **settings):
     """Output and gradient of Megatron's rotary embedding on packed sequences."""
     starts = torch.tensor([0, *lengths]).cumsum(0).int()
     t = t.clone().requires_grad_()
-    output = function(t, starts, freqs, cp_group=_OneRank(), **settings)
+    output = function(t, starts, freqs, cp_group=group, **settings)
     (output * torch.arange(output.numel()).view(output.shape).sin()).sum().backward()
     return output.detach(), t.grad
 
@@ -65,6 +69,32 @@ def test_a_part_of_the_head_is_rotated_as_by_megatron():
     assert torch.equal(rotated(ours, t, LENGTHS, freqs)[0], rotated(ours.__wrapped__, t, LENGTHS, freqs)[0])
 
 
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("angles", ["of each place", "of each token"])
+def test_every_context_parallel_rank_rotates_its_parts_as_megatron(ranks, angles):
+    from megatron.core.models.common.embeddings import rope_utils
+
+    torch.manual_seed(0)
+    lengths = [8 * n for n in (5, 1, 0, 3, 5)]
+    freqs = 3 * torch.rand(max(lengths) if angles == "of each place" else sum(lengths), 1, 1, 4).repeat(1, 1, 1, 2)
+    ours = rope_utils._apply_rotary_pos_emb_thd
+    for rank in range(ranks):
+        t, group = torch.randn(sum(lengths) // ranks, 4, 8), _Group(ranks, rank)
+        for mine, theirs in zip(
+            rotated(ours, t, lengths, freqs, group), rotated(ours.__wrapped__, t, lengths, freqs, group), strict=True
+        ):
+            torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
+
+
+def test_nothing_outlives_the_micro_batch():
+    """Megatron keeps the angles of 32 lengths; cosines that lived with them would add up."""
+    from megatron.core.models.common.embeddings import rope_utils
+
+    t, freqs = torch.randn(20, 2, 4), torch.rand(12, 1, 1, 2).repeat(1, 1, 1, 2)
+    rotated(rope_utils._apply_rotary_pos_emb_thd, t, [12, 8], freqs)
+    assert vars(freqs) == {}
+
+
 def test_the_same_angles_serve_another_packing():
     from megatron.core.models.common.embeddings import rope_utils
 
@@ -95,7 +125,7 @@ def test_megatron_still_computes_the_same_cosines_for_every_layer():
         freqs = torch.rand(40, 1, 1, 4).repeat(1, 1, 1, 2)
         with Counter() as counter:
             for _ in range(2):  # layers
-                rotate(t, starts, freqs, cp_group=_OneRank())
+                rotate(t, starts, freqs, cp_group=_Group())
         counts.append(counter.cosines)
     ours, theirs = counts
     assert ours == 1 and theirs >= 2
