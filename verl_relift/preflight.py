@@ -26,7 +26,7 @@ MAX_VOCABULARY_PADDING = 1024
 
 def check(config: DictConfig) -> None:
     """Raise `ConfigurationError` with what can be found wrong without Ray and without a model in memory."""
-    for find_problems in (_packages, _machine, settings_problems, batch_problems, _verl, model_problems, _model, _memory, _data):
+    for find_problems in (_packages, _machine, settings_problems, batch_problems, _verl, _reward, model_problems, _model, _memory, _data):
         problems = list(find_problems(config))
         if problems:
             raise ConfigurationError("\n".join(problems))
@@ -72,6 +72,12 @@ def _first_line(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _reward(config: DictConfig) -> Iterator[str]:
+    from .rollout.reward import reward_function_problems
+
+    yield from reward_function_problems(config)
 
 
 def _model(config: DictConfig) -> Iterator[str]:

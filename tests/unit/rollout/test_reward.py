@@ -1,12 +1,13 @@
 """Reward functions by the path and name in the configuration."""
 
 import asyncio
+import re
 
 import pytest
 from omegaconf import OmegaConf
 
 from verl_relift.rewards.function import Answer
-from verl_relift.rollout.reward import load_reward_function
+from verl_relift.rollout.reward import load_reward_function, reward_function_problems
 
 SOURCE = """
 def function(data_source, solution_str, ground_truth, extra_info, weight=1.0):
@@ -58,3 +59,40 @@ def test_without_a_file_it_is_verls_function():
     function = load_reward_function(OmegaConf.create(config))
     answer = Answer("#### 4", "4", "openai/gsm8k")
     assert asyncio.run(function.score(answer)).right
+
+
+# ---- before a run ----------------------------------------------------------------------------------------------------
+
+
+def problems(tmp_path, name, source=SOURCE, path="reward.py", batched=True, **kwargs):
+    (tmp_path / "reward.py").write_text(source)
+    function = {"path": str(tmp_path / path), "name": name, "reward_kwargs": kwargs}
+    relift = {"reward": {"correct_from": None}, "rollout": {"batched": batched}}
+    return list(
+        reward_function_problems(OmegaConf.create({"reward": {"custom_reward_function": function}, "relift": relift}))
+    )
+
+
+@pytest.mark.parametrize("name", ["function", "coroutine", "Reward"])
+def test_a_function_that_can_be_called(tmp_path, name):
+    assert problems(tmp_path, name) == problems(tmp_path, name, weight=2.0) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("function", {"path": "missing.py"}, r"function cannot be loaded from .*missing\.py \(FileNotFoundError"),
+        ("functoin", {}, r"functoin cannot be loaded from .*reward\.py \(AttributeError"),
+        ("function", {"source": "def function(:"}, r"cannot be loaded from .* \(SyntaxError"),
+        ("function", {"source": "import nowhere_at_all"}, r"\(ModuleNotFoundError: No module named 'nowhere_at_all'\)"),
+        ("function", {"source": "function = 1"}, r"name=function: not a function in"),
+        ("function", {"source": "def function(text): pass"}, r"function cannot be called: .*it takes \(text\)"),
+        ("function", {"weigth": 1.0}, r"function cannot be called: .*'weigth'"),
+        ("coroutine", {"weigth": 1.0}, r"coroutine cannot be called: .*'weigth'"),
+        ("Reward", {"weigth": 1.0}, r"reward_kwargs: Reward cannot be called: .*'weigth'"),
+        ("Reward", {"batched": False}, r"a class needs relift\.rollout\.batched=true"),
+    ],
+)
+def test_what_cannot_be_called_is_one_line(tmp_path, name, change, message):
+    (line,) = problems(tmp_path, name, **change)
+    assert re.search(message, line) and "\n" not in line
