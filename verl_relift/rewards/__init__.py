@@ -10,14 +10,23 @@ Most verdicts take microseconds and all of them take bounded time. Grading never
 | `verl_hook`                   | `compute_score`, the reward function that verl calls              |
 | `extract`, `ground_truth`     | the final answer of a response; the alternatives of a ground truth |
 | `compare`                     | the decision about one answer, or the pairs left for the judge    |
-| `exact`, `numeric`, `options`, `text`, `unevaluated` | the rules that `compare` applies           |
+| `text`, `numerals`                  | one spelling for what reads the same                              |
+| `exact`, `numeric`, `options`, `quantity`, `notation`, `unevaluated` | the rules that `compare` applies |
 | `judge/`                      | math-verify in worker processes with limits                       |
 | `outcome`, `settings`         | the types that callers see                                        |
 
 Importing this package loads neither sympy nor math-verify; only the worker processes load them.
 """
 
-from .grader import Grader, grade, grade_async, grade_many, shared_grader, unparsable_ground_truths
+from .grader import (
+    Grader,
+    grade,
+    grade_async,
+    grade_many,
+    shared_grader,
+    unanswerable_ground_truths,
+    unparsable_ground_truths,
+)
 from .outcome import Grade, GradeOutcome
 from .settings import Convention, GradingRules, PoolSettings, RewardValues, Thinking
 
@@ -34,5 +43,6 @@ __all__ = [
     "grade_async",
     "grade_many",
     "shared_grader",
+    "unanswerable_ground_truths",
     "unparsable_ground_truths",
 ]

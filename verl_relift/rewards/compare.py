@@ -5,9 +5,11 @@ from fractions import Fraction
 from itertools import pairwise
 
 from .exact import equal_numbers, plain_number
+from .notation import approximated, as_tuples, consistent_sides, decide_base, decide_clock
 from .numeric import surely_different, value
 from .options import decide_option, is_option
-from .text import remarks, same_words, tidy, without_unit
+from .quantity import decide_quantities, number_alone
+from .text import remarks, same_words, squeezed, tidy, without_unit
 from .unevaluated import is_unevaluated
 
 Pair = tuple[str, str]
@@ -42,26 +44,47 @@ def compare(answer: str, truth: str, *, allow_unevaluated: bool, max_answer_char
     if len(answer) > _HOPELESS * (max_answer_chars + len(truth)):
         return answer == truth
     answer = tidy(answer)
-    if truth in (answer, answer[1:-1] if answer.startswith("(") and answer.endswith(")") else answer):
-        return True
-    if same_words(answer, truth):
+    if _same_text(answer, truth):
         return True
     if is_option(truth):
         verdict = decide_option(answer, truth)
         if verdict is not None:
             return verdict
-    if len(answer) > max_answer_chars:
+    if len(answer) > max_answer_chars or approximated(truth) is not None:
         return False
+    sides = approximated(answer)
+    if sides is None:
+        return _compare_tidy(answer, truth, allow_unevaluated)
+    verdicts = [_compare_tidy(side, truth, allow_unevaluated) for side in consistent_sides(sides)]
+    return True if True in verdicts else tuple(pair for verdict in verdicts for pair in verdict or ()) or False
+
+
+def _same_text(answer: str, truth: str) -> bool:
+    if truth in (answer, answer[1:-1] if answer.startswith("(") and answer.endswith(")") else answer):
+        return True
+    return same_words(answer, truth) or squeezed(answer) == squeezed(truth)
+
+
+def _compare_tidy(answer: str, truth: str, allow_unevaluated: bool) -> bool | tuple[Pair, ...]:
+    for decide in (decide_base, decide_clock, decide_quantities):
+        verdict = decide(answer, truth)
+        if verdict is not None:
+            return verdict
     if _contradicts_itself(answer) or _TWO_SIGNS.search(answer):
         return False
     if remarks(answer) and not remarks(truth):
         return False
+    tuples = as_tuples(answer, truth)
+    if tuples is None:
+        return False
+    answer, truth = tuples
+    answer, truth = bare(answer, truth), number_alone(truth)
     if not allow_unevaluated and is_unevaluated(answer, truth):
         return False
     if _KEYPAD.fullmatch(answer) and _DANGLING.search(answer) and plain_number(truth) is not None:
         return False
     undecided: list[Pair] = []
-    for reading in percent_readings(bare(answer, truth), truth):
+    for reading in percent_readings(answer, truth):
         if reading[0] == reading[1]:
             return True
         equal = equal_numbers(*reading)
@@ -76,7 +99,7 @@ def bare(answer: str, truth: str) -> str:
     r"""Return a number without what math-verify ignores: `x=13`, `(13)`, `13\text{ cm}` and `13^\circ` are all 13."""
     if "=" in truth:
         return answer
-    number = _DEGREES.sub("", without_unit(_NAME.sub("", answer)))
+    number = _DEGREES.sub("", without_unit(number_alone(_NAME.sub("", answer))))
     if number.startswith("(") and number.endswith(")"):
         number = number[1:-1]
     return answer if value(number) is None else number

@@ -9,9 +9,14 @@ from fractions import Fraction
 # Longer numbers go to the judge; Python refuses to convert ints above 4,300 digits.
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,400})"
 _INTEGER = re.compile(rf"[+-]?{_DIGITS}", re.ASCII)
-_DECIMAL = re.compile(rf"(?P<sign>[+-]?)(?P<whole>{_DIGITS}?)\.(?P<part>\d{{1,12}})", re.ASCII)
+_DECIMAL = re.compile(rf"(?P<sign>[+-]?)(?P<whole>{_DIGITS}?)\.(?P<part>\d{{1,100}})", re.ASCII)
 _FRACTION = re.compile(
     r"(?P<sign>-?)(?:\\frac\{(?P<p>-?\d{1,100})\}\{(?P<q>-?\d{1,100})\}|(?P<a>\d{1,100})/(?P<b>\d{1,100}))", re.ASCII
+)
+_SCIENTIFIC = re.compile(
+    rf"(?P<factor>[+-]?(?:{_DIGITS}(?:\.\d{{1,100}})?|\.\d{{1,100}})) ?\\(?:cdot|times) ?10\^"
+    r"(?:\{(?P<power>-?\d{1,3})\}|(?P<digit>\d))",
+    re.ASCII,
 )
 # math-verify rounds both sides to 6 places if one is a decimal. Rounding cannot bridge a larger difference than this.
 _ROUNDING = Fraction(2, 10**6)
@@ -21,11 +26,13 @@ _RELATIVE = Fraction(1, 10**3)
 
 
 def plain_number(latex: str) -> Fraction | None:
-    """Return the value of an integer, a decimal or a fraction of integers; None for anything else."""
+    r"""Return the value of an integer, a decimal, `a\cdot10^{n}` or a fraction of integers; None for anything else."""
     if _INTEGER.fullmatch(latex):
         return Fraction(int(latex.replace(",", "")))
     if match := _DECIMAL.fullmatch(latex):
         return Fraction(f"{match['sign']}{match['whole'].replace(',', '') or '0'}.{match['part']}")
+    if match := _SCIENTIFIC.fullmatch(latex):
+        return Fraction(match["factor"].replace(",", "")) * Fraction(10) ** int(match["power"] or match["digit"])
     if match := _FRACTION.fullmatch(latex):
         numerator, denominator = int(match["p"] or match["a"]), int(match["q"] or match["b"])
         if denominator == 0:

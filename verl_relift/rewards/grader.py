@@ -58,7 +58,7 @@ class Grader:
         self._threads: ThreadPoolExecutor | None = None
 
     def grade(self, response: str, ground_truth: Any) -> Grade:
-        """Grade one response, blocking for at most the pool's time limit once a worker is idle.
+        """Grade one response, blocking until a worker has decided or has used its time limit.
 
         Args:
             response: the whole text that the model generated.
@@ -196,7 +196,7 @@ def shared_grader(rules: GradingRules | None = None) -> Grader:
 def grade(response: str, ground_truth: Any, *, rules: GradingRules | None = None) -> Grade:
     """Grade whether a response's final answer equals the ground truth.
 
-    The call blocks for at most `PoolSettings.time_limit_s` once a worker is idle.
+    The call blocks until a worker has decided or has used `PoolSettings.time_limit_s`.
 
     Args:
         response: the whole text that the model generated.
@@ -242,6 +242,23 @@ def unparsable_ground_truths(ground_truths: Sequence[Any]) -> list[int]:
     """
     pool = shared_grader().pool
     return [index for index, ground_truth in enumerate(ground_truths) if not _is_readable(ground_truth, pool)]
+
+
+def unanswerable_ground_truths(ground_truths: Sequence[Any]) -> list[int]:
+    """Find the ground truths that no answer can match, not even their own text in a box; data checks report them.
+
+    Examples are an empty text, and one with unbalanced braces, which no box can hold.
+
+    Returns:
+        Indices into `ground_truths`, ascending.
+    """
+    grader = shared_grader()
+    return [index for index, ground_truth in enumerate(ground_truths) if not _is_answerable(ground_truth, grader)]
+
+
+def _is_answerable(ground_truth: Any, grader: Grader) -> bool:
+    exact = (grader.grade_exactly(f"\\boxed{{{truth}}}", truth)[0] for truth in alternatives(ground_truth))
+    return any(grade is not None and grade.correct for grade in exact)
 
 
 def _is_readable(ground_truth: Any, pool: WorkerPool) -> bool:

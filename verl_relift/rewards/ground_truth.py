@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from .extract import boxed_answer, hashes_answer
+from .notation import approximated
 from .text import tidy
 
 # All rollouts of a group share a ground truth, so the cache hits often.
@@ -66,4 +67,4 @@ def _of_string(text: str) -> tuple[str, ...]:
             text = marked
             break
     text = tidy(text)
-    return (text,) if text else ()
+    return tuple(dict.fromkeys((text, *(approximated(text) or ())))) if text else ()

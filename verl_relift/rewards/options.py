@@ -5,7 +5,9 @@ import re
 from .text import unwrap_text
 
 _OPTION = re.compile(r"[A-J]")
-_LEADING = re.compile(r"\(?\s*(?P<letter>[A-Ja-j])\s*(?:\)|\.|:|$)\s*(?P<rest>.*)", re.DOTALL)
+_LEADING = re.compile(
+    r"(?:(?i:option|choice|answer)\b[: ]*)?\(?\s*(?P<letter>[A-Ja-j])\s*(?:\)|\.|:|$)\s*(?P<rest>.*)", re.DOTALL
+)
 # A second option after the first: `A) or B)`, `(a), (c)`, `A. 5 B. 6`. P(A) and f(a) are not options.
 _HEDGE = re.compile(
     r"(?:\bor|\band|[,/&|;])\s*\(?\s*[A-J]\b"

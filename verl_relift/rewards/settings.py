@@ -88,7 +88,7 @@ class PoolSettings:
 
     Attributes:
         workers: number of worker processes. One decides hundreds of easy answers a second, and most answers need none.
-        time_limit_s: wall-clock seconds for one comparison; the worker is killed afterwards.
+        time_limit_s: processor seconds of a worker for one comparison; the worker is killed afterwards.
         memory_limit_mib: address space of one worker, MiB.
         start_limit_s: seconds in which the fork server must have loaded sympy, which is slow on a busy machine.
         cached_verdicts: number of (answer, ground truth) verdicts that a grader remembers.

@@ -54,6 +54,23 @@ def test_no_olympiad_answer_is_rejected_against_itself(grader):
         assert grader.grade(boxed(question.truth), question.truth).correct, question.truth
 
 
+def test_no_answer_with_a_changed_digit_is_paid(grader):
+    """Every digit of every ground truth, raised by one: exponents, indices and members of lists too."""
+    pairs = [
+        (boxed(truth[:i] + str((int(truth[i]) + 1) % 10) + truth[i + 1 :]), truth)
+        for truth in {question.truth for question in OLYMPIAD}
+        for i, character in enumerate(truth)
+        if character in "0123456789"
+    ]
+    assert len(pairs) > 200
+    paid = [
+        (grade.extracted, truth)
+        for (_, truth), grade in zip(pairs, grader.grade_many(pairs), strict=True)
+        if grade.correct
+    ]
+    assert not paid
+
+
 def is_easier_here(answer, truth):
     """Return whether only this project accepts the answer: percentages, a closing period, or the truth's own text."""
     plain = tidy(answer)

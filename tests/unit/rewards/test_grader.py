@@ -19,6 +19,7 @@ from verl_relift.rewards import (
     grade,
     grade_many,
     shared_grader,
+    unanswerable_ground_truths,
     unparsable_ground_truths,
 )
 
@@ -157,6 +158,11 @@ def test_ground_truths_that_are_not_mathematics(grader):
 
 def test_unparsable_ground_truths_are_found():
     assert unparsable_ground_truths(["5", "x+1", "t(0,4]", "", None, ["t(0,4]", "5"], "B"]) == [2, 3, 4]
+
+
+def test_ground_truths_that_no_answer_can_match_are_found():
+    texts = ["5", "t(0,4]", "\\frac{1", "", None, ["{", "7"], "a}b", "1 h 15 min", "\\sqrt5\\approx 2.236", 2e-06, " "]
+    assert unanswerable_ground_truths(texts) == [2, 3, 4, 6, 10]
 
 
 def test_every_outcome_has_a_sentence_and_a_reward():

@@ -17,6 +17,7 @@ from ..settings import MIB
 from . import sandbox, wire
 
 _PARENT_CHECK_S = 2.0
+_KNOWN = ((r"x+\sqrt{9}", r"3+x"),)
 
 
 def main(arguments: list[str]) -> None:
@@ -93,11 +94,16 @@ def _fork_worker(control: socket.socket, worker_fd: int, memory_bytes: int) -> i
 
 def _run_worker(pool: socket.socket, memory_bytes: int) -> None:
     """Judge what the pool sends until it closes the socket."""
-    from .verdict import judge
+    from .verdict import Verdict, judge
 
+    sys.dont_write_bytecode = True  # a module that is imported late would otherwise fail, because writing is forbidden
     sandbox.limit_resources(memory_bytes)
     sandbox.forbid_code()
     with contextlib.suppress(wire.ClosedError):
+        # What fails inside a comparison counts as a wrong answer, so a worker that can compare nothing must not start.
+        if judge(_KNOWN) is not Verdict.CORRECT:
+            wire.send(pool, {"error": "a worker process cannot compare two equal sums within its limits"})
+            return
         wire.send(pool, {"ready": os.getpid()})
         while True:
             request = wire.receive(pool)

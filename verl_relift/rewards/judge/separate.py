@@ -30,6 +30,8 @@ from sympy.core.function import AppliedUndef
 _FIRST, _STEP = 0.5734, 0.3137
 _DIGITS = 15
 _MARGIN = 1e-3
+# Numbers below the first are compared by their digits; below the second, they may be what is left of an exact zero.
+_SMALL, _NOISE = 1e-3, 1e-80
 _MAX_MAGNITUDE = 1e9
 # Solving an equation divides the difference by its coefficients, and math-verify accepts 15 equal digits as equal.
 _MAX_IN_EQUATIONS = 1e4
@@ -57,7 +59,10 @@ def surely_unequal(gold: Any, target: Any) -> bool:
         return _lists_differ(gold, target)
     if not (_is_comparable(gold) and _is_comparable(target)):
         return False
-    point = _point(gold.free_symbols | target.free_symbols)
+    symbols = gold.free_symbols | target.free_symbols
+    point = _point(symbols)
+    if not symbols and _differ_though_small(_value(gold, point), _value(target, point)):
+        return True
     return _far(_value(gold, point), _value(target, point), _MAX_MAGNITUDE)
 
 
@@ -161,6 +166,14 @@ def _far(one: complex | None, other: complex | None, largest: float) -> bool:
     if one is None or other is None or max(abs(one), abs(other)) > largest:
         return False
     return abs(one - other) > _MARGIN * max(1.0, abs(one), abs(other))
+
+
+def _differ_though_small(one: complex | None, other: complex | None) -> bool:
+    """Return whether two numbers differ that math-verify would call equal because both round to 0 in its 6 places."""
+    if one is None or other is None:
+        return False
+    size = max(abs(one), abs(other))
+    return _NOISE < size < _SMALL and abs(one - other) > _MARGIN * size
 
 
 def _is_comparable(side: Any) -> bool:

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import os
 import queue
+import select
 import socket
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from ..compare import Pair
 from ..outcome import GradeOutcome
 from ..settings import PoolSettings
@@ -26,6 +29,9 @@ from . import wire
 
 _FORK_LIMIT_S = 30.0
 _CLOSE_LIMIT_S = 5.0
+# The limit counts the worker's processor time. On a busy machine a comparison may take this many times as long.
+_PATIENCE = 24
+_SHORTEST_WAIT_S = 0.02
 # A worker that ended without being killed by the pool gets a second attempt: another program may have ended it.
 _ATTEMPTS = (1, 2)
 # A worker is replaced after this many answers, before sympy's caches use noticeable memory.
@@ -45,7 +51,7 @@ class _Worker:
 
     number: int  # the fork server's name for the process
     sock: socket.socket
-    ready: bool = False  # the process has reported that it runs
+    pid: int | None = None  # what the process has reported once it runs
     answered: int = 0
 
 
@@ -91,7 +97,8 @@ class WorkerPool:
     def judge(self, pairs: tuple[Pair, ...]) -> tuple[GradeOutcome, str]:
         """Compare (answer, ground truth) pairs in a worker process.
 
-        The time limit starts when a worker has the pairs; waiting for an idle worker does not count.
+        The time limit counts the processor seconds of the worker. Waiting for an idle worker, or for a processor, does
+        not count, so a verdict does not depend on how busy the machine is.
 
         Args:
             pairs: the answer is correct if any pair is equal.
@@ -112,7 +119,7 @@ class WorkerPool:
                 worker = self._ready_worker(given)
                 started = time.monotonic()
                 try:
-                    return self._ask(worker, pairs, started + remaining_s)
+                    return self._ask(worker, pairs, remaining_s)
                 except TimeoutError:
                     worker = self._replace(worker)
                     return GradeOutcome.TIMED_OUT, f"no verdict in {self.settings.time_limit_s:g} s"
@@ -129,26 +136,36 @@ class WorkerPool:
         finally:
             self._idle.put(worker)
 
-    def _ask(self, worker: _Worker, pairs: tuple[Pair, ...], deadline: float) -> tuple[GradeOutcome, str]:
+    def _ask(self, worker: _Worker, pairs: tuple[Pair, ...], limit_s: float) -> tuple[GradeOutcome, str]:
+        deadline = time.monotonic() + limit_s * _PATIENCE
+        limit_s += _processor_seconds(worker.pid)
         wire.send(worker.sock, {"pairs": pairs}, deadline)
+        remaining_s = limit_s
+        while not select.select([worker.sock], [], [], max(remaining_s, _SHORTEST_WAIT_S))[0]:
+            remaining_s = limit_s - _processor_seconds(worker.pid)
+            if remaining_s <= 0 or time.monotonic() > deadline:
+                raise TimeoutError
         verdict = wire.receive(worker.sock, deadline)["verdict"]
         worker.answered += 1
         return _OUTCOMES[verdict], "out of memory" if verdict == "exhausted" else ""
 
     def _ready_worker(self, worker: _Worker | None) -> _Worker:
         """Return this worker or a new one, once it runs, so that the time limit never includes the fork."""
-        if worker is not None and worker.ready:
+        if worker is not None and worker.pid is not None:
             return worker
         for _ in _ATTEMPTS:
             worker = worker or self._fork_worker()
             try:
-                wire.receive(worker.sock, time.monotonic() + _FORK_LIMIT_S)
+                hello = wire.receive(worker.sock, time.monotonic() + _FORK_LIMIT_S)
             except (TimeoutError, wire.ClosedError) as error:
                 reason = error
                 self._kill(worker)
                 worker = None
             else:
-                worker.ready = True
+                if "error" in hello:
+                    self._kill(worker)
+                    raise RuntimeError(f"The math judge does not work: {hello['error']}")
+                worker.pid = hello["ready"]
                 return worker
         raise RuntimeError(f"no judge process could be forked: {reason}; check that the machine has free memory")
 
@@ -254,6 +271,15 @@ class WorkerPool:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _processor_seconds(pid: int) -> float:
+    """Return the processor time that a process has used; 0 if the process has ended."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return times.user + times.system
 
 
 _pools: weakref.WeakSet[WorkerPool] = weakref.WeakSet()

@@ -18,7 +18,7 @@ from verl_relift.rewards.settings import PoolSettings
 HANGS = (("9^{9^{9^{9}}}", "x^{2}"),)
 EASY = (("x+1", "1+x"),)
 LIMIT_S = 0.5
-GRACE_S = 0.2
+BUSY = 10  # how much longer processor seconds may take on a busy machine
 ATTEMPTS = 5
 
 
@@ -62,8 +62,8 @@ def test_a_hanging_answer_is_killed_and_the_next_is_judged(pool):
         assert "0.5 s" in detail
         assert pool.judge(EASY)[0] is GradeOutcome.CORRECT
         took.append((stopped - started, time.perf_counter() - stopped))
-    assert LIMIT_S <= min(hung for hung, _ in took) < LIMIT_S + GRACE_S
-    assert min(easy for _, easy in took) < GRACE_S
+    assert LIMIT_S <= min(hung for hung, _ in took) < LIMIT_S * BUSY
+    assert min(easy for _, easy in took) < LIMIT_S
     assert len(_living_children(pool._fork_server.pid)) == 1
 
 
@@ -80,6 +80,21 @@ def test_an_answers_time_starts_when_its_worker_runs(pool, monkeypatch):
     monkeypatch.setattr(pool, "_request_worker", slowly)
     assert pool.judge(HANGS)[0] is GradeOutcome.TIMED_OUT
     assert pool.judge(EASY)[0] is GradeOutcome.CORRECT
+
+
+def test_time_without_a_processor_costs_no_verdict(pool):
+    """A busy or suspended machine must not turn right answers into wrong ones."""
+    assert pool.judge(EASY)[0] is GradeOutcome.CORRECT
+    (worker,) = _children(pool._fork_server.pid)
+    os.kill(worker, signal.SIGSTOP)
+    threading.Timer(3 * LIMIT_S, os.kill, (worker, signal.SIGCONT)).start()
+    assert pool.judge((("z+2", "2+z"),))[0] is GradeOutcome.CORRECT
+
+
+def test_a_worker_that_cannot_judge_does_not_start():
+    """Within too little memory every comparison would fail, which counts as a wrong answer."""
+    with WorkerPool(PoolSettings(workers=1, memory_limit_mib=60)) as pool, pytest.raises(RuntimeError, match="judge"):
+        pool.judge(EASY)
 
 
 def test_others_are_unharmed_by_a_hanging_answer():
