@@ -5,9 +5,10 @@ import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from verl_relift import checks
 from verl_relift.run.composition import Arguments
@@ -151,6 +152,48 @@ def settings_of(method: str, folder: Path, **variables: str) -> DictConfig:
 def test_relift_has_the_papers_values(tmp_path):
     settings = settings_of("relift", tmp_path)
     assert (settings.sft.batch_size, settings.sft.lr, settings.trigger.max_accuracy) == (64, 1e-6, 0.0)
+
+
+def test_the_authors_values_are_the_ones_that_their_scripts_have(tmp_path):
+    """And the two methods agree in everything else."""
+    authors, own = (
+        OmegaConf.to_container(
+            configurations(arguments_of(run_script(method), tmp_path, MODEL="qwen2.5-math-7b"))[0], resolve=True
+        )
+        for method in ("relift_authors", "relift")
+    )
+    for config in (authors, own):
+        # Names and folders of the run, and what is not used.
+        config["trainer"] = config["trainer"]["total_training_steps"]
+        del config["actor_rollout_ref"]["rollout"]["trace"], config["critic"]
+    assert differences(authors, own) == {
+        "method.name": ("relift_authors", "relift"),
+        "method.sft.batch_size": (128, 64),
+        "method.sft.entropy_coeff": (1e-3, 1e-4),
+        "method.sft.optimizer": ("separate", "shared"),
+        "method.buffer.order": ("lifo", "fifo"),
+        "actor_rollout_ref.actor.clip_ratio_low": (1.0, 0.2),
+        "actor_rollout_ref.actor.clip_ratio_high": (1e9, 0.2),
+        "actor_rollout_ref.actor.clip_ratio_c": (1e9, 3.0),
+        "actor_rollout_ref.actor.loss_agg_mode": ("seq-mean-token-sum-norm", "token-mean"),
+        "actor_rollout_ref.actor.loss_scale_factor": (8192, None),
+    }
+    assert authors["data"]["train_batch_size"] == 128 and authors["data"]["max_response_length"] == 8192
+    actor, rollout = authors["actor_rollout_ref"]["actor"], authors["actor_rollout_ref"]["rollout"]
+    assert (actor["ppo_mini_batch_size"], actor["optim"]["lr"], actor["optim"]["clip_grad"]) == (64, 1e-6, 0.7)
+    assert (actor["entropy_coeff"], actor["use_kl_loss"]) == (1e-3, False)
+    assert (rollout["n"], rollout["temperature"], rollout["val_kwargs"]["temperature"]) == (8, 1.0, 0.6)
+    sft = authors["method"]["sft"]
+    assert (sft["lr"], sft["clip_grad"], sft["epochs"], sft["lr_schedule"]) == (1e-6, 1.0, 1, "constant")
+    assert not authors["algorithm"]["norm_adv_by_std_in_grpo"] and authors["trainer"] == 500
+
+
+def differences(one: Any, other: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return the leaves in which two configurations differ, by key."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        assert one.keys() == other.keys(), path
+        return {k: v for name in one for k, v in differences(one[name], other[name], f"{path}.{name}").items()}
+    return {} if one == other else {path.removeprefix("."): (one, other)}
 
 
 def test_the_variables_of_a_method_reach_its_settings(tmp_path):

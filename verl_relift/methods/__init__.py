@@ -11,6 +11,8 @@
 | `weight` | the weight of a token's loss |
 | `relift`, `relift_splice`, `grpo`, `sft`, `rl_with_sft_loss`, `sft_then_rl` | the methods |
 
+`config/method/NAME.yaml` has a method's values. Two names may be one class with other values.
+
 docs/extend.md adds a method. Nothing here imports torch, verl, Ray or vLLM.
 """
 
