@@ -145,6 +145,18 @@ def _is_harmless(name: str, value: Any, hf: Mapping[str, Any]) -> bool:
     return value is None or name in HONORED or name in INERT
 
 
+def longest_sequence(hf: Mapping[str, Any]) -> float:
+    """Return how many tokens of prompt and response vLLM takes, which counts scaled positions by their type.
+
+    Args:
+        hf: a model's configuration as transformers completes it (`to_dict`), with no `config_problems`.
+    """
+    rope, longest = hf["rope_parameters"], hf["max_position_embeddings"]
+    if rope["rope_type"] == "yarn":
+        return rope["original_max_position_embeddings"] * rope["factor"]
+    return longest * rope["factor"] if rope["rope_type"] == "linear" else longest
+
+
 def _rope_problems(parameters: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with `rope_parameters`, which older files call `rope_scaling`."""
     kind = parameters.get("rope_type")

@@ -10,7 +10,16 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import AutoConfig
 
 from verl_relift import train  # noqa: F401  registers the configuration's resolver
-from verl_relift.model_support import FAMILIES, FIXED, HONORED, INERT, ROPE, config_problems, model_problems
+from verl_relift.model_support import (
+    FAMILIES,
+    FIXED,
+    HONORED,
+    INERT,
+    ROPE,
+    config_problems,
+    longest_sequence,
+    model_problems,
+)
 from verl_relift.testing.parity.models import CASES, make_case_config
 
 LLAMA3 = dict(
@@ -184,6 +193,21 @@ def test_the_config_of_a_checkpoint_is_let_through(tmp_path):
     config.rope_theta = config.rope_parameters["rope_theta"]
     config.save_pretrained(tmp_path)
     assert list(config_problems(AutoConfig.from_pretrained(tmp_path).to_dict())) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        (QWEN3, 40960),
+        (LLAMA, 131072),
+        (QWEN2 | dict(max_position_embeddings=32768, rope_scaling=YARN), 131072),
+        (QWEN2 | dict(max_position_embeddings=131072, rope_scaling=YARN | dict(factor=2.0)), 65536),
+        (QWEN2 | dict(max_position_embeddings=4096, rope_scaling=dict(type="linear", factor=2.0)), 8192),
+    ],
+)
+def test_the_longest_sequence_is_what_vllm_derives(tmp_path, fields, tokens):
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert longest_sequence(AutoConfig.from_pretrained(tmp_path).to_dict()) == tokens
 
 
 GEMMA = dict(architectures=["Gemma2ForCausalLM"], model_type="gemma2")
