@@ -10,6 +10,7 @@ generates only the missing responses. docs/evaluate.md describes every number.
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,11 +82,20 @@ def _sampling(options: argparse.Namespace, questions: Sequence[EvaluationQuestio
     sources = list(dict.fromkeys(question.source for question in questions))
     n, n_of = protocol.parse_n(options.n, sources)
     if options.protocol and n is None:
-        n_of = {source: protocol.relift_samples(source) for source in sources} | n_of
+        n_of = {source: _protocol_samples(source, questions) for source in sources} | n_of
         others = [source for source in sources if protocol.relift_benchmark(source) is None]
         if others:
             print(f"not benchmarks of the paper, so not in its average: {', '.join(others)}", file=sys.stderr)
     return Sampling(n or 1, n_of, options.temperature, options.top_p, options.max_tokens, options.seed)
+
+
+def _protocol_samples(source: str, questions: Sequence[EvaluationQuestion]) -> int:
+    """Return the protocol's samples of each row: a question that the file repeats has its samples in all its rows."""
+    copies = Counter((str(one.messages), repr(one.ground_truth)) for one in questions if one.source == source)
+    wanted, fewest = protocol.relift_samples(source), min(copies.values())
+    if fewest > 1:
+        print(f"{source}: each question is there {fewest} times, which counts as {fewest} samples", file=sys.stderr)
+    return -(-wanted // fewest)
 
 
 def _label(folder: Path) -> str:
@@ -100,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", type=Path, help="Hugging Face folder: safetensors, tokenizer with chat template")
     add("--data", type=Path, nargs="+", default=[], help="parquet files in verl's schema; results per data_source")
     add("--output", type=Path, help="output folder; an evaluation found there is continued")
-    add("--n", nargs="+", default=[], metavar="N", help="samples per question: NUMBER, or SOURCE=NUMBER for one source")
+    add("--n", nargs="+", default=[], metavar="N", help="samples per row: NUMBER, or SOURCE=NUMBER for one source")
     add("--protocol", choices=["relift"], help="the paper's protocol: n=32 for AIME and AMC, n=1 elsewhere")
     add("--temperature", type=float, default=protocol.RELIFT_TEMPERATURE, help="default %(default)s; 0 is greedy")
     add("--top-p", type=float, default=protocol.RELIFT_TOP_P, help="default %(default)s")

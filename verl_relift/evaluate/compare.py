@@ -12,6 +12,8 @@ from .errors import EvaluationError
 from .store import SETTINGS, SUMMARY, read_generations
 from .summary import SourceSamples, align, collect, percent
 
+_BOUNDS = (-1.0, 1.0)  # of the difference of two accuracies of one question
+
 
 def compare(before: Path, after: Path, seed: int = 0) -> dict[str, Any]:
     """Return accuracies of two evaluations and their differences, `after` minus `before`, with 95% intervals.
@@ -45,7 +47,7 @@ def compare(before: Path, after: Path, seed: int = 0) -> dict[str, Any]:
                 f"source {name}: the two evaluations have different questions; evaluate both on the same file"
             )
         differences = [second[key] - first[key] for key in first]
-        means.append(estimators.bootstrap_means(differences, rng))
+        means.append(estimators.bootstrap_means(differences, rng, bounds=_BOUNDS))
         sources[name] = _row(list(first.values()), list(second.values()), differences, means[-1])
     overall = np.mean(means, axis=0)
     average = {
@@ -98,7 +100,7 @@ def _row(first: list[float], second: list[float], differences: list[float], mean
         "before": before,
         "after": after,
         "difference": after - before,
-        "interval": estimators.difference_interval(differences, means),
+        "interval": estimators.interval(differences, means, bounds=_BOUNDS),
     }
 
 

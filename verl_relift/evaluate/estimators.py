@@ -62,7 +62,10 @@ def majority(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
 
 
 def bootstrap_means(
-    values: Sequence[float], rng: np.random.Generator, resamples: int = RESAMPLES
+    values: Sequence[float],
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> NDArray[np.float64]:
     """Return the means of `resamples` bootstrap samples of `values`.
 
@@ -70,16 +73,23 @@ def bootstrap_means(
     numbers take few distinct values, so that drawing counts costs far less than drawing questions. The distribution is
     the same.
 
+    If all N values are equal, resampling would claim certainty. A share of questions that no sample showed, drawn from
+    Beta(1, N), then has the lowest or the highest possible value instead.
+
     Args:
         values: one number per question.
         rng: source of randomness.
         resamples: number of bootstrap samples.
+        bounds: the lowest and the highest number that a question can have.
 
     Returns:
         float64 [resamples].
     """
     distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
     total = counts.sum()
+    if len(distinct) == 1:
+        unseen = rng.beta(1, total, resamples)
+        return distinct[0] + unseen * (rng.choice(bounds, resamples) - distinct[0])
     means = np.empty(resamples)
     step = max(1, _CHUNK // len(distinct))
     for start in range(0, resamples, step):
@@ -88,37 +98,30 @@ def bootstrap_means(
     return means
 
 
-def interval(values: Sequence[float], means: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
+def interval(
+    values: Sequence[float],
+    means: NDArray[np.float64],
+    level: float = 0.95,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> tuple[float, float]:
     """Return the confidence interval of the mean of `values`.
 
-    If every question has the number 0, or every question has 1, all bootstrap samples are equal and the bootstrap would
-    claim certainty. The result is then the exact binomial interval (Clopper and Pearson 1934): for 0 of N, from 0 to
-    1 - ((1 - level) / 2)^(1/N).
+    If all N values are equal, the share of questions with another value is at most 1 - ((1 - level) / 2)^(1/N), the
+    exact binomial bound for 0 of N (Clopper and Pearson 1934). The interval then reaches as far as if that share had
+    the lowest or the highest possible value. For 0 of N right answers this is the binomial interval itself.
 
     Args:
         values: one number per question.
         means: result of `bootstrap_means` on `values`, float64 [resamples].
         level: confidence level.
+        bounds: the lowest and the highest number that a question can have.
     """
     first = values[0]
-    if first in (0.0, 1.0) and all(value == first for value in values):
-        edge = ((1 - level) / 2) ** (1 / len(values))
-        return (0.0, 1 - edge) if first == 0 else (edge, 1.0)
+    if all(value == first for value in values):
+        share = 1 - ((1 - level) / 2) ** (1 / len(values))
+        low, high = (first + share * (bound - first) for bound in bounds)
+        return low, high
     return percentiles(means, level)
-
-
-def difference_interval(
-    values: Sequence[float], means: NDArray[np.float64], level: float = 0.95
-) -> tuple[float, float]:
-    """Return the confidence interval of the mean of paired differences.
-
-    If no question differs, the interval is the exact binomial one for 0 of N, on both sides of 0. The arguments are
-    those of `interval`.
-    """
-    if any(values):
-        return percentiles(means, level)
-    edge = 1 - ((1 - level) / 2) ** (1 / len(values))
-    return -edge, edge
 
 
 def percentiles(means: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:

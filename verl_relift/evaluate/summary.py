@@ -19,9 +19,13 @@ FORMAT = 1
 class SourceSamples:
     """What the estimators need of one source.
 
+    Rows with the same prompt and ground truth are one question, whose samples are those of all its rows: a file that
+    repeats 30 questions eight times has 30 independent numbers, not 240.
+
     Attributes:
-        correct: verdicts by question, in order of sample.
-        answers: extracted answers by question, in order of sample.
+        correct: verdicts by question, in order of row and sample; the key is that of the question's first row.
+        answers: extracted answers by question, in the same order.
+        rows: number of rows of the file.
         outcomes: number of responses by outcome.
         tokens: response tokens in total.
         truncated: number of responses cut at the length limit.
@@ -29,14 +33,15 @@ class SourceSamples:
 
     correct: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
     answers: dict[str, list[str | None]] = field(default_factory=lambda: defaultdict(list))
+    rows: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
     truncated: int = 0
 
     @property
     def n(self) -> int:
-        """Samples per question."""
-        return len(next(iter(self.correct.values())))
+        """Samples per question; the fewest where some questions are repeated more often than others."""
+        return min(map(len, self.correct.values()))
 
 
 def collect(generations: Iterable[Graded]) -> dict[str, SourceSamples]:
@@ -52,15 +57,20 @@ def collect(generations: Iterable[Graded]) -> dict[str, SourceSamples]:
         EvaluationError: there are no responses, or questions of one source have different numbers of samples.
     """
     sources: dict[str, SourceSamples] = {}
+    samples_of: dict[str, Counter[str]] = defaultdict(Counter)  # by source and row
+    first_rows: dict[tuple[str, str, str], str] = {}
     for graded in generations:
         samples = sources.setdefault(graded.source, SourceSamples())
-        samples.correct[graded.key].append(graded.correct)
-        samples.answers[graded.key].append(graded.answer)
+        samples_of[graded.source][graded.key] += 1
+        key = first_rows.setdefault((graded.source, graded.question, repr(graded.ground_truth)), graded.key)
+        samples.correct[key].append(graded.correct)
+        samples.answers[key].append(graded.answer)
         samples.outcomes[graded.outcome] += 1
         samples.tokens += graded.tokens
         samples.truncated += graded.truncated
     for name, samples in sources.items():
-        sizes = {len(verdicts) for verdicts in samples.correct.values()}
+        samples.rows = len(samples_of[name])
+        sizes = set(samples_of[name].values())
         if len(sizes) > 1:
             raise EvaluationError(
                 f"source {name}: questions have {min(sizes)} to {max(sizes)} samples; run the evaluation to its end"
@@ -95,15 +105,17 @@ def summarize(sources: Mapping[str, SourceSamples], seed: int = 0) -> dict[str, 
 
 def _describe(samples: SourceSamples, accuracies: list[float], means: Any, rng: np.random.Generator) -> dict[str, Any]:
     n, total = samples.n, samples.outcomes.total()
-    rights = [sum(verdicts) for verdicts in samples.correct.values()]
+    rights = [(len(verdicts), sum(verdicts)) for verdicts in samples.correct.values()]
     votes = [estimators.majority(samples.answers[key], samples.correct[key]) for key in samples.correct]
     return {
         "questions": len(rights),
+        "rows": samples.rows,
         "n": n,
         "accuracy": float(np.mean(accuracies)),
         "accuracy_interval": estimators.interval(accuracies, means),
         "pass_at_k": {
-            str(k): _estimate([estimators.pass_at_k(n, right, k) for right in rights], rng) for k in range(1, n + 1)
+            str(k): _estimate([estimators.pass_at_k(size, right, k) for size, right in rights], rng)
+            for k in range(1, n + 1)
         },
         "majority": _estimate(votes, rng),
         "mean_tokens": samples.tokens / total,
@@ -176,7 +188,13 @@ def table(summary: Mapping[str, Any]) -> str:
             cells += [""] * (len(header) - len(cells))
             cells[header.index("tokens")] = f"{average['mean_tokens']:.0f}"
             rows.append(cells)
-    return align(_without_empty_columns(rows))
+    repeated = [
+        f"{name}: {source['rows']} rows repeat {source['questions']} questions; each question counts once, with "
+        "the samples of all its rows"
+        for name, source in summary["sources"].items()
+        if source.get("rows", source["questions"]) != source["questions"]
+    ]
+    return "\n".join([align(_without_empty_columns(rows)), *repeated])
 
 
 def _without_empty_columns(rows: Sequence[Sequence[str]]) -> list[list[str]]:

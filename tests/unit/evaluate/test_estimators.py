@@ -81,13 +81,34 @@ def test_equal_verdicts_are_not_certainty(value):
     assert value in (low, high)
 
 
-def test_equal_pairs_are_not_certainty_either():
-    values = [0.0] * 200
-    low, high = estimators.difference_interval(values, np.zeros(100))
-    assert (low, high) == (-high, pytest.approx(1 - 0.025 ** (1 / 200)))
+@pytest.mark.parametrize(
+    ("difference", "expected"),
+    [
+        (0.0, lambda share: (-share, share)),
+        (1.0, lambda share: (1 - 2 * share, 1.0)),
+        (-1.0, lambda share: (-1.0, -1 + 2 * share)),
+        (0.5, lambda share: (0.5 - 1.5 * share, 0.5 + 0.5 * share)),
+    ],
+)
+@pytest.mark.parametrize("questions", [1, 30, 200])
+def test_equal_pairs_are_not_certainty_either(difference, expected, questions):
+    values = [difference] * questions
+    bounds = (-1.0, 1.0)
+    means = estimators.bootstrap_means(values, np.random.default_rng(0), 100, bounds)
+    low, high = estimators.interval(values, means, bounds=bounds)
+    assert (low, high) == pytest.approx(expected(1 - 0.025 ** (1 / questions)))
+    assert -1 <= low <= difference <= high <= 1 and low < high
+
+
+def test_an_average_over_sources_without_a_difference_is_not_certain():
+    rng = np.random.default_rng(0)
+    means = [estimators.bootstrap_means([0.0] * 40, rng, 4_000, (-1.0, 1.0)) for _ in range(3)]
+    low, high = estimators.percentiles(np.mean(means, axis=0))
+    assert -0.1 < low < -0.005 and 0.005 < high < 0.1
 
 
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=50), st.integers(0, 100))
 def test_bootstrap_means_stay_within_the_values(values, seed):
     means = estimators.bootstrap_means(values, np.random.default_rng(seed), 50)
-    assert min(values) - 1e-12 <= means.min() and means.max() <= max(values) + 1e-12
+    low, high = (0.0, 1.0) if len(set(values)) == 1 else (min(values), max(values))
+    assert low - 1e-12 <= means.min() and means.max() <= high + 1e-12

@@ -12,8 +12,19 @@ from verl_relift.evaluate.summary import collect, summarize, table
 SETTINGS_ONE = {"model": "m", "temperature": 0.6}
 
 
-def graded(key="f:0", sample=0, outcome="correct", answer="2", source="s", tokens=10, truncated=False):
-    return Graded(key, sample, source, "1+1=?", outcome, answer, "2", tokens, truncated, "text\u2028with odd lines\n")
+def graded(key="f:0", sample=0, outcome="correct", answer="2", source="s", tokens=10, truncated=False, prompt=""):
+    return Graded(
+        key,
+        sample,
+        source,
+        prompt or f"1+1=? ({key})",
+        outcome,
+        answer,
+        "2",
+        tokens,
+        truncated,
+        "text\u2028with odd lines\n",
+    )
 
 
 def fill(folder, rows, settings=SETTINGS_ONE):
@@ -110,6 +121,41 @@ def test_questions_with_different_numbers_of_samples_are_an_error():
     rows = source_rows("s", [["correct", "wrong"], ["correct"]], "f")
     with pytest.raises(EvaluationError, match="1 to 2 samples"):
         collect(rows)
+
+
+def repeated_rows(copies, outcome="wrong"):
+    """Return 10 questions, the first half right, each in `copies` rows with one sample."""
+    return [
+        graded(f"f:{copy * 10 + number}", 0, "correct" if number < 5 else outcome, prompt=f"question {number}")
+        for copy in range(copies)
+        for number in range(10)
+    ]
+
+
+def test_rows_that_repeat_a_question_are_samples_of_it():
+    once = summarize(
+        collect([graded(f"f:{n}", s, "correct" if n < 5 else "wrong") for n in range(10) for s in range(8)])
+    )
+    repeated = summarize(collect(repeated_rows(8)))
+    mine, theirs = repeated["sources"]["s"], once["sources"]["s"]
+    assert (mine["questions"], mine["rows"], mine["n"]) == (10, 80, 8)
+    assert mine | {"rows": 10} == theirs, "as if the file had each question once and n were 8"
+    assert "80 rows repeat 10 questions" in table(repeated) and "repeat" not in table(once)
+
+
+def test_questions_repeated_unequally_count_once_each():
+    rows = [*repeated_rows(2), graded("f:99", 0, "wrong", prompt="question 0")]
+    source = summarize(collect(rows))["sources"]["s"]
+    assert source["n"] == 2 and source["questions"] == 10
+    assert source["accuracy"] == pytest.approx((4 + 2 / 3) / 10)
+
+
+def test_a_comparison_pairs_repeated_questions(tmp_path):
+    before, after = fill(tmp_path / "a", repeated_rows(8)), fill(tmp_path / "b", repeated_rows(8, "correct"))
+    row = compare(before, after)["sources"]["s"]
+    assert row["questions"] == 10 and row["difference"] == pytest.approx(0.5)
+    low, high = row["interval"]
+    assert low < 0.25 and high > 0.75, "ten questions, not eighty"
 
 
 def test_a_comparison_pairs_questions(tmp_path):
