@@ -30,7 +30,7 @@ def data(tmp_path_factory):
     rows = [
         {
             "data_source": f"arithmetic/{level}",
-            "prompt": [{"role": "user", "content": f"{i}+{i}=?"}],
+            "prompt": [{"role": "user", "content": f"{'0+' * 40}{i}+{i}=?"}],  # together above vLLM's batch of tokens
             "reward_model": {"style": "rule", "ground_truth": str(2 * i)},
         }
         for level in ("easy", "hard")

@@ -179,7 +179,10 @@ def _arguments(settings: EngineSettings, on_cpu: bool) -> dict[str, Any]:
             "enforce_eager": True,
             "block_size": _CPU_BLOCK_TOKENS,
             "num_gpu_blocks_override": _cpu_blocks(settings),
-            "max_num_batched_tokens": _CPU_BATCHED_TOKENS,
+            # Whole prompts only: the random numbers of a CPU cannot be rewound, which a seeded request whose prompt
+            # is computed in parts asks for.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(_CPU_BATCHED_TOKENS, settings.max_model_len),
         }
     return arguments
 

@@ -57,14 +57,14 @@ def read_questions(paths: Sequence[Path]) -> tuple[list[EvaluationQuestion], lis
     questions: list[EvaluationQuestion] = []
     files: list[DataFile] = []
     for path in paths:
-        table, sha256 = _read(path)
+        values_of_rows, sha256 = _read(path)
         if any(file.sha256 == sha256 for file in files):
             raise EvaluationError(f"{path}: same contents as an earlier file of --data; give each file once")
         rows = [
             EvaluationQuestion(
                 f"{sha256[:12]}:{row}", values["data_source"], _messages(values["prompt"]), _ground_truth(values)
             )
-            for row, values in enumerate(table.to_pylist())
+            for row, values in enumerate(values_of_rows)
         ]
         _require(path, rows, "data_source", lambda question: isinstance(question.source, str) and question.source)
         _require(path, rows, "prompt", lambda question: question.messages)
@@ -76,7 +76,7 @@ def read_questions(paths: Sequence[Path]) -> tuple[list[EvaluationQuestion], lis
     return questions, files
 
 
-def _read(path: Path) -> tuple[pa.Table, str]:
+def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
     if not path.is_file():
         raise EvaluationError(f"{path}: no such file")
     with path.open("rb") as file:
@@ -86,9 +86,12 @@ def _read(path: Path) -> tuple[pa.Table, str]:
         missing = [name for name in _COLUMNS if name not in names]
         if missing:
             raise EvaluationError(f"{path}: no column {', '.join(missing)}; it has {', '.join(names)}")
-        return pq.read_table(path, columns=list(_COLUMNS)), sha256
-    except pa.ArrowInvalid as error:
-        raise EvaluationError(f"{path}: not a parquet file ({error})") from error
+        return pq.read_table(path, columns=list(_COLUMNS)).to_pylist(), sha256
+    except UnicodeDecodeError as error:
+        raise EvaluationError(f"{path}: a text is not UTF-8 ({error}); write the file again") from error
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise EvaluationError(f"{path}: not a parquet file, or a damaged one ({reason})") from error
 
 
 def _messages(prompt: Any) -> tuple[dict[str, str], ...]:

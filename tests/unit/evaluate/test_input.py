@@ -66,6 +66,36 @@ def test_files_that_are_no_questions(tmp_path):
         read_questions([path, path])
 
 
+def test_a_damaged_file_is_named(tmp_path):
+    rows = [row(question=f"{n}+{n}=? " + "because " * 50) for n in range(200)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
+    content = bytearray(path.read_bytes())
+    content[40:400] = bytes(360)
+    path.write_bytes(content)
+    with pytest.raises(EvaluationError, match=r"a\.parquet: not a parquet file, or a damaged one"):
+        read_questions([path])
+
+
+def test_a_text_that_is_not_utf8_is_named(tmp_path):
+    prompt = pa.array([[{"role": "user", "content": "1+1=?"}]])
+    source = pa.array([b"caf\xe9"]).view(pa.string())
+    table = pa.table({"data_source": source, "prompt": prompt, "reward_model": pa.array([{"ground_truth": "2"}])})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(EvaluationError, match=r"a\.parquet: a text is not UTF-8"):
+        read_questions([tmp_path / "a.parquet"])
+
+
+@pytest.mark.parametrize(
+    ("copies", "samples"),
+    [(1, 32), (8, 4), (32, 1), (64, 1), (5, 7)],
+)
+def test_the_protocol_counts_copies_as_samples(tmp_path, copies, samples):
+    path = write(tmp_path / "a.parquet", [row("aime24", f"{n}+1=?") for n in range(3)] * copies)
+    questions, _ = read_questions([path])
+    assert evaluate._protocol_samples("aime24", questions) == samples
+
+
 @pytest.mark.parametrize(
     ("source", "benchmark", "samples"),
     [
