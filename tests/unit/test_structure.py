@@ -26,6 +26,7 @@ LEVELS = (
     ("verl_trainer",),
     ("evaluate", "report", "export"),
     ("plan",),
+    ("trace",),
     ("stages",),
     ("checks", "model_support"),
     ("actor", "rollout"),

@@ -9,6 +9,7 @@
 | `hardware` | knows what GPUs have, and what this machine has |
 | `advice` | finds the largest token budget that fits, and changes that make a run fit |
 | `planner` | makes a whole plan from a configuration |
+| `tracing` | compares the arithmetic with a trace of the real engine (`verl_relift.trace`) |
 | `report` | shows a plan as tables and as JSON |
 
 Nothing here imports torch, verl, Ray or vLLM, so that it runs on a login node.

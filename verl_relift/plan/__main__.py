@@ -1,8 +1,10 @@
-"""Predict whether a run fits: `python -m verl_relift.plan [--config-name NAME] [--gpu h100] [--json] key=value ...`
+"""Predict whether a run fits: `python -m verl_relift.plan [--gpu h100] [--trace] [--json] key=value ...`
 
 Composes the same configuration as `verl_relift.train` from the same arguments. Without a GPU and without importing
 torch, vLLM or Ray, it prints memory by part and phase, tokens and FLOPs of a step, the largest micro-batch that fits,
-and what to change if the run does not fit. Exit status: 0: the run fits, 1: it does not fit, 2: invalid arguments.
+and what to change if the run does not fit. With `--trace` it also builds the real training engine, without a GPU and
+without its memory, and makes the updates of a step. Exit status: 0: the run fits, 1: it does not fit, 2: invalid
+arguments, or the engine does not build.
 """
 
 import argparse
@@ -10,16 +12,18 @@ import json
 import sys
 
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ..run.composition import Arguments
 from ..run.environment import detect_platform, prepare_environment
 from ..settings import SettingsError
 from ..stages import stage_arguments
-from . import hardware
+from ..trace import TraceError
+from . import hardware, tracing
 from .planner import make_plan
-from .report import Plan, as_json, show
-from .shapes import UnknownModel
+from .report import Plan, as_json, show, show_trace
+from .shapes import UnknownModel, load_config
 
 
 def _parse() -> tuple[argparse.Namespace, list[str]]:
@@ -32,10 +36,14 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     size.add_argument("--gpu", choices=sorted(hardware.KNOWN), help="plan for this GPU instead of the one found here")
     size.add_argument("--gpu-memory", type=float, metavar="GIB", help="plan for a GPU with this much memory")
     parser.add_argument(
-        "--memory", type=float, metavar="GIB", help="on CPU: plan for this much memory; default: available"
+        "--memory",
+        type=float,
+        metavar="GIB",
+        help="host memory of a machine; default: on CPU what is available, on GPUs no limit",
     )
     parser.add_argument("--response-tokens", type=float, help="mean response length; default: half of the longest")
     parser.add_argument("--local-spec", action="store_true", help="on CUDA: plan without Transformer Engine")
+    parser.add_argument("--trace", action="store_true", help="also make a step with the real engine, without a GPU")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in verl_relift.train")
     arguments = parser.parse_intermixed_args()
@@ -69,28 +77,46 @@ def main() -> int:
         if config.trainer.device == "cuda" and gpu is None:
             print("no GPU found on this machine; name one with --gpu or --gpu-memory", file=sys.stderr)
             return 2
-        runs = [(stage.folder, of_stage.compose(platform)) for stage, of_stage in stage_arguments(command, config)]
-        plans = {
-            name: make_plan(
-                of_run,
-                gpu,
-                arguments.response_tokens,
-                transformer_engine=not arguments.local_spec,
-                machine_memory=int(arguments.memory * (1 << 30)) if arguments.memory else None,
-            )
-            for name, of_run in runs or [("", config)]
-        }
-    except (HydraException, OmegaConfBaseException, UnknownModel, SettingsError) as error:
+        stages = [(stage.folder, of_stage.compose(platform)) for stage, of_stage in stage_arguments(command, config)]
+        runs = dict(stages) or {"": config}
+        plans = {name: _plan(of_run, gpu, arguments) for name, of_run in runs.items()}
+        traces = {name: _trace(runs[name], plan) for name, plan in plans.items()} if arguments.trace else {}
+    except (HydraException, OmegaConfBaseException, UnknownModel, SettingsError, TraceError) as error:
         print(str(error).strip(), file=sys.stderr)
         return 2
-    _print(plans, arguments.json)
+    _print(plans, traces, arguments.json)
     return 0 if all(plan.fits for plan in plans.values()) else 1
 
 
-def _print(plans: dict[str, Plan], as_object: bool) -> None:
-    """Print the plan of a run, or of each stage by its name."""
+def _plan(config: DictConfig, gpu: hardware.Accelerator | None, arguments: argparse.Namespace) -> Plan:
+    return make_plan(
+        config,
+        gpu,
+        arguments.response_tokens,
+        transformer_engine=not arguments.local_spec,
+        machine_memory=int(arguments.memory * (1 << 30)) if arguments.memory else None,
+    )
+
+
+def _trace(config: DictConfig, plan: Plan) -> list[tracing.Traced]:
+    """Trace a run that training would accept.
+
+    Raises:
+        TraceError: the trace cannot follow the configuration, or the engine does not build.
+    """
+    problems = [*plan.refused, *tracing.unsupported(config)]
+    if problems:
+        raise TraceError(problems[0])
+    return tracing.trace_job(config, plan.job, load_config(config.actor_rollout_ref.model.path)[0])
+
+
+def _print(plans: dict[str, Plan], traces: dict[str, list[tracing.Traced]], as_object: bool) -> None:
+    """Print the plan and the trace of a run, or of each stage by its name."""
     if as_object:
-        objects = {name: as_json(plan) for name, plan in plans.items()}
+        objects = {}
+        for name, plan in plans.items():
+            traced = {"trace": [tracing.as_json(rank) for rank in traces[name]]} if name in traces else {}
+            objects[name] = as_json(plan) | traced
         print(json.dumps(objects.get("", objects), indent=2))
         return
     from rich.console import Console
@@ -102,6 +128,8 @@ def _print(plans: dict[str, Plan], as_object: bool) -> None:
         if name:
             console.rule(f"stage {name}")
         show(plan, console)
+        for rank in traces.get(name, ()):
+            show_trace(rank, console)
 
 
 if __name__ == "__main__":

@@ -23,16 +23,18 @@ class Budget:
         memory: bytes of a GPU, or on CPU of the machine.
         padding: padded tokens / tokens, see `memory.activation_elements`.
         heap_factor: see `memory.HEAP_FACTOR`.
+        host: bytes of a node's host memory beside its GPUs; None: not judged.
     """
 
     memory: int
     padding: float = 1.0
     heap_factor: float = memory.HEAP_FACTOR
+    host: int | None = None
 
     @classmethod
-    def of_gpu(cls, size: int, padding: float = 1.0) -> "Budget":
-        """Return the budget of a GPU with `size` bytes."""
-        return cls(size, padding)
+    def of_gpu(cls, size: int, padding: float = 1.0, host: int | None = None) -> "Budget":
+        """Return the budget of a GPU with `size` bytes in a node with `host` bytes of host memory."""
+        return cls(size, padding, host=host)
 
     @classmethod
     def of_machine(cls, size: int, padding: float = 1.0) -> "Budget":
@@ -64,6 +66,7 @@ def problems(job: Job, budget: Budget) -> list[str]:
                 f"leaves {gib(max(0, cache))} for vLLM's KV cache; one sequence of {longest} tokens needs "
                 f"{gib(needed)}; increase it, or {_ROLLOUT}.tensor_model_parallel_size"
             )
+    found += _checkpoint(job, budget)
     worst = max(budget.phases(job), key=lambda phase: phase.total)
     if worst.total > usable:
         largest = sorted(worst.parts.items(), key=lambda part: -part[1])[:3]
@@ -73,6 +76,19 @@ def problems(job: Job, budget: Budget) -> list[str]:
             "`python -m verl_relift.plan` with the same arguments tells what to change"
         )
     return found
+
+
+def _checkpoint(job: Job, budget: Budget) -> Iterator[str]:
+    """Yield a line if a checkpoint needs more host memory than a node has."""
+    needed = memory.checkpoint_on_node(job)
+    if not job.cuda or budget.host is None or needed <= budget.host:
+        return
+    step = _lighter_checkpoint(job, budget)
+    fix = f"set {step.overrides[0]}" if step else "use more nodes"
+    yield (
+        f"trainer.save_freq: a checkpoint takes {gib(needed)} of host memory on a node, which has {gib(budget.host)} "
+        f"available; {fix}"
+    )
 
 
 def _lengths(job: Job) -> Iterator[str]:
@@ -231,6 +247,29 @@ def _offload_optimizer(job: Job, budget: Budget) -> Step | None:
     return Step((key,), "moves the optimizer to host memory during rollouts", _training(job, optimizer_offload=True))
 
 
+def _lighter_checkpoint(job: Job, budget: Budget) -> Step | None:
+    """The first way to save that the host memory is enough for, if that is what is missing."""
+    if not job.cuda or budget.host is None or memory.checkpoint_on_node(job) <= budget.host:
+        return None
+    ways = (
+        (
+            f"{_ACTOR}.megatron.distrib_optim_fully_reshardable_mem_efficient=true",
+            "one rank gathers the optimizer of its data-parallel group for a checkpoint, over gloo: slower",
+            {"gathered_on_one_rank": True},
+        ),
+        (
+            f"{_ACTOR}.megatron.dist_ckpt_optim_fully_reshardable=false",
+            "checkpoints gather nothing; they can be resumed with the same tensor and pipeline sizes only",
+            {"gathered_checkpoint": False},
+        ),
+    )
+    for override, reason, changed in ways:
+        lighter = _training(job, **changed)
+        if memory.checkpoint_on_node(lighter) <= budget.host:
+            return Step((override,), reason, lighter)
+    return None
+
+
 def _offload_weights(job: Job, budget: Budget) -> Step | None:
     if job.training.param_offload or not job.cuda:
         return None
@@ -278,6 +317,7 @@ def _more_pipeline_parallel(job: Job, budget: Budget) -> Step | None:
 _candidates = (
     _raise_budget,
     _raise_bucket,
+    _lighter_checkpoint,
     _smaller_budget,
     _offload_optimizer,
     _recompute,
@@ -300,7 +340,8 @@ _candidates = (
 def refusals(config: DictConfig) -> list[str]:
     """Return the reasons why a run cannot fit on this machine, one line each.
 
-    On CUDA the run must fit the smallest GPU that `nvidia-smi` lists, so that a head node without GPUs rejects nothing.
+    On CUDA the run must fit the smallest GPU that `nvidia-smi` lists, and its checkpoints the available host memory, so
+    that a head node without GPUs rejects nothing.
     On CPU it must fit the available memory. A model of unknown shape is never rejected.
 
     Args:
@@ -312,7 +353,7 @@ def refusals(config: DictConfig) -> list[str]:
         return []
     if job.cuda:
         gpu = hardware.visible_gpu()
-        return problems(job, Budget.of_gpu(gpu.memory)) if gpu else []
+        return problems(job, Budget.of_gpu(gpu.memory, host=hardware.available_memory())) if gpu else []
     return problems(job, Budget.of_machine(hardware.available_memory()))
 
 

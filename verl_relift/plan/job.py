@@ -43,13 +43,19 @@ class Training:
     sequence_parallel: bool = True
     transformer_engine: bool = True
     recompute: Recompute = field(default_factory=Recompute)
+    shared_rotary: bool = True  # layers share the cosines and sines of a micro-batch
+    rollouts: bool = True  # there is an RL update
     supervised: bool = True
+    own_step: bool = True  # of the supervised update; otherwise it joins the RL update
     separate_optimizer: bool = False
     param_offload: bool = False
     optimizer_offload: bool = False
     log_probs: bool = True  # old log-probs have a pass of their own
     reference: bool = False
     reference_offload: bool = False
+    gathered_checkpoint: bool = True  # a checkpoint gathers the optimizer of all data-parallel ranks
+    gathered_on_one_rank: bool = False  # on the first of them, otherwise on all
+    saves: bool = True
 
 
 @dataclass(frozen=True)
@@ -105,14 +111,35 @@ class Job:
 
     def tokens(self, budget: int, purpose: str) -> int:
         """Tokens of the largest micro-batch on one GPU: the budget, or everything there is if that is less."""
+        return min(budget, self._tokens_per_gpu(purpose))
+
+    def micro_batches(self, budget: int, purpose: str) -> int:
+        """Number of micro-batches of one pass, if all sequences are of the longest."""
+        return -(-self._tokens_per_gpu(purpose) // budget)
+
+    @property
+    def fewest_micro_batches(self) -> int:
+        """Number of micro-batches of the update that has the fewest."""
+        training = self.training
+        updates = [(training.token_budget, UPDATE)] * training.rollouts
+        updates += [(training.sft_token_budget, SUPERVISED)] * training.supervised
+        return min((self.micro_batches(budget, purpose) for budget, purpose in updates), default=1)
+
+    def longest(self, purpose: str) -> int:
+        """Tokens of the longest sequence."""
+        batches = self.batches
+        answer = batches.demonstration_tokens if purpose == SUPERVISED else batches.response_tokens
+        return batches.prompt_tokens + answer
+
+    def _tokens_per_gpu(self, purpose: str) -> int:
         batches, training = self.batches, self.training
-        sequences, longest = {
-            LOG_PROBS: (batches.questions * batches.rollouts, batches.prompt_tokens + batches.response_tokens),
-            UPDATE: (batches.mini_batch * batches.rollouts, batches.prompt_tokens + batches.response_tokens),
-            SUPERVISED: (batches.demonstrations, batches.prompt_tokens + batches.demonstration_tokens),
+        sequences = {
+            LOG_PROBS: batches.questions * batches.rollouts,
+            UPDATE: batches.mini_batch * batches.rollouts,
+            SUPERVISED: batches.demonstrations,
         }[purpose]
         per_rank = -(-sequences // training.data)
-        return min(budget, -(-per_rank * longest // training.context))
+        return -(-per_rank * self.longest(purpose) // training.context)
 
 
 def read(config: DictConfig, transformer_engine: bool | None = None) -> Job:
@@ -159,16 +186,23 @@ def _training(config: DictConfig, transformer_engine: bool | None) -> Training:
         log_prob_token_budget=config.actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu,
         entropy=actor.entropy_coeff != 0 or actor.calculate_entropy,
         fused_logits=bool(config.actor_rollout_ref.model.use_fused_kernels),
-        sequence_parallel=bool(megatron.sequence_parallel) and tensor > 1,
+        # verl does not pass its own setting of this name to mbridge, which turns it on.
+        sequence_parallel=bool(megatron.override_transformer_config.get("sequence_parallel", True)) and tensor > 1,
         transformer_engine=transformer_engine and config.trainer.device == "cuda",
         recompute=_recompute(megatron.override_transformer_config),
+        shared_rotary=bool(config.relift.speed_patches),
+        rollouts=needs.rollouts,
         supervised=needs.supervised_rows > 0,
+        own_step=needs.own_step,
         separate_optimizer=needs.separate_moments,
         param_offload=bool(megatron.param_offload),
         optimizer_offload=bool(megatron.optimizer_offload),
         log_probs=not (correction.get("bypass_mode", False) or reuses_log_probs(config)),
         reference=bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward),
         reference_offload=bool(config.actor_rollout_ref.ref.megatron.param_offload),
+        gathered_checkpoint=bool(megatron.dist_ckpt_optim_fully_reshardable),
+        gathered_on_one_rank=bool(megatron.distrib_optim_fully_reshardable_mem_efficient),
+        saves=config.trainer.save_freq > 0 and "optimizer" in actor.checkpoint.save_contents,
     )
 
 

@@ -80,8 +80,9 @@ def activation_elements(shape: ModelShape, training: Training, padding: float = 
         # Padded queries, keys, values and output, and the output without padding.
         attention = padding * (2 * query + 2 * key_value) + query
     if shape.query_key_norm and not training.transformer_engine:
-        attention += query + key_value
-    rotary = 4 * shape.head_dim  # cosines and sines for queries and for keys; not divided
+        attention += (query + key_value) * 4 / training.element_bytes  # their input in fp32
+    # Cosines and sines for queries and for keys, not divided; with the speed patches all layers have the same.
+    rotary = 0 if training.shared_rotary else 4 * shape.head_dim
     # Output of the first projection, SiLU of its gate, a copy of its other half (0 is added to it), and their product.
     feed_forward = 5 * shape.intermediate_size
     recompute = training.recompute
@@ -126,13 +127,14 @@ def activations(shape: ModelShape, training: Training, tokens: int, stage: int, 
 def _logit_bytes(shape: ModelShape, training: Training, entropy: bool = True) -> float:
     """Return the bytes per token of the logits and their copies at the peak.
 
-    In fp32 these are the logits, a copy for the log-probs (overwritten by the softmax), the entropy's softmax and a
-    product. The backward pass has the same number, for autograd's copies of the in-place division by the temperature.
-    In bf16 the engine casts its output to fp32, torch.compile avoids the product, and nothing is a view.
+    In bf16 the engine casts its output to fp32. With the entropy there are a copy and a softmax besides, and the
+    gradient takes their place; torch.compile avoids the entropy's product. Without it the gradient is the only copy.
+
+    In fp32, on a CPU, these are the logits, a copy, the entropy's softmax and the product.
     """
     if training.fused_logits:
         return 0.0
-    each = 16 if training.element_bytes == 4 else 12 if entropy else 10
+    each = 16 if training.element_bytes == 4 else 12 if entropy else 8
     return each * shape.vocab_size / training.tensor
 
 
@@ -243,7 +245,7 @@ def _updates(job: Job) -> tuple[tuple[str, int, bool], ...]:
     training = job.training
     supervised = job.tokens(training.sft_token_budget, SUPERVISED) if training.supervised else 0
     return (
-        ("RL update", job.tokens(training.token_budget, UPDATE), training.entropy),
+        ("RL update", job.tokens(training.token_budget, UPDATE) if training.rollouts else 0, training.entropy),
         ("supervised update", supervised, True),
     )
 
@@ -267,7 +269,6 @@ def _resident(job: Job, stage: int, offloaded: bool) -> dict[str, int]:
 
 def _cuda_phases(job: Job, memory: int, stage: int, padding: float) -> list[Phase]:
     shape, training, rollout = job.shape, job.training, job.rollout
-    last = stage == training.pipeline - 1
     overhead = {"contexts": CUDA_CONTEXT + VLLM_ASLEEP}
     asleep: dict[str, int] = {}
     if not rollout.sleeps:
@@ -285,25 +286,110 @@ def _cuda_phases(job: Job, memory: int, stage: int, padding: float) -> list[Phas
             },
         )
     ]
-    if training.log_probs or training.reference:
-        tokens = job.tokens(training.log_prob_token_budget, LOG_PROBS)
-        resident = _resident(job, stage, True)
-        resident |= {"weights": weights(shape, training, stage)}
-        if training.reference:
-            resident["reference model"] = weights(shape, training, stage)
-        working = {"activations": inference_activations(shape, training, tokens)}
-        if last:
-            working["logits"] = logits(shape, training, tokens, entropy=True)
-        result.append(Phase("log-probs", resident | working | asleep | overhead))
+    if training.rollouts and (training.log_probs or training.reference):
+        result.append(Phase("log-probs", _at_log_probs(job, stage, True) | asleep | overhead))
     for name, tokens, entropy in _updates(job):
         if tokens:
             result.append(Phase(name, _at_update(job, stage, tokens, entropy, padding) | asleep | overhead))
     sync = _resident(job, stage, True) | {"weights": weights(shape, training, stage)}
-    # A tensor is gathered from the tensor-parallel ranks and then concatenated.
-    gathered = 2 * shape.largest_tensor * training.element_bytes
-    buckets = {"weight-sync buckets": rollout.bucket_bytes + gathered}
+    buckets = {"weight-sync buckets": sync_buckets(job)}
     result.append(Phase("weight sync", sync | (asleep or {"vLLM weights": vllm_weights(job)}) | buckets | overhead))
     return result
+
+
+def training_parts(job: Job, stage: int = 0, padding: float = 1.0) -> dict[str, dict[str, int]]:
+    """Return the bytes by phase and part of one training rank, without what CUDA and vLLM take.
+
+    Args:
+        job: the job.
+        stage: the pipeline stage.
+        padding: see `activation_elements`.
+    """
+    found = {}
+    if job.training.rollouts and (job.training.log_probs or job.training.reference):
+        found["log-probs"] = _at_log_probs(job, stage, False)
+    for name, tokens, entropy in _updates(job):
+        if tokens:
+            found[name] = _at_update(job, stage, tokens, entropy, padding)
+    found["weight sync"] = _resident(job, stage, False) | {"weight-sync buckets": sync_buckets(job)}
+    found["checkpoint"] = _resident(job, stage, False) | {"checkpoint": checkpoint_on_device(job, stage)}
+    return found
+
+
+def sync_buckets(job: Job) -> int:
+    """Return the bytes that the transfer of weights takes on a rank: its bucket, and copies of the largest weight.
+
+    A weight is received from its pipeline stage, gathered from the tensor-parallel ranks and concatenated.
+    """
+    training = job.training
+    largest = job.shape.largest_tensor * training.element_bytes
+    received = largest // training.tensor if training.pipeline > 1 else 0
+    return job.rollout.bucket_bytes + received + (2 * largest if training.tensor > 1 else 0)
+
+
+def checkpoint_on_device(job: Job, stage: int) -> int:
+    """Return the bytes of device memory that gathering the optimizer for a checkpoint takes on a rank."""
+    training = job.training
+    if not training.gathered_checkpoint or training.gathered_on_one_rank:
+        return 0
+    # One of the three fp32 values of a parameter at a time: a share to send, and everybody's.
+    bucket = _largest_bucket(job, stage)
+    return 4 * bucket + 4 * bucket // (training.data * training.context)
+
+
+def _largest_bucket(job: Job, stage: int) -> int:
+    """Return the parameters of a rank that a checkpoint gathers at once.
+
+    These are all of them, but for embeddings that two pipeline stages share, which have a bucket of their own.
+    """
+    shape, training = job.shape, job.training
+    parameters = shape.on_rank(training.tensor, training.pipeline, stage)
+    shared = shape.embedding // training.tensor
+    if not shape.tie_word_embeddings or training.pipeline == 1 or 0 < stage < training.pipeline - 1:
+        return parameters
+    return max(shared, parameters - shared)
+
+
+def checkpoint_on_host(job: Job, stage: int, first: bool) -> int:
+    """Return the bytes of host memory that one rank's part of a checkpoint takes at its peak.
+
+    Megatron-Core gathers the three fp32 values of every parameter that a rank has (master copy and two moments) from
+    the data-parallel ranks, by default on each of them. While the last one arrives, these exist: the three, this
+    rank's shares of them, the last one as it arrived and concatenated, and the one before it, concatenated. On the
+    first rank alone the writer's copies of all three take as much.
+
+    Args:
+        job: the job.
+        stage: the pipeline stage.
+        first: whether the rank is the first of its data-parallel group.
+    """
+    training = job.training
+    if not training.saves:
+        return 0
+    parameters, bucket = job.shape.on_rank(training.tensor, training.pipeline, stage), _largest_bucket(job, stage)
+    ranks = training.data * training.context
+    if not training.gathered_checkpoint:
+        return 12 * parameters // ranks
+    shares = 12 * bucket // ranks
+    if training.gathered_on_one_rank and not first:
+        return shares
+    return 12 * parameters + max(12 * bucket + shares, 12 * parameters * training.gathered_on_one_rank)
+
+
+def checkpoint_on_node(job: Job) -> int:
+    """Return the bytes of host memory that a checkpoint takes on the node where it takes most."""
+    training = job.training
+    ranks = min(job.gpus, job.gpus_per_node)
+    # Megatron's order of ranks: tensor and context inside, then data, then pipeline.
+    firsts = training.tensor
+    nodes = []
+    for node in range(job.nodes):
+        total = 0
+        for rank in range(node * ranks, (node + 1) * ranks):
+            stage, within = divmod(rank, max(1, job.gpus // training.pipeline))
+            total += checkpoint_on_host(job, min(stage, training.pipeline - 1), first=within < firsts)
+        nodes.append(total)
+    return max(nodes)
 
 
 def rank_parts(job: Job, stage: int = 0, padding: float = 1.0) -> dict[str, int]:
@@ -317,6 +403,23 @@ def rank_parts(job: Job, stage: int = 0, padding: float = 1.0) -> dict[str, int]
     return _at_update(job, stage, job.tokens(job.training.token_budget, UPDATE), job.training.entropy, padding)
 
 
+def _at_log_probs(job: Job, stage: int, offloaded: bool) -> dict[str, int]:
+    shape, training = job.shape, job.training
+    tokens = job.tokens(training.log_prob_token_budget, LOG_PROBS)
+    parts = _resident(job, stage, offloaded) | {"weights": weights(shape, training, stage)}
+    if training.reference:
+        parts["reference model"] = weights(shape, training, stage)
+    layer = inference_activations(shape, training, tokens)
+    parts["activations"] = layer
+    if stage == training.pipeline - 1:
+        # The last layer has only its output left when the logits come.
+        hidden = shape.hidden_size * tokens * training.element_bytes
+        of_logits = int(_logit_bytes(shape, training) * tokens)
+        if hidden + of_logits > layer:
+            parts |= {"activations": hidden, "logits": of_logits}
+    return parts
+
+
 def _at_update(job: Job, stage: int, tokens: int, entropy: bool, padding: float) -> dict[str, int]:
     shape, training = job.shape, job.training
     parts = _resident(job, stage, False)
@@ -328,7 +431,7 @@ def _at_update(job: Job, stage: int, tokens: int, entropy: bool, padding: float)
 
 def _cpu_phases(job: Job, padding: float, heap_factor: float) -> list[Phase]:
     """Return the phases of one machine. Processes keep their memory, so that phases differ only in activations."""
-    training, rollout = job.training, job.rollout
+    training = job.training
     ranks = job.gpus_per_node
     kept = {
         "processes": CPU_SYSTEM + ranks * (CPU_WORKER + CPU_VLLM),
@@ -351,6 +454,5 @@ def _cpu_phases(job: Job, padding: float, heap_factor: float) -> list[Phase]:
             update = partial(_at_update, job, tokens=tokens, entropy=entropy, padding=padding)
             result.append(Phase(name, kept | of_all(update)))
     sync = of_all(lambda stage: _resident(job, stage, False))
-    gathered = 2 * job.shape.largest_tensor * training.element_bytes * ranks
-    result.append(Phase("weight sync", kept | sync | {"weight-sync buckets": rollout.bucket_bytes * ranks + gathered}))
+    result.append(Phase("weight sync", kept | sync | {"weight-sync buckets": sync_buckets(job) * ranks}))
     return result

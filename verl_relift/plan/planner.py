@@ -21,7 +21,7 @@ def make_plan(
     Args:
         gpu: what the run would have; ignored on CPU.
         response_tokens: mean length of a response; None: half of the longest.
-        machine_memory: bytes to plan for on CPU; None: what is available now.
+        machine_memory: bytes of host memory; None: on CPU what is available now, on GPUs no limit.
 
     Raises:
         UnknownModel: the model's shape is not known.
@@ -32,7 +32,7 @@ def make_plan(
     mean = job.batches.prompt_tokens / 2 + response_tokens
     padding = max(1.0, (job.batches.prompt_tokens + job.batches.response_tokens) / mean)
     if job.cuda:
-        budget = Budget.of_gpu(gpu.memory, padding)
+        budget = Budget.of_gpu(gpu.memory, padding, machine_memory)
     else:
         gpu, budget = None, Budget.of_machine(machine_memory or hardware.available_memory(), padding)
     too_much = problems(job, budget)

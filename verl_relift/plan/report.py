@@ -10,6 +10,7 @@ from . import flops, memory
 from .advice import Budget, Step, fits, gib
 from .hardware import Accelerator
 from .job import Job
+from .tracing import Traced
 
 ASSUMED = (
     "Assumed: {context} for contexts and NCCL, {graphs} for CUDA graphs, {asleep} kept by a sleeping vLLM, "
@@ -80,6 +81,8 @@ def show(plan: Plan, console: Console) -> None:
             f"(configured: {training.token_budget})"
         )
     if plan.accelerator:
+        needed = memory.checkpoint_on_node(job)
+        console.print(f"a checkpoint takes {gib(needed)} of host memory on a node, see docs/scale.md")
         console.print(
             ASSUMED.format(
                 context=gib(memory.CUDA_CONTEXT),
@@ -157,6 +160,43 @@ def _show_cache(plan: Plan, console: Console) -> None:
     )
 
 
+def show_trace(traced: Traced, console: Console, allocations: int = 12) -> None:
+    """Print the trace of a rank.
+
+    Args:
+        traced: the trace.
+        console: where to print.
+        allocations: how many of those at the peak.
+    """
+    rank = f"rank {traced.work.rank} of {traced.work.world_size}"
+    stage = f", pipeline stage {traced.stage}" if traced.work.pipeline_size > 1 else ""
+    table = Table(title=f"traced: the real engine as {rank}{stage}, GiB", title_justify="left")
+    table.add_column("part")
+    phases = [name for name in traced.planned if name in traced.phases]
+    for name in phases:
+        table.add_column(name, justify="right")
+    parts = {name: traced.phases[name]["device"]["parts"] for name in phases}
+    for part in dict.fromkeys(part for of_phase in parts.values() for part in of_phase):
+        table.add_row(part, *(_cell(parts[name].get(part, 0)) for name in phases))
+    table.add_section()
+    table.add_row("traced", *(_cell(traced.peak(name)) for name in phases))
+    table.add_row("planned", *(_cell(sum(traced.planned[name].values())) for name in phases))
+    table.add_row("planned / traced", *(f"{traced.difference(name):+.1%}" for name in phases))
+    console.print(table)
+    console.print(f"largest allocations at the peak, {traced.largest}:")
+    for allocation in traced.phases[traced.largest]["device"]["allocations"][:allocations]:
+        size, part = allocation["bytes"] / memory.GIB, allocation["part"]
+        console.print(f"  {size:7.2f} GiB  {part:<16}  {allocation['site']}", markup=False)
+    console.print(f"a checkpoint takes {gib(traced.peak('checkpoint', 'host'))} of host memory in this rank")
+    if traced.sync is not None:
+        sync = traced.sync
+        console.print(
+            f"weights go to vLLM in {sync['buckets']} buckets: {sync['tensors']} tensors, {gib(sync['bytes'])}, the "
+            f"largest {gib(sync['largest'])}; {sync['direct']} are larger than a bucket and go alone"
+        )
+    console.print(f"traced in {traced.seconds:.0f} s with {gib(traced.process)}")
+
+
 def as_json(plan: Plan) -> dict[str, Any]:
     """Return a plan as JSON types, in bytes, tokens, FLOPs and seconds."""
     job = plan.job
@@ -174,6 +214,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
             "usable": plan.budget.usable(job),
             "phases": {phase.name: {**phase.parts, "sum": phase.total} for phase in plan.budget.phases(job)},
         },
+        "checkpoint_host_memory_of_node": memory.checkpoint_on_node(job),
         "kv_cache_tokens": max(0, memory.kv_cache(job, plan.budget.memory)) // memory.kv_bytes_per_token(job),
         "largest_token_budget": plan.token_budget,
         "mean_response_tokens": plan.response_tokens,

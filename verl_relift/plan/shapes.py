@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,18 @@ def from_config(config: Mapping[str, Any]) -> ModelShape:
 
 
 def load(path: str) -> tuple[ModelShape, str]:
-    """Return the shape of a model and where it comes from.
+    """Return the shape of a model and where it comes from; see `load_config`."""
+    config, source = load_config(path)
+    try:
+        return from_config(config), source
+    except KeyError as error:
+        raise UnknownModel(f"{source}: not a model's config.json ({error!r})") from error
+    except UnknownModel as error:
+        raise UnknownModel(f"{source}: {error}") from error
+
+
+def load_config(path: str) -> tuple[dict[str, Any], str]:
+    """Return the contents of a model's `config.json` and where they come from.
 
     A hub id is looked up in the local cache, then on the hub, then in `BUILT_IN`.
 
@@ -147,7 +158,7 @@ def load(path: str) -> tuple[ModelShape, str]:
         path: a Hugging Face folder or hub id.
 
     Raises:
-        UnknownModel: the shape is unknown; the message names `path` and what is missing.
+        UnknownModel: there is no such file; the message names `path` and what is missing.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
@@ -156,12 +167,10 @@ def load(path: str) -> tuple[ModelShape, str]:
             raise UnknownModel(f"{path}: the folder has no config.json; give a Hugging Face model folder")
         return _read(file), str(file)
     try:
-        return from_config(_hub_config(path)), f"config.json of {path}"
-    except UnknownModel as error:
-        raise UnknownModel(f"{path}: {error}") from error
+        return _hub_config(path), f"config.json of {path}"
     except Exception as error:  # offline, no such repository, no permission: each has several types
         if path in BUILT_IN:
-            return BUILT_IN[path], f"built-in shape of {path}: its config.json could not be fetched"
+            return to_config(BUILT_IN[path]), f"built-in shape of {path}: its config.json could not be fetched"
         raise UnknownModel(
             f"{path}: neither a folder nor a reachable model of the hub ({type(error).__name__}); give a "
             f"folder with config.json, or one of {', '.join(BUILT_IN)}"
@@ -184,10 +193,21 @@ def _hub_config(repository: str) -> dict[str, Any]:
     return response.json()
 
 
-def _read(file: Path) -> ModelShape:
+def _read(file: Path) -> dict[str, Any]:
     try:
-        return from_config(json.loads(file.read_text()))
-    except (json.JSONDecodeError, KeyError) as error:
+        return json.loads(file.read_text())
+    except json.JSONDecodeError as error:
         raise UnknownModel(f"{file}: not a model's config.json ({error!r})") from error
-    except UnknownModel as error:
-        raise UnknownModel(f"{file}: {error}") from error
+
+
+def to_config(shape: ModelShape) -> dict[str, Any]:
+    """Return a `config.json` of a shape, with values that decide no size as they usually are."""
+    family = next(name for name, traits in _FAMILIES.items() if traits == (shape.attention_bias, shape.query_key_norm))
+    sizes = {name: value for name, value in asdict(shape).items() if name not in ("attention_bias", "query_key_norm")}
+    return sizes | {
+        "model_type": family,
+        "architectures": [f"{family.capitalize()}ForCausalLM"],
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "max_position_embeddings": 32768,
+    }
