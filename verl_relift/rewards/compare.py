@@ -16,7 +16,7 @@ Pair = tuple[str, str]
 """An answer and a ground truth, as LaTeX, which are equal if math-verify says that they are."""
 
 _NAME = re.compile(r"^[a-zA-Z](?:_(?:[a-zA-Z0-9]|\{[a-zA-Z0-9]+\}))? ?= ?(?![^=]*=)")
-_DEGREES = re.compile(r"\^(?:\\circ|\{\\circ\})$")
+_DEGREES = re.compile(r"\^(?:\\circ|\{\\circ\}) ?[CF]?$")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:%|percent)\s*\}|\bpercent)$")
 _SIGN = re.compile(r"\s*\\?%")
 _TWO_SIGNS = re.compile(r"%\s*\\?%")

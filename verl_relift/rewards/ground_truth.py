@@ -9,6 +9,7 @@ from typing import Any
 
 from .extract import boxed_answer, hashes_answer
 from .notation import approximated
+from .options import option_letter
 from .text import tidy
 
 # All rollouts of a group share a ground truth, so the cache hits often.
@@ -66,5 +67,5 @@ def _of_string(text: str) -> tuple[str, ...]:
         if marked is not None:
             text = marked
             break
-    text = tidy(text)
+    text = option_letter(tidy(text))
     return tuple(dict.fromkeys((text, *(approximated(text) or ())))) if text else ()

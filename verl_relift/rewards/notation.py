@@ -13,7 +13,10 @@ _BASES = (
     *("two", "three", "four", "five", "six", "seven", "eight", "nine"),
     *("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
 )
-_IN_BASE = re.compile(r"(?P<digits>\d[\dA-Fa-f]*)_(?:(?P<digit>\d)|\{(?P<base>\d{1,2}|[a-z]+)\}|(?P<word>[a-z]+))")
+_IN_BASE = re.compile(
+    r"(?P<open>\()?(?P<digits>\d[\dA-Fa-f]*)(?(open)\))_"
+    r"(?:(?P<digit>\d)|\{\(?(?P<base>\d{1,2}|[a-z]+)\)?\}|(?P<word>[a-z]+))"
+)
 
 _CLOCK = re.compile(
     r"(?P<hour>\d{1,2})(?::(?P<minute>\d{2}))?(?::(?P<second>\d{2}))? ?(?P<half>[aApP]\.?[mM]\.?|o'clock)?", re.ASCII

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 _EXPONENT = re.compile(r"(?<![\w.}^\\])(\d+(?:\.\d+)?|\.\d+)[eE]([+-]?\d{1,3})(?![\w.{^])", re.ASCII)
 _MIXED = re.compile(r"(?<![\w./^}])(\d{1,9}) (\d{1,9})/(\d{1,9})(?![\w/.^])", re.ASCII)
+_MIXED_FRACTION = re.compile(r"(?<![\w.}^])(\d{1,9}) ?\\frac\{(\d{1,9})\}\{(\d{1,9})\}(?![\^])", re.ASCII)
 _BAR = r"\\(?:overline|bar|dot)(?:\{(\d{1,12})\}|(\d))"
 _REPEATING = re.compile(r"(?<![\w.])(\d{0,12})\.(\d{0,12})" + _BAR + r"(?![\d.])", re.ASCII)
 
@@ -23,6 +24,8 @@ def spell_numerals(latex: str) -> str:
         latex = _REPEATING.sub(_repeating, latex)
     elif "\\bar" in latex or "\\dot" in latex:
         latex = _REPEATING.sub(_repeating, latex)
+    if "\\frac" in latex:
+        latex = _MIXED_FRACTION.sub(_mixed, latex)
     return _MIXED.sub(_mixed, latex) if "/" in latex else latex
 
 

@@ -28,6 +28,12 @@ def is_option(truth: str) -> bool:
     return _OPTION.fullmatch(truth) is not None
 
 
+def option_letter(truth: str) -> str:
+    r"""Return the letter of a ground truth that is an option in brackets, `(B)` or `\text{(B)}`; else the text."""
+    bare = unwrap_text(truth).strip()
+    return bare[1:-1] if len(bare) == 3 and bare[0] == "(" and bare[2] == ")" and is_option(bare[1]) else truth
+
+
 def decide_option(answer: str, truth: str) -> bool | None:
     r"""Compare an answer with an option letter.
 

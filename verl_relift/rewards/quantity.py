@@ -103,7 +103,7 @@ def quantities(latex: str) -> tuple[Quantity, ...] | None:
     if len(latex) > _LONGEST or not any(map(str.isalpha, latex)):
         return None
     text = " ".join(unwrap_text(latex, " ").split())
-    if (match := _CLOSED_FORM.fullmatch(text)) and plain_number(match["number"].strip()) is None:
+    if (match := _CLOSED_FORM.fullmatch(text)) and not re.fullmatch(_NUMBER, match["number"].strip()):
         number = match["number"].strip()
         return (
             (Quantity(number, match["words"]),) if value(number) is not None and _is_unit(match["words"], " ") else None
@@ -137,8 +137,9 @@ def decide_quantities(answer: str, truth: str) -> bool | None:
     """Compare two texts of which at least one is several quantities, or two quantities with known units.
 
     Units of one dimension are converted, so 75 minutes are 1 hour and 15 minutes. Several quantities match in any
-    order. An answer may leave a unit out if the ground truth lists independent quantities (`30 km, 45 km`), but not
-    inside one amount (`1 h 15 min`). Words that are not known as units are ignored between quantities of one kind.
+    order. An answer may leave a unit out if the ground truth lists independent quantities (`30 km, 45 km`). Inside one
+    amount (`1 h 15 min`) it may only give the whole amount in the first unit (1.25). Words that are not known as units
+    are ignored between quantities of one kind.
 
     Returns:
         The verdict; None if neither text is several quantities and their units do not tell them apart.
@@ -154,7 +155,9 @@ def decide_quantities(answer: str, truth: str) -> bool | None:
     if len(theirs) == 1:
         return None if mine is None or len(mine) == 1 else False
     if expected is not None:
-        return False
+        # Hours for hours and minutes, dollars for dollars and cents.
+        number, largest = plain_number(answer), _known(theirs[0].words)[1]
+        return number is not None and number * largest == expected[1]
     if mine is None:
         mine = tuple(Quantity(part.strip()) for part in re.split(r",(?!\d{3}(?!\d))", answer))
         if any(plain_number(item.number) is None for item in mine):

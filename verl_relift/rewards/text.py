@@ -27,7 +27,13 @@ _SPELLINGS = {
 _COMMANDS = re.compile(
     "|".join(re.escape(name) + ("(?![a-zA-Z])" if name[-1].isalpha() else "") for name in _SPELLINGS)
 )
-_SIGNS = str.maketrans({"−": "-", "°": "^{\\circ}", "∅": "\\emptyset ", "≈": "\\approx ", "×": "\\times "})
+_SIGNS = str.maketrans(
+    {
+        **{"−": "-", "°": "^{\\circ}", "×": "\\times ", "·": "\\cdot ", "²": "^{2}", "³": "^{3}"},
+        **{"≈": "\\approx ", "≤": "\\le ", "≥": "\\ge ", "∅": "\\emptyset "},
+        **{"½": "\\frac{1}{2}", "⅓": "\\frac{1}{3}", "⅔": "\\frac{2}{3}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}"},
+    }
+)
 # A space between letters or digits separates them; one after a comma does too: `1, 000` is two numbers, `1,000` is one.
 _IDLE_SPACE = re.compile(r"(?<![0-9a-zA-Z\\,]) +| +(?![0-9a-zA-Z,])")
 # A space after a comma is kept only between groups of digits.
