@@ -59,18 +59,8 @@ def check_files(
     """
     start = time.monotonic()
     counter = TokenCounter.load(tokenizer) if isinstance(tokenizer, str) else tokenizer
-    checks = Checks(
-        counter,
-        max_prompt_tokens,
-        max_target_tokens,
-        demonstrations,
-        column,
-        verify and mathematics,
-        mathematics,
-        sample,
-        token_sample,
-        progress,
-    )
+    limits, graded = (counter, max_prompt_tokens, max_target_tokens), verify and mathematics
+    checks = Checks(*limits, demonstrations, column, graded, mathematics, sample, token_sample, progress)
     report = Report(frozenset(allowed))
     questions: dict[str, list[PromptText]] = {}
     for file in dict.fromkeys([*val_files, *train_files]):

@@ -9,9 +9,7 @@
 | `schedule` | when a supervised update is due, and its learning rate |
 | `placement` | where demonstrations meet the RL update |
 | `weight` | the weight of a token's loss |
-| `relift`, `relift_splice`, `grpo`, `sft`, `rl_with_sft_loss`, `sft_then_rl` | the methods |
-
-`config/method/NAME.yaml` has a method's values. Two names may be one class with other values.
+| `relift`, `relift_authors`, `relift_splice`, `grpo`, `sft`, `rl_with_sft_loss`, `sft_then_rl` | the methods |
 
 docs/extend.md adds a method. Nothing here imports torch, verl, Ray or vLLM.
 """

@@ -9,7 +9,7 @@ from .base import Method
 # name -> module and class, imported when they are asked for
 METHODS: dict[str, str] = {
     "relift": ".relift:ReLIFT",
-    "relift_authors": ".relift:ReLIFT",  # with other values
+    "relift_authors": ".relift_authors:AuthorsReLIFT",
     "relift_splice": ".relift_splice:SplicedReLIFT",
     "grpo": ".grpo:GRPO",
     "sft": ".sft:SFT",
