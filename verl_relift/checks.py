@@ -4,15 +4,16 @@ Each check yields one line per problem: the key, what is wrong, and the fix.
 """
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from . import schema
+from .consistency import micro_batch_problems, platform_problems, sampling_problems, schedule_problems
 from .methods import Method, Needs, read_method
 from .rewards.problems import reward_problems
-from .run import checkpoints
+from .run import checkpoints, resume
 from .settings import ProgramSettings, SettingsError, Source, build
 
 # The only one that shows groups before it evicts them.
@@ -21,6 +22,15 @@ SAMPLER = "pkg://verl_relift.rollout.sampler"
 
 class ConfigurationError(ValueError):
     """The run cannot work as configured. One line per problem."""
+
+
+SHOWN = 5  # problems of one kind that are named; the rest are counted
+
+
+def shortened(problems: Sequence[str]) -> list[str]:
+    """Return the first few problems, and a line with the number of the others."""
+    more = len(problems) - SHOWN
+    return [*problems[:SHOWN], f"and {more} more"] if more > 1 else list(problems)
 
 
 def program_settings(config: DictConfig) -> ProgramSettings:
@@ -50,6 +60,10 @@ def data_parallel_size(config: DictConfig) -> int:
 
 def settings_problems(config: DictConfig) -> Iterator[str]:
     """Yield what is wrong with the settings of method and program, and with the keys of verl's that they rule out."""
+    broken = list(schema.problems(config))
+    if broken:
+        yield from broken
+        return
     try:
         program = program_settings(config)
         method, settings = chosen_method(config)
@@ -59,7 +73,7 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
     if method.stages(settings):
         return  # each stage is checked as a run of its own
     needs = method.needs(settings)
-    yield from _engine_problems(config)
+    yield from platform_problems(config)
     if needs.rollouts and needs.demonstrations and config.actor_rollout_ref.rollout.n < 2:
         yield (
             f"actor_rollout_ref.rollout.n={config.actor_rollout_ref.rollout.n}: a group needs at least 2 rollouts; "
@@ -85,13 +99,8 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
                 f"method.teacher.api_key_env={variable}: the environment has no such variable; export the teacher's "
                 "key under that name"
             )
-    optim = config.actor_rollout_ref.actor.optim
-    decay = optim.lr_decay_steps or config.trainer.total_training_steps
-    if decay and optim.lr_warmup_steps >= decay:
-        yield (
-            f"actor_rollout_ref.actor.optim.lr_warmup_steps={optim.lr_warmup_steps} must be below the length of the "
-            f"schedule, {decay} steps; lower it, or raise trainer.total_training_steps or optim.lr_decay_steps"
-        )
+    yield from sampling_problems(config)
+    yield from schedule_problems(config)
 
 
 def _filter_problems(config: DictConfig, needs: Needs, method: type[Method]) -> Iterator[str]:
@@ -108,37 +117,6 @@ def _filter_problems(config: DictConfig, needs: Needs, method: type[Method]) -> 
         yield (
             f"trainer.v1.sampler.custom_sampler.path={sampler}: with algorithm.filter_groups.enable=true, "
             f"method={config.method.name} gets the questions that are evicted from {SAMPLER} only; leave the key out"
-        )
-
-
-def _engine_problems(config: DictConfig) -> Iterator[str]:
-    """Yield what the trainer and the training engine cannot do."""
-    v1 = config.trainer.v1
-    if not config.trainer.use_v1:
-        yield "trainer.use_v1=false: verl's former trainer is not supported; leave it true"
-    if v1.trainer_mode != "sync":
-        yield (
-            f"trainer.v1.trainer_mode={v1.trainer_mode}: training and generation take turns in the same workers; set "
-            "it to sync"
-        )
-    elif v1.sync.get("parameter_sync_step", 1) != 1:
-        yield "trainer.v1.sync.parameter_sync_step: a step is one update of the weights in vLLM; remove the key"
-    if config.actor_rollout_ref.actor.strategy != "megatron":
-        yield (
-            f"actor_rollout_ref.actor.strategy={config.actor_rollout_ref.actor.strategy}: only the Megatron engine "
-            "is supported; leave model_engine=megatron"
-        )
-    if config.algorithm.adv_estimator == "gae" or config.critic.enable:
-        yield (
-            f"algorithm.adv_estimator={config.algorithm.adv_estimator}, critic.enable={config.critic.enable}: a critic "
-            "is not supported; set algorithm.adv_estimator=grpo and critic.enable=false"
-        )
-    if config.trainer.critic_warmup:
-        yield f"trainer.critic_warmup={config.trainer.critic_warmup}: there is no critic to warm up; set it to 0"
-    if not config.actor_rollout_ref.actor.megatron.use_distributed_optimizer:
-        yield (
-            "actor_rollout_ref.actor.megatron.use_distributed_optimizer=false: verl 0.9.1 cannot send weights to vLLM "
-            "without the distributed optimizer's buffers; leave it true"
         )
 
 
@@ -159,12 +137,6 @@ def _rollout_problems(config: DictConfig, program: ProgramSettings, method: type
             "trainer.v1.sampler.custom_sampler.path=null: verl's own sampler would wait forever for a rollout that "
             "failed; leave verl_relift's, or set relift.rollout.batched=false"
         )
-    manager = rollout.agent.get("agent_loop_manager_class")
-    if manager:
-        yield (
-            f"actor_rollout_ref.rollout.agent.agent_loop_manager_class={manager} has no effect on rollouts in batches; "
-            "set relift.rollout.batched=false, or remove it"
-        )
     if config.trainer.device == "cpu" and program.rollout.seeded and rollout.enable_chunked_prefill:
         yield (
             "actor_rollout_ref.rollout.enable_chunked_prefill=true with relift.rollout.seeded=true: vLLM rewinds "
@@ -175,34 +147,11 @@ def _rollout_problems(config: DictConfig, program: ProgramSettings, method: type
             f"actor_rollout_ref.rollout.max_num_batched_tokens={rollout.max_num_batched_tokens} must be at least "
             f"max_model_len={rollout.max_model_len} while enable_chunked_prefill=false; raise it"
         )
-    for key, enabled in (
-        ("actor_rollout_ref.rollout.multi_turn.enable", rollout.multi_turn.enable),
-        ("reward.reward_model.enable", config.reward.reward_model.enable),
-        ("distillation.enabled", config.distillation.enabled),
-    ):
-        if enabled:
-            yield f"{key}=true needs verl's agent loop: set relift.rollout.batched=false and reward.num_workers=8"
 
 
 def _checkpoint_problems(config: DictConfig) -> Iterator[str]:
-    trainer = config.trainer
-    if config.actor_rollout_ref.actor.checkpoint.async_save:
-        yield (
-            "actor_rollout_ref.actor.checkpoint.async_save=true: a checkpoint would be named before it is whole; "
-            "set it to false"
-        )
-    if trainer.resume_mode not in ("auto", "disable", "resume_path"):
-        yield f"trainer.resume_mode={trainer.resume_mode} must be one of auto, disable, resume_path"
-        return
     try:
-        folder = None
-        if trainer.resume_mode == "auto":
-            folder = checkpoints.latest(Path(trainer.default_local_dir))
-        elif trainer.resume_mode == "resume_path":
-            folder = Path(trainer.resume_from_path or "")
-            checkpoints.step_of(folder)
-        if folder is not None:
-            checkpoints.require_method(folder, config.method.name)
+        resume.find(config)
     except checkpoints.CheckpointError as error:
         yield str(error)
 
@@ -234,11 +183,15 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} x rollout.n={rollout.n} rollouts must be divisible "
             f"by the data-parallel size {data_parallel}"
         )
+    too_small = list(micro_batch_problems(config, data_parallel))
+    yield from too_small
     try:
         method, settings = chosen_method(config)
     except SettingsError:
         return  # settings_problems says it
     needs = method.needs(settings)
+    if not too_small:
+        yield from _demonstration_problems(config, needs)
     if 0 < needs.supervised_rows < data_parallel:
         yield (
             f"method.sft.batch_size={needs.supervised_rows} is smaller than the data-parallel size {data_parallel}: no "
@@ -248,6 +201,22 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
         yield (
             f"method.sft.batch_size={needs.supervised_rows} must be divisible by the data-parallel size "
             f"{data_parallel} ({world} GPUs / {ranks} of a model replica)"
+        )
+
+
+def _demonstration_problems(config: DictConfig, needs: Needs) -> Iterator[str]:
+    """Yield where the longest demonstration does not fit a micro-batch."""
+    actor = config.actor_rollout_ref.actor
+    if needs.demonstrations is None or not needs.supervised_rows:
+        return
+    own = needs.own_step and needs.token_budget is not None
+    key = "method.sft.max_token_len_per_gpu" if own else "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
+    budget = (needs.token_budget if own else actor.ppo_max_token_len_per_gpu) * actor.megatron.context_parallel_size
+    longest = config.data.max_prompt_length + needs.demonstrations.max_tokens
+    if budget < longest:
+        yield (
+            f"{key}={budget} must hold the longest demonstration, data.max_prompt_length + "
+            f"method.demonstrations.max_tokens = {longest} tokens; raise it, or lower max_tokens"
         )
 
 

@@ -4,21 +4,35 @@ Each check yields one line per problem: the key or file, what is wrong, and the 
 """
 
 import importlib.util
-import io
+import os
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
-from hydra.errors import InstantiationException
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from .checks import ConfigurationError, batch_problems, chosen_method, divisibility_problems, settings_problems
-from .rewards.problems import has_own_function
+from . import engines
+from .checks import (
+    SHOWN,
+    ConfigurationError,
+    batch_problems,
+    chosen_method,
+    divisibility_problems,
+    settings_problems,
+    shortened,
+)
+from .data.findings import FileSummary
+from .methods import Needs
 from .model_support import model_problems
+from .rewards.problems import has_own_function
+from .schema import name_problems
 from .settings import Source
 
 # Rows of each parquet file whose answers are graded before training, evenly spaced; `data_preprocess.check` grades all.
 GRADED_ROWS = 5000
+
+# What verl reserves in Ray for each training rank.
+CORES_PER_RANK = 3
 
 # A model's vocabulary may be padded (Qwen2.5-7B: 399 unused rows); more than this is another model's tokenizer.
 MAX_VOCABULARY_PADDING = 1024
@@ -26,10 +40,33 @@ MAX_VOCABULARY_PADDING = 1024
 
 def check(config: DictConfig) -> None:
     """Raise `ConfigurationError` with what can be found wrong without Ray and without a model in memory."""
-    for find_problems in (_packages, _machine, settings_problems, batch_problems, _verl, _reward, model_problems, _model, _memory, _data):
+    of_settings = (settings_problems, batch_problems, _folders, _packages, _machine, _cluster)
+    of_engines = (
+        engines.verl_problems,
+        engines.megatron_problems,
+        engines.optimizer_problems,
+        engines.vllm_problems,
+        engines.ray_problems,
+    )
+    for find_problems in (*of_settings, *of_engines, _reward, model_problems, _model, _memory, _data):
         problems = list(find_problems(config))
         if problems:
-            raise ConfigurationError("\n".join(problems))
+            raise ConfigurationError("\n".join(shortened(problems)))
+
+
+def _folders(config: DictConfig) -> Iterator[str]:
+    """Yield which folders of the run could not be made or written."""
+    trainer = config.trainer
+    for key in ("default_local_dir", "validation_data_dir", "rollout_data_dir"):
+        folder = trainer[key]
+        if folder is None:
+            continue
+        there = Path(folder).expanduser().absolute()
+        while not there.exists():
+            there = there.parent
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            problem = "cannot be written" if there.is_dir() else "is not a folder"
+            yield f"trainer.{key}={folder}: {there} {problem}; choose another place"
 
 
 def _packages(config: DictConfig) -> Iterator[str]:
@@ -56,22 +93,40 @@ def _machine(config: DictConfig) -> Iterator[str]:
             yield f"{demand} needs Transformer Engine, but {problem}; remove it, or see docs/install.md"
 
 
-def _verl(config: DictConfig) -> Iterator[str]:
-    """Yield what verl's own validation refuses."""
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import validate_config
+def _cluster(config: DictConfig) -> Iterator[str]:
+    """Yield what a cluster that this command starts on this machine would lack."""
+    init, trainer = config.ray_kwargs.ray_init, config.trainer
+    if os.environ.get("RAY_ADDRESS") or init.get("address"):
+        return  # it joins one whose size is not known yet
+    if trainer.nnodes > 1:
+        yield (
+            f"trainer.nnodes={trainer.nnodes}: no Ray cluster is named, and this command starts one node; set "
+            "RAY_ADDRESS (examples/slurm does it), or trainer.nnodes=1"
+        )
+        return
+    wanted = trainer.n_gpus_per_node
+    devices = init.get("num_gpus") if init.get("num_gpus") is not None else _devices(trainer.device)
+    if devices is not None and devices < wanted:
+        yield f"trainer.n_gpus_per_node={wanted}: Ray will find {devices} GPUs here; lower it"
+    units = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
+    workers = config.relift.rollout.workers if config.relift.rollout.batched else 0
+    cores = CORES_PER_RANK * wanted + units + 1 + workers
+    available = init.get("num_cpus") if init.get("num_cpus") is not None else os.cpu_count()
+    if available < cores:
+        yield (
+            f"ray_kwargs.ray_init.num_cpus={available}: the run's actors wait for {cores} (logical) cores; set it to "
+            "that or more"
+        )
 
-    try:
-        with redirect_stdout(io.StringIO()):  # it prints that all is well
-            validate_config(config, need_reference_policy(config), need_critic(config))
-    except (AssertionError, ValueError, TypeError, NotImplementedError, InstantiationException) as error:
-        yield f"verl refuses the configuration: {_first_line(error)}"
 
-
-def _first_line(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _devices(platform: str) -> int | None:
+    """Return how many GPUs Ray will find on this machine; None where it does not matter."""
+    if platform == "cpu":
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() and name.strip() != "-1"])
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def _reward(config: DictConfig) -> Iterator[str]:
@@ -100,9 +155,39 @@ def _model(config: DictConfig) -> Iterator[str]:
         )
     if tokenizer.eos_token_id is None:
         yield f"{model.path}: the tokenizer has no end-of-sequence token; demonstrations must end with one"
-    if tokenizer.chat_template is None:
+    template = model.custom_chat_template or tokenizer.chat_template
+    if template is None:
         yield f"{model.path}: the tokenizer has no chat template; add one with data_preprocess.prepare_model"
+    else:
+        yield from _template_problems(config, template)
+    yield from _length_problems(config, hf)
     yield from divisibility_problems(config, hf)
+    yield from engines.transformer_problems(config, hf)
+
+
+def _template_problems(config: DictConfig, template: Any) -> Iterator[str]:
+    """Yield what is no chat template, and what it does not read."""
+    from jinja2 import Environment, TemplateSyntaxError, meta
+
+    if not isinstance(template, str):
+        return  # several, of which transformers chooses
+    try:
+        parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
+    except TemplateSyntaxError as error:
+        yield f"actor_rollout_ref.model.custom_chat_template: {error.message}; correct the template"
+        return
+    known = meta.find_undeclared_variables(parsed) - {"messages", "add_generation_prompt"}
+    kwargs = OmegaConf.to_container(config.data.apply_chat_template_kwargs)
+    yield from name_problems("data.apply_chat_template_kwargs", kwargs, known, "the chat template")
+
+
+def _length_problems(config: DictConfig, hf: Any) -> Iterator[str]:
+    longest, wanted = getattr(hf, "max_position_embeddings", None), config.actor_rollout_ref.rollout.max_model_len
+    if longest is not None and wanted > longest:
+        yield (
+            f"actor_rollout_ref.rollout.max_model_len={wanted}: the model reads at most {longest} tokens "
+            "(max_position_embeddings); lower data.max_prompt_length or data.max_response_length"
+        )
 
 
 def _memory(config: DictConfig) -> Iterator[str]:
@@ -145,12 +230,52 @@ def _data(config: DictConfig) -> Iterator[str]:
     except DataError as error:
         yield str(error)
         return
-    yield from (str(finding) for finding in report.errors)
-    rows = sum(summary.rows for summary in report.files if summary.file in train)
-    if not report.errors and rows < data.train_batch_size:
+    if report.errors:
+        faults = sum(n for summary in report.files for kind, n in summary.counts.items() if kind not in allowed)
+        yield from (str(finding) for finding in report.errors[:SHOWN])
+        if faults > SHOWN:
+            yield f"and {faults - SHOWN} more; python -m data_preprocess.check FILE lists them"
+        return
+    yield from _amounts(config, method.needs(settings), [s for s in report.files if s.file in train], "train")
+    yield from _amounts(config, None, [s for s in report.files if s.file in validation], "val")
+
+
+def _amounts(config: DictConfig, needs: Needs | None, files: list[FileSummary], purpose: str) -> Iterator[str]:
+    """Yield what there are too few rows for.
+
+    Args:
+        needs: of the method; None for validation, for which one row is enough.
+        files: what the check has counted in the files of this purpose.
+        purpose: `train` or `val`.
+    """
+    from .data.findings import Kind
+
+    data, trainer = config.data, config.trainer
+    rows = sum(summary.rows for summary in files)
+    if data.filter_overlong_prompts:
+        rows -= sum(summary.counts[Kind.PROMPT_TOO_LONG] for summary in files)
+    most = data[f"{purpose}_max_samples"]
+    rows = min(rows, most) if most > 0 else rows
+    wanted = 1 if needs is None else data.train_batch_size
+    if rows < wanted:
+        of_batch = f", fewer than data.train_batch_size={wanted}; lower it" if wanted > 1 else ""
+        short = f"of at most data.max_prompt_length={data.max_prompt_length} tokens"
+        yield f"data.{purpose}_files hold {rows} questions {short}{of_batch or '; raise it'}"
+        return
+    if needs is None:
+        return
+    demonstrations = sum(summary.demonstrations for summary in files)
+    of_data = needs.demonstrations is not None and needs.demonstrations.source is Source.DATASET
+    if of_data and needs.exact_rows and needs.supervised_rows > demonstrations:
         yield (
-            f"data.train_files hold {rows} questions, fewer than data.train_batch_size={data.train_batch_size}; "
-            "lower it"
+            f"method.sft.batch_size={needs.supervised_rows}: data.train_files hold {demonstrations} demonstrations, so "
+            "no update would ever be due; lower it"
+        )
+    steps = rows // data.train_batch_size * trainer.total_epochs
+    if trainer.total_training_steps and steps < trainer.total_training_steps:
+        yield (
+            f"trainer.total_epochs={trainer.total_epochs} ends after {steps} of "
+            f"trainer.total_training_steps={trainer.total_training_steps}; raise the one or lower the other"
         )
 
 

@@ -45,10 +45,16 @@ def stage_problems(runs: Sequence[tuple[Stage, DictConfig]]) -> list[str]:
     Args:
         runs: each stage with the configuration of its run.
     """
-    problems = []
+    problems, weights = [], None
     for stage, config in runs:
         trainer = config.trainer
+        if weights is not None:
+            config = config.copy()
+            config.actor_rollout_ref.model.path = weights  # with which a checkpoint of the stage began
+        weights = str(_weights(Path(trainer.default_local_dir) / f"global_step_{trainer.total_training_steps}"))
         found = [*settings_problems(config), *batch_problems(config)]
+        if any(override.lstrip("+").startswith("relift.speed_patches=") for override in stage.overrides):
+            found.append("relift.speed_patches acts on all stages; set it for the whole command")
         if not trainer.total_training_steps:
             found.append("trainer.total_training_steps: a stage needs a number of steps; set it")
         if trainer.save_freq <= 0:
@@ -89,9 +95,12 @@ def run_stages(runs: Sequence[tuple[Stage, DictConfig]], commands: Sequence[Argu
                     file=sys.stderr,
                 )
                 return 1
-        weights = checkpoints.latest(folder) / "actor" / "model" / "huggingface"
-        model = [f"actor_rollout_ref.model.path={weights}"]
+        model = [f"actor_rollout_ref.model.path={_weights(checkpoints.latest(folder))}"]
     return 0
+
+
+def _weights(checkpoint: Path) -> Path:
+    return checkpoint / "actor" / "model" / "huggingface"
 
 
 def _steps_made(folder: Path) -> int:

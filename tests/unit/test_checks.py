@@ -106,12 +106,20 @@ def test_the_quickstart_passes(folder):
         ),
         (
             "actor_rollout_ref.actor.megatron.override_transformer_config.recompute_granularity=foo",
-            r"Megatron refuses the model with .*: .*recompute_granu.* foo",
+            r"recompute_granularity=foo must be of type full, selective or null",
         ),
-        ("actor_rollout_ref.rollout.max_model_len=70000", r"max_model_len=70000: the model reads at most \d+ tokens"),
+        (
+            "actor_rollout_ref.actor.megatron.override_transformer_config.recompute_granularity=full",
+            r"^Megatron refuses the model with .*: .*recompute_method must be",
+        ),
+        (
+            "actor_rollout_ref.rollout.max_model_len=70000 actor_rollout_ref.rollout.max_num_batched_tokens=70000 "
+            "actor_rollout_ref.rollout.engine_kwargs.vllm.num_gpu_blocks_override=600",
+            r"max_model_len=70000: the model reads at most \d+ tokens",
+        ),
         ("+data.apply_chat_template_kwargs.enable_thinking=false", r"enable_thinking: the chat template has no such"),
         (
-            "+actor_rollout_ref.model.custom_chat_template='{% for'",
+            "actor_rollout_ref.model.custom_chat_template='{%for'",
             r"custom_chat_template: .*; correct the template",
         ),
         ("trainer.default_local_dir=/dev/null/run", r"default_local_dir=/dev/null/run: /dev/null is not a folder"),
@@ -124,7 +132,6 @@ def test_the_quickstart_passes(folder):
         ("relift.speed_patches=1", r"relift\.speed_patches=1 must be of type bool"),
         ("actor_rollout_ref.model.path=nowhere/at/all", r"nowhere/at/all: no model can be read there"),
         ("data.train_files=missing.parquet", r"missing\.parquet: no such file"),
-        ("data.max_prompt_length=4", r"train\.parquet.*row \d+.*prompt"),
     ],
 )
 def test_settings_that_cannot_work(folder, override, message):
@@ -160,6 +167,29 @@ def test_settings_that_cannot_work(folder, override, message):
 )
 def test_log_probs_are_reused_where_a_batch_is_one_update(folder, overrides, reused):
     assert reuses_log_probs(configuration(folder, *overrides.split())) is reused
+
+
+def test_faults_of_rows_are_five_and_a_count(folder):
+    with pytest.raises(ConfigurationError) as error:
+        check(configuration(folder, "data.max_prompt_length=4"))
+    *rows, more = str(error.value).splitlines()
+    assert len(rows) == 5 and all("tokens, limit 4; make the file again" in row for row in rows)
+    assert more == "and 67 more; python -m data_preprocess.check FILE lists them"
+
+
+def test_problems_of_settings_are_five_and_a_count(folder):
+    keys = (
+        "train_batch_size",
+        "max_prompt_length",
+        "max_response_length",
+        "seed",
+        "shuffle",
+        "val_files",
+        "truncation",
+    )
+    with pytest.raises(ConfigurationError) as error:
+        check(configuration(folder, *(f"data.{key}=7.5" for key in keys)))
+    assert len(str(error.value).splitlines()) == 6 and str(error.value).endswith("and 2 more")
 
 
 def test_data_without_solutions_need_a_teacher(folder, tmp_path):

@@ -80,6 +80,7 @@ def test_a_stage_that_fails_or_ends_early_is_the_last(tmp_path, monkeypatch, cap
         ("trainer.save_freq=-1", "stage sft: trainer.save_freq=-1: a stage must save its last step"),
         ("trainer.total_training_steps=null", "stage sft: trainer.total_training_steps: a stage needs a number"),
         ("trainer.resume_mode=resume_path", "stage sft: trainer.resume_mode=resume_path: a stage resumes from"),
+        ("method.then.overrides=['relift.speed_patches=false']", "stage rl: relift.speed_patches acts on all stages"),
         ("method.then.overrides=['trainer.use_v1=false']", "stage rl: trainer.use_v1=false"),
         ("method.first.overrides=['method.sft.lr=-1']", "stage sft: method.sft.lr=-1.0 must be positive"),
     ],
