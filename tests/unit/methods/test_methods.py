@@ -127,6 +127,16 @@ def test_grpo_changes_nothing(tmp_path):
     assert method.metrics() == {} and method.state_dict() == {}
 
 
+def test_the_authors_take_the_last_demonstrations_first_with_moments_of_their_own(tmp_path):
+    method = make(tmp_path, "relift_authors", sft={"batch_size": 2})
+    supervised = method.supervised(failed(1, 2, 3), 1)
+    (update,) = supervised.updates()
+    assert solutions(update.demonstrations) == [f"\\boxed{{{n}}}" for n in (3, 2)]
+    assert (update.separate_moments, update.entropy_coeff, update.lr, update.clip_grad) == (True, 1e-3, 1e-6, 1.0)
+    assert method.needs(read_method({"name": "relift_authors"})[1]).supervised_rows == 128
+    method.close()
+
+
 def test_sft_then_rl_is_two_runs():
     cls, settings = read_method(
         {"name": "sft_then_rl", "first": {"overrides": ["data.seed=2"]}, "then": {"method": "relift"}}
