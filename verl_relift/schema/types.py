@@ -76,4 +76,5 @@ def _spelled(hint: Any) -> str:
         return " or ".join(_spelled(argument) for argument in typing.get_args(hint))
     if typing.get_origin(hint) is typing.Literal:
         return ", ".join(map(shown, typing.get_args(hint)))
+    hint = typing.get_origin(hint) or hint
     return "null" if hint is types.NoneType else getattr(hint, "__name__", str(hint))

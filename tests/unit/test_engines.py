@@ -1,0 +1,105 @@
+"""What Megatron-Core, vLLM, Ray and verl refuse is found without starting any of them."""
+
+import re
+
+import pytest
+
+from verl_relift import engines
+
+from .configurations import overridden
+
+ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+TRANSFORMER = f"{ACTOR}.megatron.override_transformer_config"
+OPTIMIZER = f"{ACTOR}.optim.override_optimizer_config"
+DDP = f"{ACTOR}.megatron.override_ddp_config"
+VLLM, RAY = f"{ROLLOUT}.engine_kwargs.vllm", "ray_kwargs.ray_init"
+
+ALL = (
+    engines.verl_problems,
+    engines.megatron_problems,
+    engines.optimizer_problems,
+    engines.vllm_problems,
+    engines.ray_problems,
+)
+
+
+def lines_of(*overrides: str) -> list[str]:
+    with overridden(*overrides) as config:
+        return next((lines for find in ALL if (lines := list(find(config)))), [])
+
+
+def test_the_quickstart_is_accepted():
+    assert lines_of() == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (f"+{TRANSFORMER}.recompute_granularty=full", "has no such setting; did you mean recompute_granularity"),
+        (f"+{TRANSFORMER}.foo=1", "TransformerConfig has no such setting; remove it"),
+        (f"{TRANSFORMER}.attention_backend=flashy", "must be of type AttnBackend .flash, fused, unfused, local, auto"),
+        (f"{TRANSFORMER}.recompute_num_layers=all", "must be of type int or null"),
+        (f"{TRANSFORMER}.recompute_modules=core_attn", "must be of type list"),
+        (f"+{TRANSFORMER}.hidden_dropout=none", "must be of type float"),
+        (f"+{TRANSFORMER}.apply_rope_fusion=1", "must be of type bool"),
+        (f"+{TRANSFORMER}.num_layers=2", "num_layers=2: set it in the model's config.json instead"),
+        (f"+{TRANSFORMER}.context_parallel_size=2", f"set {ACTOR}.megatron.context_parallel_size instead"),
+        (f"+{TRANSFORMER}.bf16=true", f"set {ACTOR}.megatron.dtype instead"),
+        (f"+{OPTIMIZER}.adam_epsilon=1e-6", "OptimizerConfig has no such setting; did you mean adam_eps"),
+        (f"+{OPTIMIZER}.adam_eps=small", "must be of type float"),
+        (f"+{OPTIMIZER}.lr=1e-4", f"set {ACTOR}.optim.lr instead"),
+        (f"+{OPTIMIZER}.overlap_cpu_optimizer_d2h_h2d=7", "must be of type bool"),
+        (f"+{DDP}.overlap_grads=true", "DistributedDataParallelConfig has no such setting"),
+        (f"+{DDP}.bucket_size=big", "must be of type int or null"),
+        (f"+{DDP}.use_distributed_optimizer=false", f"set {ACTOR}.megatron.use_distributed_optimizer instead"),
+        ("+actor_rollout_ref.ref.megatron.override_transformer_config.foo=1", "TransformerConfig has no such setting"),
+        (f"+{ACTOR}.checkpoint.mbridge_config.compress=true", "mbridge_config.compress: mbridge has no such setting"),
+        (f"+{VLLM}.max_lora=2", "vLLM has no such setting; did you mean max_loras"),
+        (f"+{VLLM}.max_loras=abc", "vLLM refuses .*max-loras: invalid int value: 'abc'"),
+        (f"+{VLLM}.max_model_len=100", f"max_model_len=100: set {ROLLOUT}.max_model_len instead"),
+        (f"+{VLLM}.tensor_parallel_size=2", f"set {ROLLOUT}.tensor_model_parallel_size instead"),
+        (f"+{VLLM}.kv_cache_dtype=fp3", "vLLM refuses .*kv-cache-dtype"),
+        (f"+{RAY}.num_cpu=4", "ray_init.num_cpu: Ray has no such setting; did you mean num_cpus"),
+        (f"{RAY}.num_cpus=-1", "num_cpus=-1 must be a whole number of at least 0, or null"),
+        (f"+{RAY}.object_store_memory=2GB", "object_store_memory=2GB must be a whole number"),
+        (f"+{RAY}.runtime_env.env_var.A=1", "runtime_env.env_var: Ray has no such setting; did you mean env_vars"),
+    ],
+)
+def test_one_line_says_what_is_refused(override, message):
+    lines = lines_of(override)
+    assert len(lines) == 1 and re.search(message, lines[0]), lines
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        f"+{TRANSFORMER}.moe_aux_loss_coeff=0.1",
+        f"{TRANSFORMER}.recompute_granularity=selective",
+        f"{TRANSFORMER}.attention_backend=unfused",
+        f"+{OPTIMIZER}.adam_eps=1e-6",
+        f"+{DDP}.average_in_collective=false",
+        f"+{ACTOR}.checkpoint.mbridge_config.memory_efficient=true",
+        f"+{VLLM}.block_size=32",
+        f"+{RAY}.dashboard_port=8100",
+        f"{RAY}.num_cpus=null",
+    ],
+)
+def test_what_they_know_is_accepted(overrides):
+    assert lines_of(*overrides.split()) == []
+
+
+def test_verls_classes_are_asked():
+    [line] = lines_of(f"+{ACTOR}.profiler.foo=1")
+    assert re.match("verl refuses the configuration: .*unexpected keyword argument 'foo'", line)
+
+
+def test_megatron_describes_the_model_with_the_overrides():
+    from verl_relift.quickstart.base_model import build_model
+
+    hf = build_model(32, 1, 0, seed=0).config
+    hf.architectures = [type(build_model(32, 1, 0, seed=0)).__name__]
+    with overridden() as config:
+        assert list(engines.transformer_problems(config, hf)) == []
+    with overridden(f"{TRANSFORMER}.recompute_granularity=full") as config:
+        [line] = engines.transformer_problems(config, hf)
+        assert "recompute_method must be" in line
