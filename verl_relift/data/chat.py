@@ -87,6 +87,12 @@ def text_ids(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
+def graded_text(text: str, start: str) -> str:
+    """Return an answer as the grader reads it: with the thought that its prompt has opened."""
+    rest = without_repetition(text, start)
+    return THINK_OPEN + rest if opens_thought(start) else rest
+
+
 def opens_thought(start: str) -> bool:
     """Return whether an answer begins inside a thought, because the text before it opens one and does not close it."""
     return start.rfind(THINK_OPEN) > start.rfind(THINK_CLOSE)

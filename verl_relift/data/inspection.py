@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from .background import read_ahead
+from .chat import graded_text, opens_thought
 from .errors import DataError, Reason
 from .fields import chat, target_text
 from .filters import question_key
@@ -96,6 +97,7 @@ class _Inspector:
         self._ids: dict[str, int] = {}
         self._waiting: list[_Example] = []
         self._grading: tuple[list[_Example], list[_Example], Future[list[Grade]]] | None = None
+        self._answer_start = checks.counter.answer_start() if checks.counter and checks.verify else ""
         summary.unit = "tokens" if checks.counter else "characters"
 
     def fault(self, kind: Kind, problem: str, row: int | None = None, column: str | None = None) -> None:
@@ -131,9 +133,21 @@ class _Inspector:
                 bar.update(len(values))
             self._grade_waiting(grader)
             self._collect_grades()
-        if self.checks.demonstrations and not summary.validation and not summary.demonstrations:
-            problem = "every target is null or blank" if self.checks.column in names else "no such column"
-            self.fault(Kind.NO_DEMONSTRATIONS, problem, column=self.checks.column)
+        self._require_demonstrations(names)
+
+    def _require_demonstrations(self, columns: Sequence[str]) -> None:
+        """Report a training file without a demonstration that training would accept."""
+        summary, column = self.summary, self.checks.column
+        if not self.checks.demonstrations or summary.validation:
+            return
+        if not summary.demonstrations:
+            problem = "every target is null or blank" if column in columns else "no such column"
+            self.fault(Kind.NO_DEMONSTRATIONS, problem, column=column)
+        elif summary.graded and not summary.verified:
+            problem = f"none of {summary.graded} graded demonstrations gives the ground truth as its answer"
+            if opens_thought(self._answer_start):
+                problem += " (the chat template opens a thought, which they must close before they answer)"
+            self.fault(Kind.NO_DEMONSTRATIONS, problem, column=column)
 
     def _structure(self, value: dict[str, Any] | DataError, row: int) -> _Example | None:
         """Check types, emptiness and duplicates of one row."""
@@ -241,7 +255,7 @@ class _Inspector:
         answered = [one for one in self._waiting if one.target is not None]
         others = [one for one in self._waiting if one.target is None]
         self._waiting = []
-        pairs = [(one.target, one.ground_truth) for one in answered]
+        pairs = [(graded_text(one.target, self._answer_start), one.ground_truth) for one in answered]
         self._grading = (answered, others, grader.submit(grade_many, pairs))
 
     def _collect_grades(self) -> None:

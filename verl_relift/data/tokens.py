@@ -69,6 +69,15 @@ class TokenCounter:
         counts = zip(rendered, self.texts(list(rendered.values())), strict=True)
         return {i: count for i, count in counts if count > limit}
 
+    def answer_start(self) -> str:
+        """Return what a prompt writes between a question and its answer.
+
+        Raises:
+            DataError: the chat template rejects a chat of one user message.
+        """
+        (prompt,) = self._render([[("user", "question")]])
+        return prompt.rpartition("question")[2]
+
     def _render(self, chats: Sequence[Sequence[tuple[str, str]]]) -> list[str]:
         messages = [[{"role": role, "content": content} for role, content in chat] for chat in chats]
         if not messages:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoTokenizer
 
 from data_preprocess import arithmetic, check, gsm8k
 from data_preprocess.cli import main
@@ -14,6 +15,7 @@ from data_preprocess.output import write_rows
 from verl_relift.data.check import check_files
 from verl_relift.data.findings import Kind
 from verl_relift.data.schema import Row, to_batch
+from verl_relift.data.tokens import TokenCounter
 from verl_relift.testing.tokenizer import make_tokenizer
 
 GSM8K = Path(__file__).parents[2] / "data" / "gsm8k"
@@ -177,7 +179,7 @@ def test_token_limits_json_and_picture(tmp_path, capsys):
 
 
 def test_many_faults_are_counted_and_some_shown(tmp_path):
-    file = write(tmp_path / "train.parquet", *(row(i, ground_truth="-1") for i in range(1200)))
+    file = write(tmp_path / "train.parquet", *(row(i, ground_truth="-1") for i in range(1200)), row(1200))
     report = check_files([file], allowed=())
     assert report.files[0].counts[Kind.FAILED_DEMONSTRATION] == 1200 and len(report.errors) == 1000
     assert "... 1,195 more" in report.table() and len(report.table().splitlines()) < 15
@@ -224,3 +226,30 @@ def test_ground_truths_for_another_reward_function_may_be_anything(tmp_path):
         pa.array([{"ground_truth": None}] * 2, pa.struct([("ground_truth", pa.string())])),
     )
     assert {f.kind for f in check_files([null], mathematics=False).errors} >= {Kind.NO_GROUND_TRUTH}
+
+
+def test_a_column_without_a_single_right_answer_is_not_the_demonstrations(tmp_path):
+    path = with_column(tmp_path / "train.parquet", "ability", ["algebra", "geometry"])
+    (error,) = check_files([path], column="ability").errors
+    assert error.kind == Kind.NO_DEMONSTRATIONS and error.column == "ability"
+    assert "none of 2 graded demonstrations gives the ground truth" in error.problem
+    assert check_files([path], column="ability", demonstrations=False).ok
+
+
+@pytest.mark.parametrize("opened", ["", "<think>", "<think>\\n", "<reason>"])
+def test_targets_with_a_thought_are_fit_whatever_the_prompt_opens(tmp_path, opened):
+    report = check_files([write(tmp_path / "train.parquet", row())], tokenizer=counter(tmp_path, opened))
+    assert report.ok and report.files[0].verified == 1
+
+
+def test_targets_without_a_thought_are_not_fit_where_the_prompt_opens_one(tmp_path):
+    file = write(tmp_path / "train.parquet", row(target="0. \\boxed{0}"))
+    assert check_files([file], tokenizer=counter(tmp_path / "plain", "")).ok
+    (error,) = check_files([file], tokenizer=counter(tmp_path / "opened", "<think>")).errors
+    assert "which they must close before they answer" in error.problem
+
+
+def counter(folder: Path, opened: str) -> TokenCounter:
+    tokenizer = AutoTokenizer.from_pretrained(make_tokenizer(folder, ["question 0?"], 300))
+    tokenizer.chat_template += opened
+    return TokenCounter(tokenizer)
