@@ -1,9 +1,7 @@
 """One rank of the product's training engine, in this process, from the product's own configuration."""
 
 import gc
-import importlib.util
 import os
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,16 +25,6 @@ ONE_RANK = (
     "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
     "actor_rollout_ref.actor.optim.total_training_steps=1000",
 )
-
-
-def hide_transformer_engine() -> None:
-    """Make this process one in which Transformer Engine is not installed; call it before verl is imported."""
-    sys.modules["transformer_engine"] = None  # type: ignore[assignment]
-
-
-def has_transformer_engine() -> bool:
-    """Return whether Transformer Engine is installed and not hidden."""
-    return importlib.util.find_spec("transformer_engine") is not None
 
 
 def start(device: str) -> None:

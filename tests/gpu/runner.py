@@ -19,6 +19,8 @@ MARK = "VERL_RELIFT_KIT_STEP"
 GRACE = 15.0
 # sysexits.h: try again, as the training command's
 STEPS_LEFT = os.EX_TEMPFAIL
+# A rehearsal runs on few cores, which others may use too.
+_ON_CPU = 4.0
 _FINISHED = ("ok", "failed", "skipped", "stopped")
 
 
@@ -61,10 +63,11 @@ def run(request: Request) -> int:
     for step in STEPS:
         if step.name in request.steps if request.steps else not _finished(request.output, step):
             left = deadline - time.monotonic() - GRACE
-            if left < min(step.needs, step.limit):
+            if left < step.needs:
                 print(f"{step.name}: {left:.0f} s are left, {step.needs:.0f} are needed; give the command again")
                 break
-            _run_step(step, request, min(step.limit, left))
+            limit = step.limit * (_ON_CPU if request.device == "cpu" else 1.0)
+            _run_step(step, request, min(limit, left), cut_off=left < limit)
             summarize(request)
     results = [_result(request.output, step) for step in STEPS]
     if any(result is None or result["status"] not in _FINISHED for result in results):
@@ -72,8 +75,15 @@ def run(request: Request) -> int:
     return 1 if any(result["status"] in ("failed", "stopped") for result in results) else 0
 
 
-def _run_step(step: Step, request: Request, seconds: float) -> None:
-    """Run one step, end what it leaves, and complete its result."""
+def _run_step(step: Step, request: Request, seconds: float, cut_off: bool) -> None:
+    """Run one step, end what it leaves, and complete its result.
+
+    Args:
+        step: the step.
+        request: what the command is given.
+        seconds: after which the step is stopped.
+        cut_off: they are fewer than the step's limit; if it is stopped, the next command runs it again.
+    """
     folder, path = request.output / "work" / step.name, _path(request.output, step)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -92,9 +102,11 @@ def _run_step(step: Step, request: Request, seconds: float) -> None:
             start_new_session=True,
             env={**os.environ, MARK: mark, "PYTHONUNBUFFERED": "1"},
         )
+        timed_out = False
         try:
             process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
+            timed_out = True
             os.killpg(process.pid, signal.SIGTERM)
             try:
                 process.wait(timeout=GRACE)
@@ -104,9 +116,7 @@ def _run_step(step: Step, request: Request, seconds: float) -> None:
     end_marked(mark)
     result = _result(request.output, step) or {"step": step.name, "device": request.device, "figures": {}, "checks": []}
     if result.get("status") not in _FINISHED:
-        # Stopped by its own limit it has had its chance; cut off by the end of the command it is run again.
-        cut = time.monotonic() - started < step.limit - 1 and process.returncode in (-signal.SIGTERM, -signal.SIGKILL)
-        result["status"] = "cut off" if cut else "stopped" if process.returncode < 0 else "failed"
+        result["status"] = "failed" if not timed_out else "cut off" if cut_off else "stopped"
     result["exit status"] = process.returncode
     result["seconds"] = round(time.monotonic() - started, 1)
     if result["status"] not in ("ok", "skipped"):

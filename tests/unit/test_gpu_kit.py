@@ -129,6 +129,7 @@ def kit(tmp_path, monkeypatch):
     python.chmod(0o755)
     monkeypatch.setattr(runner.sys, "executable", str(python))
     monkeypatch.setattr(runner, "GRACE", 0.5)
+    monkeypatch.setattr(runner, "_ON_CPU", 1.0)
 
     def run(seconds=600.0, steps=None, **what) -> tuple[int, dict]:
         monkeypatch.setenv("FAKE", json.dumps({name.replace("_", "-"): value for name, value in what.items()}))

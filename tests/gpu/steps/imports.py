@@ -1,7 +1,6 @@
 """What is there: hardware, versions, and whether every part of the stack loads."""
 
 import importlib
-import importlib.util
 import os
 import pkgutil
 import shutil
@@ -83,8 +82,13 @@ def _torch(report: Report, task: Task) -> None:
 
 
 def _transformer_engine(report: Report, task: Task) -> None:
-    if importlib.util.find_spec("transformer_engine") is None:
-        report.figure("Transformer Engine", "not installed: the local layer spec is used")
+    from verl_relift.upstream.transformer_engine import why_not
+
+    reason = why_not()
+    report.figure("Transformer Engine", "loads" if reason is None else f"{reason}: the local layer spec is used")
+    if reason is not None:
+        missing = reason.endswith("not installed")
+        report.check("Transformer Engine loads where it is installed", missing, reason, "loads, or is not installed")
         return
     import torch
     import transformer_engine.pytorch as te

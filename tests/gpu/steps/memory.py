@@ -1,26 +1,29 @@
-"""Memory of the second update against the plan, and how much of the GPU's arithmetic an update uses."""
+"""Memory of the second update against plan and trace, and how much of the GPU's arithmetic an update uses."""
 
+import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 from ..report import Report
 from ..step import Task
 
 LENGTH, BUDGET, SEQUENCES = 4096, 16384, 8
 TIMED = 3
-WITHIN = 0.10
+PLAN_WITHIN = 0.10
+GIB = 2**30
 
 
 def run(report: Report, task: Task) -> None:
-    """Make RL and supervised updates of two micro-batches and compare their peak with the plan's arithmetic."""
-    import torch
-
-    from verl_relift.plan import flops, hardware, memory
-    from verl_relift.plan.job import read
+    """Make RL and supervised updates of two micro-batches each; `plan --trace` works beside them."""
+    from verl_relift.upstream import transformer_engine
 
     from .. import engine, models
 
     length, budget = (LENGTH, BUDGET) if task.cuda else (64, 256)
-    models.save(task.argument if task.cuda else "tiny", task.folder / "model", task.device)
+    model = task.folder / "model"
+    models.save(task.argument if task.cuda else "tiny", model, task.device)
     engine.release()
     overrides = [
         f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={budget}",
@@ -30,57 +33,88 @@ def run(report: Report, task: Task) -> None:
         f"actor_rollout_ref.actor.ppo_mini_batch_size={SEQUENCES}",
         "actor_rollout_ref.rollout.n=1",
     ]
-    spec = "Transformer Engine" if engine.has_transformer_engine() else "local spec"
+    has_te = transformer_engine.usable()
+    plan = _start_plan(task, model, overrides, has_te)
     engine.start(task.device)
-    config = engine.compose(task.device, task.folder / "model", *overrides)
-    job = read(config, transformer_engine=engine.has_transformer_engine())
-    planned = memory.rank_parts(job)
-    report.figure("plan, GiB by part", {part: round(size / 2**30, 3) for part, size in planned.items()})
-    rank = engine.Rank(config, "bfloat16" if task.cuda else "float32")
-    kinds = {
-        "RL update": (rank.policy_update, rank.batch(SEQUENCES, length)),
-        "supervised update": (rank.supervised_update, rank.demonstrations(SEQUENCES, length)),
-    }
-    work = 3 * flops.forward_flops(job.shape, SEQUENCES * length, length / 2)
-    gpu = hardware.visible_gpu()
-    for kind, (update, batch) in kinds.items():
+    rank = engine.Rank(
+        engine.compose(task.device, model, *overrides), task.device, "bfloat16" if task.cuda else "float32"
+    )
+    peaks = {}
+    for kind, update, batch in (
+        ("RL update", rank.policy_update, rank.batch(SEQUENCES, length)),
+        ("supervised update", rank.supervised_update, rank.demonstrations(SEQUENCES, length)),
+    ):
         with report.part(kind):
-            name = f"{task.argument}, {spec}, {kind}"
+            name = f"{task.argument}, {'Transformer Engine' if has_te else 'local spec'}, {kind}"
             update(batch.clone())  # the optimizer's state and what is compiled come with the first
-            peak = _peak(task, lambda update=update, batch=batch: update(batch.clone()))
-            seconds = _seconds(task, lambda update=update, batch=batch: update(batch.clone()))
-            report.figure(f"{name}: tokens/s", round(SEQUENCES * length / seconds))
-            if task.cuda:
-                off = sum(planned.values()) / peak - 1
-                found = f"{peak / 2**30:.2f} GiB measured, {sum(planned.values()) / 2**30:.2f} planned ({off:+.1%})"
-                report.check(f"{name}: peak of allocated memory", abs(off) < WITHIN, found, f"within {WITHIN:.0%}")
-                report.figure(f"{name}: reserved, GiB", round(torch.cuda.max_memory_reserved() / 2**30, 2))
-            if gpu is not None and gpu.flops:
-                mfu = work / seconds / gpu.flops
-                report.check(f"{name}: MFU", mfu > 0.05, round(mfu, 3), f"> 0.05 of {gpu.flops / 1e12:.0f} TFLOP/s")
+            peaks[kind] = name, _peak(task, update, batch)
+            _speed(report, task, name, model, length, _seconds(task, update, batch))
+    with report.part("plan --trace"):
+        output, _ = plan.communicate(timeout=max(30.0, task.seconds / 2))
+        _compare(report, task, peaks, json.loads(output)["trace"][0])
 
 
-def _peak(task: Task, update) -> int:
+def _start_plan(task: Task, model: Path, overrides: list[str], has_te: bool) -> subprocess.Popen:
+    """Start the plan of the same updates. Its arithmetic and its trace take a minute of one core."""
+    from ..engine import ONE_RANK
+
+    command = [sys.executable, "-m", "verl_relift.plan", "--trace", "--json", *(["--gpu", "h100"] if task.cuda else [])]
+    command += [] if has_te or not task.cuda else ["--local-spec"]
+    command += [f"platform={task.device}", f"actor_rollout_ref.model.path={model}", *ONE_RANK, *overrides]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def _compare(report: Report, task: Task, peaks: dict[str, tuple[str, int]], trace: dict) -> None:
+    """Compare what was allocated with what `plan --trace` printed for the rank."""
+    for kind, (name, peak) in peaks.items():
+        planned, traced = sum(trace["planned"][kind].values()), trace["phases"][kind]["device"]["total"]
+        report.figure(f"{name}: plan, by part, GiB", {k: round(v / GIB, 3) for k, v in trace["planned"][kind].items()})
+        report.figure(f"{name}: plan and trace, GiB", [round(planned / GIB, 3), round(traced / GIB, 3)])
+        if task.cuda:
+            report.figure(f"{name}: trace off by", round(traced / peak - 1, 4))
+            off, found = planned / peak - 1, f"{peak / GIB:.2f} GiB measured, {planned / GIB:.2f} planned"
+            report.check(
+                f"{name}: peak of allocated memory", abs(off) < PLAN_WITHIN, found, f"within {PLAN_WITHIN:.0%}"
+            )
+
+
+def _peak(task: Task, update, batch) -> int:
     """Return the largest number of allocated bytes during an update; 0 on a CPU, where nobody counts."""
     import torch
 
     if not task.cuda:
-        update()
+        update(batch.clone())
         return 0
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
-    update()
+    update(batch.clone())
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated()
 
 
-def _seconds(task: Task, update) -> float:
+def _seconds(task: Task, update, batch) -> float:
     """Return the mean duration of an update."""
     import torch
 
     started = time.perf_counter()
     for _ in range(TIMED):
-        update()
+        update(batch.clone())
     if task.cuda:
         torch.cuda.synchronize()
     return (time.perf_counter() - started) / TIMED
+
+
+def _speed(report: Report, task: Task, name: str, model: Path, length: int, seconds: float) -> None:
+    """Note tokens per second and, where the GPU's figures are known, its utilization."""
+    from verl_relift.plan import flops, hardware
+    from verl_relift.plan.shapes import load
+
+    tokens = SEQUENCES * length
+    report.check(f"{name}: tokens/s", seconds > 0, round(tokens / seconds), "measured")
+    gpu = hardware.visible_gpu() if task.cuda else None
+    if gpu is not None and gpu.flops:
+        # Three passes' worth: the backward pass costs two.
+        utilization = 3 * flops.forward_flops(load(str(model))[0], tokens, length / 2) / seconds / gpu.flops
+        report.check(
+            f"{name}: MFU of {gpu.flops / 1e12:.0f} TFLOP/s", utilization > 0.05, round(utilization, 3), "> 0.05"
+        )

@@ -16,12 +16,14 @@ def run(report: Report, task: Task) -> None:
     """Compare log-probs, entropies, losses and gradients of the parity batch."""
     # Transformer Engine multiplies fp32 in TF32 otherwise.
     os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
-    from .. import engine
+    from verl_relift.upstream import transformer_engine
 
     if task.argument == "local":
-        engine.hide_transformer_engine()
-    elif not engine.has_transformer_engine():
-        raise Skipped("Transformer Engine is not installed")
+        os.environ[transformer_engine.VARIABLE] = "0"
+    elif (reason := transformer_engine.why_not()) is not None:
+        raise Skipped(reason)
+    from .. import engine
+
     engine.start(task.device)
     for dtype in ("float32", "bfloat16"):
         for case in CASES:

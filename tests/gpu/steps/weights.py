@@ -4,7 +4,7 @@ The step runs this module as the receiving process.
 """
 
 import asyncio
-import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +15,7 @@ from ..step import Task
 
 ROUNDS = 3
 BUCKET_MIB = 64
+_ANSWER = "received:"
 
 
 def tensors(device: str, number: int) -> Iterator:
@@ -39,7 +40,10 @@ def run(report: Report, task: Task) -> None:
     import verl  # noqa: F401  loads the platform plugin
     from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightSender
 
-    handle = f"ipc:///tmp/verl-relift-kit-{os.getpid()}.sock"
+    from verl_relift.run import private
+
+    folder = private.create("verl-relift-kit-")
+    handle = f"ipc://{folder}/weights.sock"
     receiver = subprocess.Popen(
         [sys.executable, "-m", __name__, task.device, handle], stdout=subprocess.PIPE, text=True
     )
@@ -54,7 +58,7 @@ def run(report: Report, task: Task) -> None:
             asyncio.run(sender.async_send_weights(iter(sent)))
             seconds = time.perf_counter() - started
             report.figure(f"round {number + 1}: MiB, seconds", f"{size / 2**20:.0f}, {seconds:.2f}")
-            answer = receiver.stdout.readline().strip()
+            answer = _answer(receiver)
             report.check(f"round {number + 1}: what arrived", answer == f"{len(sent)} equal", answer, "equal bits")
         report.check("the receiver ends", receiver.wait(timeout=60) == 0, receiver.returncode, "status 0")
         if task.cuda:
@@ -66,6 +70,16 @@ def run(report: Report, task: Task) -> None:
             )
     finally:
         receiver.kill()
+        private.release(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answer(receiver: subprocess.Popen) -> str:
+    """Return the next line that the receiver itself prints; libraries print too."""
+    for line in receiver.stdout:
+        if line.startswith(_ANSWER):
+            return line.removeprefix(_ANSWER).strip()
+    return "nothing: the receiver ended"
 
 
 def main() -> None:
@@ -87,7 +101,7 @@ def main() -> None:
         different = [
             name for name in expected if name not in received or not torch.equal(received[name], expected[name])
         ]
-        print(f"{len(received)} equal" if not different else f"different: {different}", flush=True)
+        print(_ANSWER, f"{len(received)} equal" if not different else f"different: {different}", flush=True)
 
 
 if __name__ == "__main__":
