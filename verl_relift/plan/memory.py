@@ -76,11 +76,15 @@ def activation_elements(shape: ModelShape, training: Training, padding: float = 
     if padding == 1.0 or training.transformer_engine:
         # The projection's output (values are a view of it), rotated queries and keys, and the attention's output.
         attention = (query + 2 * key_value) + query + key_value + query
+        if not training.transformer_engine:
+            attention += query  # the output in its own layout and in that of the projection behind it
     else:
         # Padded queries, keys, values and output, and the output without padding.
         attention = padding * (2 * query + 2 * key_value) + query
     if shape.query_key_norm and not training.transformer_engine:
         attention += (query + key_value) * 4 / training.element_bytes  # their input in fp32
+    elif shape.query_key_norm:
+        attention += query  # copied out of the projection's output
     # Cosines and sines for queries and for keys, not divided; with the speed patches all layers have the same.
     rotary = 0 if training.shared_rotary else 4 * shape.head_dim
     # Output of the first projection, SiLU of its gate, a copy of its other half (0 is added to it), and their product.
@@ -108,6 +112,8 @@ def activations(shape: ModelShape, training: Training, tokens: int, stage: int, 
     layer = activation_elements(shape, training, padding)
     boundary = shape.hidden_size / (training.tensor if training.sequence_parallel else 1)
     recompute = training.recompute
+    # Gradients in the backward pass of a feed-forward layer, beyond what it frees.
+    backward = 2 * shape.intermediate_size / training.tensor + 3 * boundary
     if recompute.granularity == "full":
         if recompute.method == "block":
             recomputed = min(recompute.layers, layers)
@@ -116,7 +122,8 @@ def activations(shape: ModelShape, training: Training, tokens: int, stage: int, 
             kept, working = layers / recompute.layers * boundary, recompute.layers * layer
     else:
         kept, working = layers * layer, 0.0
-    # The logits of the last micro-batch are freed before its layers are recomputed, so that the larger of both counts.
+    working += backward
+    # The logits of a micro-batch are freed before the backward pass of its layers, so that the larger of both counts.
     if stage == training.pipeline - 1:
         working = max(0.0, working - _logit_bytes(shape, training) / training.element_bytes)
     gathered = shape.hidden_size if training.sequence_parallel else 0  # buffer for a layer's whole input
@@ -141,17 +148,13 @@ def _logit_bytes(shape: ModelShape, training: Training, entropy: bool = True) ->
 def logits(shape: ModelShape, training: Training, tokens: int, entropy: bool) -> int:
     """Return the bytes of logits and their copies on a rank of the last pipeline stage.
 
-    They are at least those that the backward pass of a layer needs.
-
     Args:
         shape: the model.
         training: the parallelism and dtype.
         tokens: tokens of a micro-batch on this GPU.
         entropy: whether the pass computes the entropy.
     """
-    per_token = _logit_bytes(shape, training, entropy)
-    layer = (shape.intermediate_size / training.tensor + shape.hidden_size) * training.element_bytes
-    return int(max(per_token, layer) * tokens)
+    return int(_logit_bytes(shape, training, entropy) * tokens)
 
 
 def inference_activations(shape: ModelShape, training: Training, tokens: int) -> int:
@@ -355,8 +358,8 @@ def checkpoint_on_host(job: Job, stage: int, first: bool) -> int:
 
     Megatron-Core gathers the three fp32 values of every parameter that a rank has (master copy and two moments) from
     the data-parallel ranks, by default on each of them. While the last one arrives, these exist: the three, this
-    rank's shares of them, the last one as it arrived and concatenated, and the one before it, concatenated. On the
-    first rank alone the writer's copies of all three take as much.
+    rank's shares of them, the last one as it arrived and concatenated, and the one before it, concatenated. Where one
+    rank gathers for all, the writer's copies of all three come later and take no less.
 
     Args:
         job: the job.

@@ -1,6 +1,7 @@
 """The weights' way to vLLM: what verl's sender does with them, without a receiver."""
 
 import asyncio
+import inspect
 from dataclasses import dataclass
 
 import torch
@@ -43,11 +44,11 @@ class _Receiver:
     def recv(self) -> None:
         pass
 
-    def poll(self, *_) -> int:
-        return 1
-
 
 class _Sender(BucketedWeightSender):
+    # verl's own, without the patch that keeps the connection: there is none.
+    async_send_weights = inspect.unwrap(BucketedWeightSender.async_send_weights)
+
     def __init__(self, sync: Sync, bucket_size_mb: int):
         super().__init__("nowhere", bucket_size_mb)
         self._sync = sync
@@ -62,7 +63,7 @@ class _Sender(BucketedWeightSender):
         self._sync.direct += 1
 
     def _cleanup(self) -> None:
-        self.put_aside, self.buffer = self.socket, None
+        self.buffer = None
 
 
 def trace_sync(worker, config: DictConfig, memory: Memory) -> Sync:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 import torch
 
@@ -165,8 +166,8 @@ class Memory:
                 peak.note(self._live[place])
 
 
-_HERE = os.path.dirname(__file__)
-_TORCH = os.path.dirname(torch.__file__)
+# Not where a tensor comes from: torch, this package, and patches around upstream's functions.
+_BETWEEN = (os.path.dirname(torch.__file__), os.path.dirname(__file__), str(Path(__file__).parents[1] / "upstream"))
 
 
 def _site() -> str:
@@ -174,7 +175,7 @@ def _site() -> str:
     frame = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file.startswith("<") or file.startswith((_HERE, _TORCH)) or "contextlib" in file or "functools" in file:
+        if file.startswith(("<", *_BETWEEN)) or "contextlib" in file or "functools" in file:
             frame = frame.f_back
             continue
         node = torch._C._current_autograd_node()

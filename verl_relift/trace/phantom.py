@@ -67,7 +67,7 @@ class _Dispatch(TorchDispatchMode):
         if not phantoms:
             return self._make(func, args, kwargs, tensors)
         if func in _VALUES:
-            return (phantoms[0].dtype.is_floating_point and 1.0) or 1
+            return 1.0 if phantoms[0].is_floating_point() else 1
         if func._schema.is_mutable and isinstance(args[0], torch.Tensor) and not args[0].is_meta:
             return args[0]  # a real tensor would get values that there are not
         if kwargs.get("device") is not None:
@@ -159,7 +159,7 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
 
 
 class _Pretend(TorchFunctionMode):
-    def __init__(self, memory: Memory):
+    def __init__(self, memory: Memory, cuda: bool):
         super().__init__()
         self._memory = memory
         self._special: dict[Any, Callable] = {
@@ -168,8 +168,9 @@ class _Pretend(TorchFunctionMode):
             torch.Tensor.cpu: self._to_host,
             torch.Tensor.cuda: self._to_device,
             F.scaled_dot_product_attention: self._attend,
-            F.rms_norm: self._normalize,
         }
+        if cuda:
+            self._special[F.rms_norm] = self._normalize
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -223,9 +224,15 @@ class _Pretend(TorchFunctionMode):
 class Phantoms:
     """The two modes with their memory."""
 
-    def __init__(self):
+    def __init__(self, cuda: bool = True):
+        """
+        Args:
+            cuda: whether norms and compiled functions are kernels, as on CUDA; otherwise they are what torch makes of
+                them on a CPU.
+        """
         self.memory = Memory()
-        self._pretend = _Pretend(self.memory)
+        self._cuda = cuda
+        self._pretend = _Pretend(self.memory, cuda)
         self._dispatch = _Dispatch(self.memory, self._pretend)
 
     @contextmanager
@@ -234,8 +241,9 @@ class Phantoms:
         with ExitStack() as stack:
             stack.enter_context(self._dispatch)
             stack.enter_context(self._pretend)
-            compile_before, torch.compile = torch.compile, self._compile
-            stack.callback(setattr, torch, "compile", compile_before)
+            if self._cuda:
+                compile_before, torch.compile = torch.compile, self._compile
+                stack.callback(setattr, torch, "compile", compile_before)
             yield self.memory
 
     def receive(self, shape: list[int]) -> None:

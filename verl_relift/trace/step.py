@@ -26,14 +26,14 @@ def trace_step(config: DictConfig, work: Work) -> dict[str, Any]:
     """Build the worker, let it make the passes of a step, save a checkpoint and export its weights.
 
     Args:
-        config: the resolved configuration, for CUDA.
+        config: the resolved configuration.
         work: this rank and its micro-batches.
 
     Returns:
         JSON types: bytes by phase, place and part, and the largest allocations.
     """
     TracedEngine.transformer_engine = work.transformer_engine
-    phantoms, started = Phantoms(), time.perf_counter()
+    phantoms, started = Phantoms(cuda=config.trainer.device == "cuda"), time.perf_counter()
     with fake_group(work.rank, work.world_size), phantoms.active() as memory:
         step = _Step(config, work, memory, phantoms)
         step.run()

@@ -112,11 +112,13 @@ def test_weights_gradients_and_optimizer_by_hand():
 
 
 def test_activations_of_one_layer_by_hand():
-    # Transformer Engine: 4 x 3584 / 2 + (4608 + 3584 + 512 + 3584 + 5 x 18944) / 2 + 4 x 128
-    assert memory.activation_elements(QWEN_7B, Training(tensor=2)) == 7168 + 53504 + 512
+    # Transformer Engine: 4 x 3584 / 2 + (4608 + 3584 + 512 + 3584 + 5 x 18944) / 2
+    assert memory.activation_elements(QWEN_7B, Training(tensor=2)) == 7168 + 53504
     # Without sequence parallelism every rank holds what the norms keep.
     whole = Training(tensor=2, sequence_parallel=False)
-    assert memory.activation_elements(QWEN_7B, whole) == 14336 + 53504 + 512
+    assert memory.activation_elements(QWEN_7B, whole) == 14336 + 53504
+    # Megatron's own rotary embedding keeps cosines and sines for queries and keys in every layer.
+    assert memory.activation_elements(QWEN_7B, Training(tensor=2, shared_rotary=False)) == 7168 + 53504 + 512
 
 
 def test_full_recomputation_keeps_one_hidden_state_a_layer():
@@ -129,7 +131,44 @@ def test_the_first_pipeline_stage_keeps_every_micro_batch_in_flight():
     training = Training(pipeline=4, sequence_parallel=False)
     first, last = (memory.activations(QWEN_7B, training, 1000, stage) for stage in (0, 3))
     final_norm = 3 * QWEN_7B.hidden_size * 1000 * 2
-    assert first == 4 * (last - final_norm)
+    # The last stage has the gradients of a layer where it had the logits.
+    backward = (2 * 18944 + 3 * 3584) * 1000 * 2
+    assert first == 4 * (last - final_norm) + backward
+
+
+def test_host_memory_of_a_checkpoint_by_hand():
+    """Qwen2.5-7B, TP2, DP4: 3,807,910,400 parameters a rank, 24 bytes each, and 12 of a quarter of them."""
+    count = 3_807_910_400
+    everywhere = job(tensor=2, data=4)
+    assert memory.checkpoint_on_host(everywhere, 0, first=False) == 27 * count
+    assert memory.checkpoint_on_node(everywhere) == 8 * 27 * count
+    assert memory.checkpoint_on_device(everywhere, 0) == 5 * count
+    # One rank of each data-parallel group gathers for all: two of the eight.
+    one = job(tensor=2, data=4, gathered_on_one_rank=True)
+    assert memory.checkpoint_on_node(one) == 2 * 27 * count + 6 * 3 * count
+    # The writer's copies take no less than what was gathered.
+    wide = job(tensor=2, data=32, gathered_on_one_rank=True)
+    assert memory.checkpoint_on_host(wide, 0, first=True) == 24 * count + 12 * count // 32
+    # Every rank writes its share.
+    assert memory.checkpoint_on_node(job(tensor=2, data=4, gathered_checkpoint=False)) == 8 * 3 * count
+    assert memory.checkpoint_on_node(job(tensor=2, data=4, saves=False)) == 0
+
+
+def test_stages_that_share_embeddings_gather_them_by_themselves():
+    """Qwen2.5-Math-1.5B with two stages: the embedding is smaller than the layers of a stage."""
+    tied = BUILT_IN["Qwen/Qwen2.5-Math-1.5B"]
+    planned = job(tied, pipeline=2, data=4)
+    layers = tied.on_rank(1, 2, 0) - tied.embedding
+    assert memory.checkpoint_on_device(planned, 0) == 5 * layers
+    assert memory.checkpoint_on_host(planned, 0, first=True) == 12 * (layers + tied.embedding) + 15 * layers
+
+
+def test_gathering_for_the_weights_way_to_vllm():
+    largest = 2 * QWEN_7B.embedding
+    bucket = 2048 << 20
+    assert memory.sync_buckets(job()) == bucket
+    assert memory.sync_buckets(job(tensor=4)) == bucket + 2 * largest
+    assert memory.sync_buckets(job(tensor=4, pipeline=2)) == bucket + 2 * largest + largest // 4
 
 
 def test_kv_cache_by_hand():
@@ -194,6 +233,30 @@ def test_changes_make_it_fit():
     steps = changes(planned, budget)
     assert steps
     assert fits(steps[-1].job, budget), problems(steps[-1].job, budget)
+
+
+@pytest.mark.parametrize(
+    ("host", "override"),
+    [
+        (400, "actor_rollout_ref.actor.megatron.distrib_optim_fully_reshardable_mem_efficient=true"),
+        (200, "actor_rollout_ref.actor.megatron.dist_ckpt_optim_fully_reshardable=false"),
+    ],
+)
+def test_a_checkpoint_that_the_host_memory_is_too_small_for(host, override):
+    """766 GiB are needed on a node, 255 with one rank that gathers, 85 without gathering."""
+    planned, budget = job(tensor=2, data=4), Budget.of_gpu(140 * GIB, host=host * GIB)
+    (problem,) = problems(planned, budget)
+    assert problem.startswith("trainer.save_freq: a checkpoint takes 766.0 GiB of host memory on a node, which has")
+    assert problem.endswith(f"set {override}")
+    (step,) = changes(planned, budget)
+    assert step.overrides == (override,)
+    assert fits(step.job, budget)
+
+
+def test_a_checkpoint_that_no_way_of_saving_makes_fit():
+    planned, budget = job(tensor=2, data=4), Budget.of_gpu(140 * GIB, host=50 * GIB)
+    assert problems(planned, budget)[0].endswith("available; use more nodes")
+    assert not [step for step in changes(planned, budget) if "reshardable" in step.overrides[0]]
 
 
 def test_changes_that_are_not_enough_are_not_claimed_to_be():
