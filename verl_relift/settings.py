@@ -138,9 +138,18 @@ class RewardSettings:
 
 
 @dataclass(frozen=True)
+class ResumeSettings:
+    """What a run may resume from that is refused otherwise; see `verl_relift/run/resume.py`."""
+
+    accept_changes: tuple[str, ...] = ()  # keys that may have other values than in the checkpoint
+    trust_others: bool = False  # load checkpoints that somebody else may have written
+
+
+@dataclass(frozen=True)
 class ProgramSettings:
     """The group `relift`: settings of this program, whatever the method."""
 
+    resume: ResumeSettings = field(default_factory=ResumeSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     reward: RewardSettings = field(default_factory=RewardSettings)
     reuse_log_probs: bool = True

@@ -10,22 +10,24 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .checks import ConfigurationError
+from .checks import ConfigurationError, settings_problems, shortened
 from .methods import method_class
 from .preflight import check
+from .run import checkpoints, disk, leftovers, lock, restarts, resume, stopping
 from .run import folder as runfolder
-from .run import restarts, stopping
 from .run.composition import Arguments
-from .run.environment import SPEED_PATCHES, detect_platform, prepare_environment
+from .run.environment import SPEED_PATCHES, detect_platform, prepare_environment, prepare_ray
 from .settings import SettingsError
 from .stages import run_stages, stage_arguments, stage_problems
 
@@ -50,10 +52,18 @@ def run(config: DictConfig) -> None:
     """
     _show_own_messages()
     check(config)
+    for line in resume.find(config).lines():
+        print(line, file=sys.stderr, flush=True)
     OmegaConf.resolve(config)
     folder = Path(config.trainer.default_local_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    runfolder.write_atomically(folder / runfolder.CONFIG, OmegaConf.to_yaml(config))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        runfolder.remove_leftovers(folder)
+        runfolder.write_config(folder, config)
+    except OSError as error:
+        raise ConfigurationError(disk.cannot_write(error, folder)) from error
+    if stopping.stop_requested():
+        raise stopping.Stopped("stopped before the first step, as requested; the same command starts or resumes it")
     # verl's trackers would write beside the run, into the working directory.
     os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
     os.environ.setdefault("WANDB_DIR", str(folder))
@@ -93,6 +103,8 @@ def _train(config: DictConfig) -> None:
                 trainer.fit(manager)
             succeeded = True
         except Exception as error:
+            if full := disk.full(error, _written_to(config)):
+                raise disk.DiskFull(f"step {trainer.global_steps}: {full}") from error
             actors = [*trainer.workers(), *trainer.servers()]
             raise RunFailed(explain(error, actors, trainer.global_steps, deaths)) from error
     if trainer.stopped_after is not None:
@@ -100,6 +112,10 @@ def _train(config: DictConfig) -> None:
             f"stopped after step {trainer.stopped_after}, as requested; "
             "with trainer.resume_mode=auto the same command resumes from there"
         )
+
+
+def _written_to(config: DictConfig) -> list[Path]:
+    return [Path(config.trainer.default_local_dir), Path("/dev/shm"), Path(tempfile.gettempdir())]
 
 
 def _rollout_manager(config: DictConfig, trainer):
@@ -132,8 +148,8 @@ _DEFAULT_OVERRIDES = {
 }
 
 
-# Options that show something and train nothing.
-_HYDRA_ONLY = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version")
+# Hydra's options that show something and train nothing.
+_SHOWING = ("help", "hydra_help", "cfg", "info", "shell_completion")
 
 
 @hydra.main(config_path="pkg://verl_relift.config", config_name="relift", version_base=None)
@@ -150,14 +166,31 @@ def _main(config: DictConfig) -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        # Not Hydra's report of it, which says little and ends with advice on Hydra; the cause comes last.
-        traceback.print_exc()
-        print(f"training failed: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(_report(error, config))
+
+
+def _report(error: Exception, config: DictConfig) -> int:
+    """Print what ended a training, with the cause in the last line, and remove what it has not finished.
+
+    Returns:
+        The exit status.
+    """
+    full = disk.full(error, _written_to(config))
+    if not lock.is_lost():
+        with suppress(OSError):  # it is about another failure, which is told next
+            checkpoints.discard_partial(Path(config.trainer.default_local_dir))
+    if full:
+        print(f"training failed: {full}", file=sys.stderr)
+        return disk.EXIT_STATUS
+    # Not Hydra's report of it, which says little and ends with advice on Hydra.
+    traceback.print_exception(error)
+    print(f"training failed: {error}", file=sys.stderr)
+    return 1
 
 
 def main() -> None:
     """Command line."""
+    stopping.listen()
     try:
         max_restarts, sys.argv[1:] = restarts.take_option(sys.argv[1:])
     except ValueError as error:
@@ -166,13 +199,14 @@ def main() -> None:
     prepare_environment()
     _act_before_hydra(max_restarts)
     _complete_arguments()
-    stopping.listen()
     _main()
 
 
 def _act_before_hydra(max_restarts: int) -> None:
     """Do what must come before verl is imported, which Hydra does to find its files; child processes end here."""
-    if any(option in sys.argv for option in _HYDRA_ONLY):
+    # Hydra's own parser knows every spelling: -c job, --cfg=job, -cjob.
+    shown, _ = get_args_parser().parse_known_args()
+    if any(getattr(shown, name) for name in _SHOWING):
         return
     arguments, platform = Arguments.parse(sys.argv[1:]), detect_platform()
     try:
@@ -180,9 +214,10 @@ def _act_before_hydra(max_restarts: int) -> None:
             if override.startswith("method="):
                 method_class(override.partition("=")[2])
         config = arguments.compose(platform)
-        stages = list(stage_arguments(arguments, config))
+        problems = list(settings_problems(config))
+        stages = [] if problems else list(stage_arguments(arguments, config))
         runs = [(stage, of_stage.compose(platform)) for stage, of_stage in stages]
-        problems = stage_problems(runs)
+        problems = problems or stage_problems(runs)
     except (HydraException, OmegaConfBaseException) as error:
         # Of Hydra's lines the first names the key or file; the others are advice that rarely fits.
         problem = str(error).strip().splitlines()[0].rstrip(".")
@@ -192,25 +227,53 @@ def _act_before_hydra(max_restarts: int) -> None:
     except SettingsError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    os.environ.setdefault(SPEED_PATCHES, "1" if config.relift.speed_patches else "0")
     if problems:
-        print("\n".join(problems), file=sys.stderr)
+        print("\n".join(shortened(problems)), file=sys.stderr)
         sys.exit(2)
+    os.environ.setdefault(SPEED_PATCHES, "1" if config.relift.speed_patches else "0")
+    prepare_ray(config.trainer.nnodes, config.ray_kwargs.ray_init.get("address"))
     if stages:
         sys.exit(run_stages(runs, [of_stage for _, of_stage in stages], max_restarts))
+    _end_if_done(config)
     if max_restarts:
         command = [sys.executable, "-m", "verl_relift.train", *sys.argv[1:]]
         sys.exit(restarts.supervise(command, Path(config.trainer.default_local_dir), max_restarts))
+    _take_folder(Path(config.trainer.default_local_dir))
+
+
+def _end_if_done(config: DictConfig) -> None:
+    """End here, with status 0, if no step is left."""
+    start = resume.find(config)
+    if start.is_done and not config.trainer.val_only:
+        print(*start.lines(), sep="\n", file=sys.stderr)
+        sys.exit(0)
+
+
+def _take_folder(folder: Path) -> None:
+    """Lock the run's folder until this process ends, and remove what dead runs have left on this machine."""
+    try:
+        lock.hold(folder)
+    except lock.FolderInUse as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(disk.cannot_write(error, folder), file=sys.stderr)
+        sys.exit(2)
+    leftovers.remove()
+    leftovers.note_this_run()
 
 
 def _complete_arguments() -> None:
     """Add this program's defaults to the command line, where Hydra takes them."""
+    if get_args_parser().parse_known_args()[0].hydra_help:
+        return  # it shows Hydra's own settings, among which there is no platform
     given = {argument.split("=", 1)[0] for argument in sys.argv[1:] if "=" in argument}
     defaults = {**_DEFAULT_OVERRIDES, "platform": detect_platform()}
-    # In front: argparse wants overrides, which are positional, in one piece, and a later one wins.
+    # argparse wants overrides, which are positional, in one piece, and before an option whose value may be left out. A
+    # later one wins.
     overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
     options = [argument for argument in sys.argv[1:] if argument not in overrides]
-    sys.argv[1:] = [*options, *(f"{k}={v}" for k, v in defaults.items() if k not in given), *overrides]
+    sys.argv[1:] = [*(f"{k}={v}" for k, v in defaults.items() if k not in given), *overrides, *options]
 
 
 if __name__ == "__main__":

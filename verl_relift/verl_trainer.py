@@ -6,8 +6,8 @@ is there whole or not at all, and is in use once its step's metrics are written.
 """
 
 import json
-import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,10 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 
 from .actor.worker import DemonstrationWorker
-from .run import checkpoints, garbage, stopping
+from .run import checkpoints, garbage, lock, stopping
 from .run import folder as runfolder
+from .run.experiment import Record
 from .run.failure import Actors
-
-logger = logging.getLogger(__name__)
 
 _ACTOR_ROLES = {WorkerRole.Actor, WorkerRole.ActorRollout, WorkerRole.ActorRolloutRef}
 
@@ -35,6 +34,7 @@ class ResumableTrainer(PPOTrainerSync):
     """verl's synchronous trainer with exact resume, stopping between two steps, and a file of metrics."""
 
     def __init__(self, config: DictConfig):
+        self._record = Record.of(config)  # before anything changes in it
         super().__init__(config)
         self.global_steps = 0  # verl's; what fails before it is set fails in step 0
         self.stopped_after: int | None = None  # the step, if stopping was requested with steps left
@@ -97,7 +97,7 @@ class ResumableTrainer(PPOTrainerSync):
         garbage.freeze()
         # From the command to the first question sent out.
         self._startup = time.time() - psutil.Process().create_time()
-        if stopping.stop_requested():
+        if stopping.stop_requested() and self.global_steps <= self.total_training_steps:
             self._stop_after(self.global_steps - 1)  # nothing has changed since the checkpoint
 
     def on_step_end(self) -> None:
@@ -140,6 +140,7 @@ class ResumableTrainer(PPOTrainerSync):
 
     def _save_checkpoint(self) -> None:
         """Write verl's layout plus `relift/` beside the last whole checkpoint, which stays in use until then."""
+        lock.require()
         run = Path(self.config.trainer.default_local_dir)
         folder = checkpoints.begin(run, self.global_steps)
         hdfs = self.config.trainer.default_hdfs_dir
@@ -150,6 +151,7 @@ class ResumableTrainer(PPOTrainerSync):
         torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
         state = {"method": self.config.method.name, **self.state_dict()}
         runfolder.write_atomically(folder / checkpoints.STATE_FILE, json.dumps(state))
+        replace(self._record, steps_per_epoch=self.steps_per_epoch).write(folder)
         self._saved_step = self.global_steps
 
     def _commit_checkpoint(self) -> None:
@@ -172,6 +174,7 @@ class ResumableTrainer(PPOTrainerSync):
         trainer = self.config.trainer
         match trainer.resume_mode:
             case "disable":
+                checkpoints.forget(Path(trainer.default_local_dir))
                 return
             case "auto":
                 folder = checkpoints.latest(Path(trainer.default_local_dir))
@@ -180,7 +183,6 @@ class ResumableTrainer(PPOTrainerSync):
         if folder is None:
             return
         self.global_steps = checkpoints.step_of(folder)
-        logger.info("resuming after step %d from %s", self.global_steps, folder)
         self.actor_rollout_wg.load_extra(str(folder / "relift"), self.uses_separate_moments())
         self.actor_rollout_wg.load_checkpoint(str(folder / "actor"), del_local_after_load=False)
         self.train_dataloader.load_state_dict(torch.load(folder / "data.pt", weights_only=True))

@@ -3,9 +3,12 @@
 On the small task, whose base model solves some questions and fails others, so that both updates have gradients.
 """
 
+import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -77,10 +80,58 @@ def test_killed_and_resumed_is_bit_equal(task, tmp_path, layout, update):
     assert max(record["relift/sft_updates"] for record in expected) >= 2
     assert any(0.0 < record["critic/score/mean"] < 1.0 for record in expected)
 
-    kill_when(start("quickstart", broken, *overrides), broken, lambda: len(records(broken)) >= 3)
+    process = start("quickstart", broken, *overrides)
+    wait_until(lambda: bool(records(broken)), process, broken)
+    refused = again(broken, *overrides)
+    assert refused.returncode == 2 and f"in use by process {process.pid} on " in refused.stderr, refused.stderr
+    segments = shared_memory(process)
+    assert segments
+    kill_when(process, broken, lambda: len(records(broken)) >= 3)
     resumed = finish(start("quickstart", broken, *overrides), broken)
+    assert f"resuming from step 2 of {STEPS} in {broken}" in broken.with_suffix(".log").read_text()
     assert differences(resumed, expected) == []
     assert weights(broken, STEPS) == weights(whole, STEPS)
+    assert [path for path in segments if path.exists()] == []
+
+    done = again(broken, *overrides)
+    assert done.returncode == 0 and done.stderr.startswith(f"{STEPS} of {STEPS} steps are done in {broken}"), (
+        done.stderr
+    )
+    other = again(broken, *overrides, "data.seed=5")
+    assert other.returncode == 2 and "data.seed=5 (was 1)" in other.stderr and other.stderr.count("\n") == 1
+    assert not (broken / "run.lock").exists()
+
+
+def again(run: Path, *overrides: str) -> subprocess.CompletedProcess:
+    """Give the command again, for which it must end before Ray starts."""
+    command = [sys.executable, "-m", "verl_relift.train", "--config-name", "quickstart"]
+    command += [f"trainer.default_local_dir={run}", *overrides]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def shared_memory(process: subprocess.Popen) -> set[Path]:
+    """vLLM's and Python's segments that the run has in use."""
+    found: set[str] = set()
+    for member in family(process):
+        with suppress(OSError):
+            found |= set(
+                re.findall(r"/dev/shm/(?:psm_\S+|\S+-cpushm_\d+)", Path(f"/proc/{member.pid}/maps").read_text())
+            )
+    return {Path(name) for name in found}
+
+
+@pytest.mark.slow
+def test_a_resumed_run_has_its_own_learning_rate_and_length(task, tmp_path):
+    run = tmp_path / "run"
+    lr = "actor_rollout_ref.actor.optim.lr"
+    finish(start("quickstart", run, *task, "method.sft.optimizer=separate", "trainer.total_training_steps=2"), run)
+    finish(start("quickstart", run, *task, "method.sft.optimizer=separate", f"{lr}=7e-6"), run)
+    assert [record["step"] for record in records(run)] == list(range(1, STEPS + 1))
+    # 5 steps of warm-up to the peak.
+    rates = [record["actor/lr"] for record in records(run)]
+    assert rates[1] < rates[0] * 3 and rates[-1] == pytest.approx(7e-6), rates
+    log = run.with_suffix(".log").read_text()
+    assert f"resuming from step 2 of {STEPS} in {run}" in log and f"changed since: {lr}=7e-06 (was 5e-05)" in log
 
 
 def test_a_dead_worker_ends_the_run_with_its_cause_and_a_restart_resumes(task, tmp_path):

@@ -1,5 +1,7 @@
 """Signals end a run in order: SIGUSR1 between two steps, with a checkpoint, SIGTERM at once."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +72,51 @@ def test_a_stopped_run_has_a_checkpoint_and_goes_on(overrides, tmp_path):
     finish(start("smoke", run, *again), run)
     assert [record["step"] for record in records(run)] == list(range(1, stopped + 2))
     assert (run / "latest_checkpointed_iteration.txt").read_text() == str(stopped + 1)
+
+
+def test_a_finished_run_that_is_asked_to_stop_is_finished(overrides, tmp_path):
+    run = tmp_path / "run"
+    whole = (*overrides, "trainer.total_training_steps=2", "trainer.save_freq=1")
+    process = start("smoke", run, *whole)
+    try:
+        wait_until(lambda: len(records(run)) >= 1, process, run)
+        wait_until(lambda: (run / "global_step_2.partial").exists(), process, run)
+        process.send_signal(signal.SIGUSR1)  # in the last step
+        assert process.wait(timeout=300) == 0, log(run)
+    finally:
+        kill(process)
+    again = start("smoke", run, *whole)
+    assert again.wait(timeout=60) == 0
+    assert "2 of 2 steps are done" in log(run)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_ends_a_run_with_one_line_and_without_a_restart(overrides, tmp_path):
+    """The disk takes one checkpoint and a part of the second; with room, the same command comes to the end."""
+    run = tmp_path / "run"
+    run.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(run)], check=True)
+    filler = run / "filler"
+    whole = (*overrides, "trainer.total_training_steps=4", "trainer.save_freq=2")
+    process = start("smoke", run, *whole, options=("--max-restarts", "3"))
+    try:
+        wait_until(lambda: (run / "global_step_2").exists(), process, run)
+        size = sum(path.stat().st_size for path in (run / "global_step_2").rglob("*"))
+        free = shutil.disk_usage(run).free
+        filler.write_bytes(bytes(free - size // 2))
+        assert process.wait(timeout=300) == 74, log(run)
+        last = log(run).splitlines()[-1]
+        assert last.startswith(f"training failed: step 4: No space left on device: the file system {run} has "), last
+        assert "restart" not in log(run)
+        names = {path.name for path in run.iterdir()}
+        assert names == {"config.yaml", "metrics.jsonl", "latest_checkpointed_iteration.txt", "global_step_2", "filler"}
+        assert [record["step"] for record in records(run)] == [1, 2, 3]
+        filler.unlink()
+        finish(start("smoke", run, *whole), run)
+        assert [record["step"] for record in records(run)] == [1, 2, 3, 4]
+    finally:
+        kill(process)
+        subprocess.run(["umount", "-l", str(run)], check=True)
 
 
 def test_a_terminated_run_leaves_no_process(overrides, tmp_path):

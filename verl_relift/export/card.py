@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..run.redact import redact
 from .check import Agreement
 from .checkpoint import Checkpoint
 from .errors import ExportError
@@ -111,7 +112,10 @@ def _run_config(run: Path) -> Any:
     from omegaconf import OmegaConf
 
     path = run / "config.yaml"
-    return OmegaConf.load(path) if path.is_file() else OmegaConf.create()
+    if not path.is_file():
+        return OmegaConf.create()
+    # What earlier versions wrote has secrets in it.
+    return OmegaConf.create(redact(OmegaConf.to_container(OmegaConf.load(path))))
 
 
 def _at(config: Any, key: str) -> Any:

@@ -96,7 +96,7 @@ def _comparisons(runs: Sequence[Run], evaluations: Sequence[tables.Evaluation]) 
 
 
 def _config_text(run: Run) -> str:
-    """Return the configuration with secrets hidden, one dotted setting per line."""
+    """Return the configuration, one dotted setting per line."""
     return yaml.safe_dump(tables.flatten(run.config), sort_keys=True, allow_unicode=True, width=1_000)
 
 

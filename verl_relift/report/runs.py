@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..run.redact import redact
 from .errors import ReportError
 
 METRICS = "metrics.jsonl"
@@ -156,4 +157,4 @@ def _config(folder: Path, problems: list[str]) -> dict[str, Any]:
     if not isinstance(config, dict):
         problems.append("config.yaml is not readable, so the settings of this run are unknown.")
         return {}
-    return config
+    return redact(config)  # what earlier versions wrote has secrets in it

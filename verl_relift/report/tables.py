@@ -1,7 +1,6 @@
 """Builds the page's tables: totals, settings, time by stage, evaluations, and the range of every metric."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,6 @@ from .runs import Run
 from .timing import stage_seconds
 
 _REJECTED = "relift/demonstrations_rejected/"
-# Names of settings whose values must not appear on a page that is made to be shared.
-_SECRET = re.compile(
-    r"(^|_)(api_?key|secret|password|passwd|credential|access_token|auth_token|hf_token)s?$", re.IGNORECASE
-)
-
 
 # What the page shows of a single run. The rest is under "All settings".
 _MAIN_GROUPS = ("method.", "relift.")
@@ -102,7 +96,7 @@ def settings_table(runs: Sequence[Run]) -> Table | None:
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, str]:
-    """Flatten nested settings to dotted names and texts. Values of settings that hold secrets are replaced.
+    """Flatten nested settings to dotted names and texts.
 
     Args:
         config: nested mapping with string keys.
@@ -113,8 +107,6 @@ def flatten(config: Any, prefix: str = "") -> dict[str, str]:
         name = f"{prefix}{key}"
         if isinstance(value, dict) and value:
             flat |= flatten(value, f"{name}.")
-        elif _SECRET.search(str(key)) and value:
-            flat[name] = "(hidden)"
         else:
             flat[name] = value if isinstance(value, str) else json.dumps(value, default=str)
     return flat

@@ -213,7 +213,7 @@ def changes(record: Record, config: DictConfig) -> list[Change]:
     # What is not there, and what is null, is not set.
     keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     own = [key for key in keys if not _is_derived(config, key)]
-    follows = _with(config, {key: before.get(key) for key in own}) if own else before
+    follows = _with(config, {key: before.get(key) for key in own}) if own else now
     keys = [key for key in keys if key in own or follows.get(key) != before.get(key)]
     found = [Change(key, before.get(key), now.get(key)) for key in keys]
     fingerprints = [_fingerprint(file) for file in _train_files(config)]

@@ -174,13 +174,18 @@ def hold(folder: Path) -> None:
     _held = RunLock(folder).acquire()
 
 
+def is_lost() -> bool:
+    """Whether another run has taken over the folder that this one holds."""
+    return _held is not None and not _held.held()
+
+
 def require() -> None:
     """Check that the folder is still this run's, before something is written that another run would lose.
 
     Raises:
         LockLost: it is not.
     """
-    if _held is not None and not _held.held():
+    if is_lost():
         raise LockLost(f"{_held.path} is no longer this run's: another run has taken over its folder")
 
 

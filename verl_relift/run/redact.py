@@ -4,6 +4,7 @@ A file of a run is made to be shared: its folder is read by colleagues, its repo
 """
 
 import re
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -60,6 +61,7 @@ def redact_text(text: str) -> str:
     return _KNOWN.sub(HIDDEN, text)
 
 
+@cache
 def names_secret(key: str) -> bool:
     """Whether the value of a key of that name is a secret."""
     words = [word.lower() for word in _WORD.findall(key)]

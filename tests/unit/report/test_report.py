@@ -134,11 +134,14 @@ def test_hostile_text_from_everywhere_stays_text(tmp_path):
 
 
 def test_the_page_shows_no_secret(tmp_path):
-    config = "teacher: {api_key: sk-123, base_url: x}\nhub: {hf_token: hf-9}\ndata: {max_tokens: 77}\n"
+    config = (
+        "teacher: {api_key: sk-123, base_url: 'https://me:pa55@host'}\nhub: {hf_token: hf-9}\ndata: {max_tokens: 77}\n"
+        "ray_kwargs: {runtime_env: {env_vars: {DB: pg-7}}}\n"
+    )
     run = write_run(tmp_path, rewards(), config)
     report(run, "--output", tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
-    assert "sk-123" not in text and "hf-9" not in text and "teacher.api_key" in text
+    assert not any(secret in text for secret in ("sk-123", "pa55", "hf-9", "pg-7")) and "teacher.api_key" in text
     assert flatten({"data": {"max_tokens": 77}}) == {"data.max_tokens": "77"}
 
 

@@ -21,7 +21,8 @@ def wheels(tmp_path, monkeypatch) -> Path:
     spec.submodule_search_locations = [str(folder)]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec if name == "nvidia" else None)
     for name in (*toolkit._SEARCHED, "LD_LIBRARY_PATH"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what the test sets is undone
+        monkeypatch.delenv(name)
     monkeypatch.setattr(toolkit, "_DEFAULT_TOOLKIT", str(tmp_path / "usr-local-cuda"))
     return folder
 

@@ -1,5 +1,6 @@
-"""Megatron's synchronous checkpoints without the process that keeps their results."""
+"""Megatron's synchronous checkpoints: what their writers return, and why one could not write."""
 
+import functools
 import queue
 from types import ModuleType
 
@@ -24,3 +25,41 @@ def keep_results_in_worker(module: ModuleType) -> None:
         return module._results_queue
 
     replace(module, "get_write_results_queue", get_write_results_queue)
+
+
+@patch(
+    where=Where.EVERYWHERE,
+    replaces=(
+        f"{_MODULE}:FileSystemWriterAsync.write_preloaded_data",
+        f"{_MODULE}:FileSystemWriterAsync.write_preloaded_data_multithread",
+    ),
+    versions=("megatron-core",),
+    upstream="when a thread cannot write, Megatron asserts that what it returned is a list, and says "
+    "`<class 'OSError'>` for 'No space left on device'; on one rank, while the others wait for it. Here the thread's "
+    "error is what the rank reports to the others",
+    canary="test_megatron_still_hides_why_a_thread_cannot_write",
+)
+def report_why_writing_failed(module: ModuleType) -> None:
+    writer = module.FileSystemWriterAsync
+    write_all, write = writer.write_preloaded_data_multithread, writer.write_preloaded_data
+    errors: list[Exception] = []  # of the save that is being made; there is one at a time
+
+    @functools.wraps(write)
+    def write_and_note(*args, **kwargs):
+        outcome = write(*args, **kwargs)
+        if isinstance(outcome[1], Exception):
+            errors.append(outcome[1])
+        return outcome
+
+    @functools.wraps(write_all)
+    def write_all_or_say_why(transform_list, use_msc, rank, write_buckets, global_results_queue) -> None:
+        errors.clear()
+        results: queue.Queue = queue.Queue()
+        try:
+            write_all(transform_list, use_msc, rank, write_buckets, results)
+        except AssertionError as error:
+            results.put(error)
+        global_results_queue.put(errors[0] if errors else results.get())
+
+    replace(writer, "write_preloaded_data", staticmethod(write_and_note))
+    replace(writer, "write_preloaded_data_multithread", staticmethod(write_all_or_say_why))

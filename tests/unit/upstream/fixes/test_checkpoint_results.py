@@ -1,4 +1,4 @@
-"""What a checkpoint's writers return stays in the worker."""
+"""What a checkpoint's writers return stays in the worker, and so does the reason that one could not write."""
 
 import importlib
 import inspect
@@ -46,3 +46,36 @@ def test_writers_in_threads_return_what_they_wrote(monkeypatch):
     monkeypatch.setattr(module.FileSystemWriterAsync, "write_preloaded_data", staticmethod(write))
     module.FileSystemWriterAsync.write_preloaded_data_multithread([], False, 0, ["a", "b", "c"], results)
     assert results.get_nowait() == {0: ["a"], 1: ["b"], 2: ["c"]}
+
+
+def written(module, monkeypatch, buckets) -> object:
+    """What the rank reports after it has written tensors to files; a real write, without torch's bookkeeping."""
+
+    def write_item(*arguments, **_):
+        stream, tensor = arguments[-4], arguments[-3]
+        stream.write(tensor.numpy().tobytes())
+        return tensor.numel()
+
+    monkeypatch.setattr(module, "_write_item", write_item)
+    results: queue.Queue = queue.Queue()
+    module.FileSystemWriterAsync.write_preloaded_data_multithread([], False, 0, buckets, results)
+    assert results.qsize() == 1
+    return results.get()
+
+
+def test_megatron_still_hides_why_a_thread_cannot_write():
+    """The day this fails, `report_why_writing_failed` can go."""
+    original = ORIGINALS[f"{MODULE}:FileSystemWriterAsync.write_preloaded_data_multithread"]
+    assert "assert isinstance(local_results_or_exc, list), type(local_results_or_exc)" in inspect.getsource(original)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_reason_that_a_thread_could_not_write_is_reported(tmp_path, monkeypatch, place):
+    module = importlib.import_module(MODULE)
+    buckets = [(str(tmp_path / str(i)), str(i), ([], [(None, torch.zeros(1 << 16))])) for i in range(3)]
+    assert written(module, monkeypatch, buckets) == {0: [1 << 16], 1: [1 << 16], 2: [1 << 16]}
+    buckets[place] = ("/dev/full", "full", buckets[place][2])
+    assert isinstance(reported := written(module, monkeypatch, buckets), OSError)
+    assert "No space left on device" in str(reported)
+    buckets[place] = (str(tmp_path / "no" / "folder"), "none", buckets[place][2])
+    assert isinstance(written(module, monkeypatch, buckets), FileNotFoundError)
