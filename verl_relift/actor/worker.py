@@ -22,6 +22,7 @@ from ..methods.weight import Weight
 from ..run import garbage
 from ..types import Role
 from ..upstream.fixes.weight_socket import with_unique_job_id
+from .hyperparameters import kept
 from .losses import supervised_loss
 
 
@@ -215,14 +216,21 @@ class DemonstrationWorker(ActorRolloutRefWorker):
         """Undo `save_extra`. Generators are left alone if the parallel layout is another one now."""
         from .random_state import set_random_state
 
-        moments = Path(folder) / "sft_optimizer"
+        moments, engine = Path(folder) / "sft_optimizer", self.actor.engine
         if separate and moments.exists():
-            with self._own_moments().lent(), self._optimizer_only():
+            own = kept(engine.optimizer, engine.lr_scheduler)
+            with self._own_moments().lent(), self._optimizer_only(), own:
                 self.actor.engine.load_checkpoint(str(moments), del_local_after_load=False)
         path = Path(folder) / "random" / f"rank_{self.rank}.pt"
         saved = torch.load(path, weights_only=True) if path.exists() else None
         if saved is not None and saved["layout"] == self._layout():
             set_random_state(saved["state"])
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def load_checkpoint(self, *args, **kwargs) -> None:
+        """As verl's, with the learning rates and other settings of this run instead of the checkpoint's."""
+        with kept(self.actor.engine.optimizer, self.actor.engine.lr_scheduler):
+            super().load_checkpoint(*args, **kwargs)
 
     def _layout(self) -> list[int]:
         from megatron.core import parallel_state

@@ -20,6 +20,7 @@ def _load() -> None:
 
     # They declare their patches, as the modules below do.
     from .fixes import deprecation, distributed_optimizer, model_type, rope, tied_embeddings  # noqa: F401
+    from .fixes import checkpoint_pickles, checkpoint_results, root_logger, tracker_secrets  # noqa: F401
     from .local_spec import bridge  # noqa: F401
     from .post_import import before_import
     from .registry import Where
@@ -34,7 +35,7 @@ def _load() -> None:
         os.environ["VERL_PLATFORM"] = "cpu"
         from .cpu import megatron, verl  # noqa: F401
         from .cpu import platform as _  # noqa: F401  registers it with verl
-        from .fixes import checkpoint_results, gloo_exchange  # noqa: F401
+        from .fixes import gloo_exchange  # noqa: F401
         from .speed import malloc  # noqa: F401
 
         transformer_engine.rule_out("Transformer Engine's layers run on CUDA only, and this process is to use the CPU")
