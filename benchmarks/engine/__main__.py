@@ -6,6 +6,7 @@ the report has their median with the lowest and the highest. `growth` also draws
 
 import argparse
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from benchmarks.engine.matrix_work import attention_flops, linear_flops
 from benchmarks.machine import machine
 from benchmarks.report import Report, Spread
 from benchmarks.sides import Side
+from verl_relift.run import private
 
 TURNS = 5
 AGREEMENT = 1e-5  # largest difference of two sides' losses, and a tenth of the largest relative one of gradient norms
@@ -222,10 +224,12 @@ def bench_flops(report: Report, folder: Path) -> None:
 def bench_sync(report: Report, folder: Path) -> None:
     """Compare verl's bucketed transfer, from the engine's weights to vLLM's packed ones, with a plain copy."""
     report.add("## Weight synchronization against a copy through shared memory\n")
-    model, job = folder / "sync", f"benchmark-{os.getpid()}"
+    model = folder / "sync"
     save_model(SHAPES["20M"], model)
     # Where verl's worker extension looks.
-    handle = f"ipc://{tempfile.gettempdir()}/rl-colocate-zmq-{job}-replica-0-rank-0.sock"
+    sockets = private.create("rl-colocate-zmq-")
+    job = f"{sockets.name.removeprefix('rl-colocate-zmq-')}/benchmark"
+    handle = f"ipc://{sockets.parent}/rl-colocate-zmq-{job}-replica-0-rank-0.sock"
     with (
         Side("benchmarks.engine.worker", str(model), "1", "false") as engine,
         Side("benchmarks.engine.weight_receiver", str(model), job) as receiver,
@@ -247,6 +251,7 @@ def bench_sync(report: Report, folder: Path) -> None:
 
         turns = take_turns({"synchronize": synchronize, "copy": copy})
         engine.ask("close_segment")
+    shutil.rmtree(sockets)
     rates = {side: statistics.median(size["bytes"] / t[side]["seconds"] for t in turns) for side in turns[0]}
     rows = []
     for what, key, bar in (

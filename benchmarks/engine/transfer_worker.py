@@ -57,8 +57,9 @@ def start() -> dict[str, Any]:
     """Start Ray and TransferQueue and return the worker's function."""
     if sys.argv[1] == "packed":
         from verl_relift.upstream.speed.transfer_queue import install_after_import
-
-        install_after_import()
+    else:
+        from verl_relift.upstream.fixes.transfer_queue import install_after_import
+    install_after_import()
     one_thread = {"OMP_NUM_THREADS": "1", "TQ_NUM_THREADS": "1"}
     os.environ.update(one_thread)
     ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": one_thread})

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -59,17 +60,16 @@ def run(address: str, gpus: int) -> int:
     os.environ.setdefault("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "0")
     start = time.time()
     ip, port = address.split(":")
-    # One folder per job and node; its name is short because the path of a socket has at most 107 characters.
-    folder = Path("/tmp") / f"ray-{os.environ['SLURM_JOB_ID']}-{os.environ['SLURM_NODEID']}"
-    command = ["ray", "start", "--block", f"--num-gpus={gpus}", f"--temp-dir={folder}", "--disable-usage-stats"]
+    folder = make_folder()
+    # Ray opens its own folder to all users.
+    command = ["ray", "start", "--block", f"--num-gpus={gpus}", f"--temp-dir={folder}/ray", "--disable-usage-stats"]
     if os.environ["SLURM_PROCID"] == "0":
         command += ["--head", f"--node-ip-address={ip}", f"--port={port}", "--include-dashboard=false"]
     else:
         _wait_for_port(ip, int(port))
         command += [f"--address={address}"]
-    folder.mkdir(mode=0o700, exist_ok=True)
     log = folder / "start.log"
-    with open(log, "w") as output:
+    with open(log, "x") as output:
         process = subprocess.Popen(
             command + shlex.split(os.environ.get("RAY_ARGUMENTS", "")), stdout=output, stderr=subprocess.STDOUT
         )
@@ -82,16 +82,27 @@ def run(address: str, gpus: int) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     # This import takes seconds (verl), in which Ray starts.
-    from verl_relift.run.cluster import remove_orphaned_segments
+    from verl_relift.run import private
+    from verl_relift.run.cluster import SOCKETS, remove_orphaned_segments
 
     status = process.wait()
     remove_orphaned_segments(since=start)
+    private.remove_unheld(SOCKETS)
     if stopped:
         shutil.rmtree(folder, ignore_errors=True)
         return 0
     print(log.read_text()[-4000:], file=sys.stderr)
     print(f"ray_node.py: Ray on {socket.gethostname()} ended with status {status}; logs in {folder}", file=sys.stderr)
     return status or 1
+
+
+def make_folder() -> Path:
+    """Make a folder of this job and node that only this user can open.
+
+    The name is short because the path of a socket has at most 107 characters. Its end is random: another user knows the
+    number of the job, and could have made a folder of that name.
+    """
+    return Path(tempfile.mkdtemp(prefix=f"ray-{os.environ['SLURM_JOB_ID']}-{os.environ['SLURM_NODEID']}-", dir="/tmp"))
 
 
 def _wait_for_port(ip: str, port: int) -> None:

@@ -21,7 +21,7 @@ from verl.workers.utils.padding import response_from_nested
 from ..methods.weight import Weight
 from ..run import garbage
 from ..types import Role
-from ..upstream.fixes.weight_socket import with_unique_job_id
+from ..upstream.fixes.weight_socket import in_private_folder
 from .hyperparameters import kept
 from .losses import supervised_loss
 
@@ -80,13 +80,13 @@ class DemonstrationWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self) -> None:
-        """As verl's, with a socket for the weights that no other run on the host uses."""
+        """As verl's, with a socket for the weights that no other run and no other user on the host uses."""
         super().init_model()
         if self.actor is not None:
             self._policy_loss = self.actor.loss_fn
             self.actor.set_loss_fn(partial(_relative_to_own, self._policy_loss))
         if hasattr(self.rollout, "zmq_handle"):
-            self.rollout.zmq_handle = with_unique_job_id(self.rollout.zmq_handle)
+            self.rollout.zmq_handle = in_private_folder(self.rollout.zmq_handle)
         garbage.freeze()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)

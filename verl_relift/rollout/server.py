@@ -16,7 +16,7 @@ from vllm.inputs import TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 
 from ..run import garbage
-from ..upstream.fixes.weight_socket import unique_job_id
+from ..upstream.fixes import weight_socket
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,9 @@ class GroupServer(vLLMHttpServer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        # vLLM's workers, which inherit it, name the socket of the weights after it.
-        os.environ["VERL_RAY_JOB_ID"] = unique_job_id()
+        # vLLM's processes inherit these: they name the socket of the weights, and those among themselves.
+        os.environ["VERL_RAY_JOB_ID"] = weight_socket.private_job_id()
+        os.environ["VLLM_RPC_BASE_PATH"] = str(weight_socket.folder())
 
     async def launch_server(self, *args, **kwargs):
         """As verl's; then watch the engine."""
@@ -67,6 +68,11 @@ class GroupServer(vLLMHttpServer):
         if getattr(self, "engine", None) is not None:
             self._watch = asyncio.create_task(self._end_with_engine())
         return result
+
+    async def run_server(self, args):
+        """As verl's, but HTTP serves at most what Prometheus asks for (upstream/fixes/http_server.py)."""
+        args.serves_metrics = self.config.prometheus.enable
+        await super().run_server(args)
 
     async def lifetime(self) -> None:
         """Never returns: the call fails when this process ends."""

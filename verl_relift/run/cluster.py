@@ -1,17 +1,26 @@
 """Start or join the Ray cluster of a run, and clean up after it."""
 
 import os
+import secrets
+import shutil
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import ray
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
-from .environment import SPEED_PATCHES
+from . import private
+from .environment import LOOPBACK, SPEED_PATCHES, joins_cluster
+from .stopping import Stopped
 
+# Folders below /tmp: of a cluster of our own, and of the sockets over which weights go to vLLM (verl's name).
+_FOLDER, SOCKETS = "relift-ray-", "rl-colocate-zmq-"
+# Where every process of a run is on this machine, no other machine needs to reach one.
+_ON_LOOPBACK = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 _SHARED_MEMORY = Path("/dev/shm")
 # Python's shared_memory, vLLM's CPU communicator and verl's weight transfer. Their owners unlink them unless killed.
 _SEGMENTS = ("psm_*", "vllm_dist_*", "verl_weights_*")
@@ -23,25 +32,79 @@ def started(config: DictConfig) -> Iterator[None]:
 
     Where RAY_ADDRESS or `ray_kwargs.ray_init.address` names a cluster, join it instead of starting one.
     """
-    defaults = get_ppo_ray_runtime_env(config)
-    variables = defaults.setdefault("env_vars", {})
+    arguments = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
+    joins = joins_cluster(arguments.get("address"))
+    own = arguments.pop("runtime_env", None) or {}
+    defaults = _runtime_env(config, alone=not joins and os.environ.get(LOOPBACK) == "0")
+    runtime_env = OmegaConf.to_container(OmegaConf.merge(defaults, {k: v for k, v in own.items() if v is not None}))
+    start = time.time()
+    private.remove_unheld(SOCKETS)
+    with nullcontext() if joins else _own_folder(arguments):
+        if joins:
+            # These describe a cluster to start; Ray rejects them when it joins an existing one.
+            for name in ("num_cpus", "num_gpus", "object_store_memory", "include_dashboard"):
+                arguments.pop(name, None)
+        ray.init(**arguments, runtime_env=runtime_env)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+            remove_orphaned_segments(since=start)
+            private.remove_unheld(SOCKETS)
+
+
+def _runtime_env(config: DictConfig, alone: bool) -> dict:
+    """verl's environment of Ray's processes, and ours.
+
+    Args:
+        alone: no process of the run is on another machine.
+    """
+    runtime_env = get_ppo_ray_runtime_env(config)
+    variables = runtime_env.setdefault("env_vars", {})
     variables["TRANSFER_QUEUE_ENABLE"] = "1"
     if SPEED_PATCHES in os.environ:
         variables[SPEED_PATCHES] = os.environ[SPEED_PATCHES]  # the same on every node
-    arguments = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
-    if os.environ.get("RAY_ADDRESS") or arguments.get("address"):
-        # These describe a cluster to start; Ray rejects them when it joins an existing one.
-        for name in ("num_cpus", "num_gpus", "object_store_memory", "include_dashboard"):
-            arguments.pop(name, None)
-    own = arguments.pop("runtime_env", None) or {}
-    runtime_env = OmegaConf.to_container(OmegaConf.merge(defaults, {k: v for k, v in own.items() if v is not None}))
-    start = time.time()
-    ray.init(**arguments, runtime_env=runtime_env)
+    if alone:
+        variables |= {name: os.environ.get(name, value) for name, value in _ON_LOOPBACK.items()}
+    return runtime_env
+
+
+@contextmanager
+def _own_folder(arguments: dict) -> Iterator[None]:
+    """Give a cluster of our own a folder that no other user can open, with a token that Ray asks every client for.
+
+    The folder is removed in the end. If the run fails it stays for a day, because it holds Ray's logs.
+
+    Args:
+        arguments: of `ray.init`, which are completed.
+    """
+    if arguments.get("include_dashboard") is None:
+        arguments["include_dashboard"] = False
+    parent = Path(os.environ.get("RAY_TMPDIR", private.PARENT))
+    private.remove_unheld(_FOLDER, parent, older_than=86400.0)
+    folder = private.create(_FOLDER, parent)
+    # Ray opens its own folder to all users.
+    arguments.setdefault("_temp_dir", str(folder / "ray"))
+    given = os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
+    if not given:
+        token = folder / "token"
+        with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+    failed = False
     try:
         yield
+    except Exception as error:
+        failed = not isinstance(error, Stopped)
+        raise
     finally:
-        ray.shutdown()
-        remove_orphaned_segments(since=start)
+        private.release(folder)
+        if not given:
+            del os.environ["RAY_AUTH_TOKEN_PATH"]
+        if failed:
+            print(f"Ray's logs of this run stay in {folder} for a day", file=sys.stderr, flush=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_orphaned_segments(since: float) -> list[str]:

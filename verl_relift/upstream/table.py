@@ -28,7 +28,7 @@ def load() -> list[Patch]:
     """Import every module of this package, and return what they declare, sorted by folder and file."""
     for kind in Kind:
         for module in pkgutil.iter_modules([f"{folders[0]}/{kind}"]):
-            if module.name != "packing_unit":  # declares nothing, and imports TransferQueue
+            if module.name not in ("packing_unit", "queue_processes"):  # declare nothing, and import TransferQueue
                 importlib.import_module(f"{package}.{kind}.{module.name}")
     order = list(Kind)
     return sorted(PATCHES, key=lambda patch: (order.index(patch.kind), patch.name.partition(":")[0]))

@@ -74,7 +74,9 @@ def test_nothing_of_speed_is_replaced_where_speed_patches_are_off(unpatched_proc
     replaced = set(unpatched_process["replaced"])
     speed = attributes([declared for declared in table.load() if declared.kind is Kind.SPEED])
     others = attributes([d for d in table.load() if d.kind is not Kind.SPEED and d.where is not Where.JUDGE])
-    assert len(speed) > 20 and replaced.isdisjoint(speed)
+    # TransferQueue's storage process has a fix, and a faster one beside it.
+    shared = {"transfer_queue.storage.bootstrap.simple_storage_bootstrap:SimpleStorageUnit"}
+    assert len(speed) > 20 and replaced & speed == speed & others == shared
     assert {target for target in others if ".*:" not in target} <= replaced
 
 

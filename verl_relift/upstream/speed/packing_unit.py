@@ -1,11 +1,10 @@
 """The process of TransferQueue's `SimpleStorage` that holds rows; see `transfer_queue.py`."""
 
-from transfer_queue.storage.simple_storage import SimpleStorageUnit
-
+from ..fixes.queue_processes import StorageUnit
 from .transfer_queue import PACKS, PackingName, pack, unpack
 
 
-class PackingStorageUnit(SimpleStorageUnit.__ray_metadata__.modified_class):
+class PackingStorageUnit(StorageUnit):
     """Takes packed columns apart into rows when they are put, and packs rows for readers that unpack them."""
 
     storage_unit_id = PackingName()

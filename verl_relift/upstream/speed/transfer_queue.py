@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..fixes import transfer_queue as authentication
 from ..registry import Where, add, patch, replace
 
 _VALUES, _LENGTHS = "packed_values", "packed_lengths"
@@ -22,7 +23,8 @@ _MANAGER = "transfer_queue.storage.managers.simple_storage_manager:AsyncSimpleSt
 
 
 def install_after_import() -> None:
-    """Install the patches of this module alone, without verl's plugin."""
+    """Install the patches of this module, and those of the processes that it starts, without verl's plugin."""
+    authentication.install_after_import()
     pack_in_managers()
     start_packing_units()
 

@@ -13,8 +13,10 @@ What both sides have has no name: verl removes the socket's file, and the segmen
 sides. So both end with the two processes, however they end, and a connection is one of exactly two processes: where
 one of them is replaced, the next update binds a new socket and makes a new segment.
 
-A sender and a receiver of which only one is patched work together, too: the messages are verl's. The two run on one
-host and inherit one environment, so that is not expected to happen.
+A sender and a receiver of which only one is patched work together, too: the messages are verl's, except that a receiver
+says with its last one that it keeps the connection. For one that does not say so, the sender binds again. Whether its
+socket is connected does not tell: that looks so until ZeroMQ has closed it. The two run on one host and inherit one
+environment, so that is not expected to happen.
 """
 
 import functools
@@ -26,6 +28,8 @@ import torch
 import zmq
 
 from ..registry import Where, patch, replace
+
+_KEPT = b"kept"  # the receiver's last message; verl's is empty, and no sender of verl's looks into it
 
 # By verl's name of the socket: each pair of processes has its own.
 _sockets: dict[str, zmq.Socket] = {}  # without the one of an update that is under way
@@ -105,7 +109,11 @@ def _keep_after_sending(send_weights):
         except BaseException:
             _close(self.put_aside)
             raise
-        _sockets[self.zmq_handle] = self.put_aside
+        if self.put_aside.last_received == _KEPT:
+            _sockets[self.zmq_handle] = self.put_aside
+        else:
+            _close(self.put_aside)
+            _segments.pop(self.zmq_handle, None)
 
     return send
 
@@ -119,7 +127,7 @@ def _keep_after_receiving(receive_weights):
             _close(self.put_aside)
             raise
         # As verl's `_cleanup` does last: the sender continues once it has this.
-        self.put_aside.send(b"")
+        self.put_aside.send(_KEPT)
         _sockets[self.zmq_handle] = self.put_aside
 
     return receive

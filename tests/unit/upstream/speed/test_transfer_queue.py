@@ -12,9 +12,11 @@ import transfer_queue as tq
 import verl  # noqa: F401  loads the plugin
 from omegaconf import OmegaConf
 from tensordict import NonTensorStack, TensorDict
+from transfer_queue.storage.bootstrap import simple_storage_bootstrap
 from transfer_queue.storage.managers.simple_storage_manager import AsyncSimpleStorageManager
 from transfer_queue.utils import serial_utils
 
+from verl_relift.upstream.fixes import queue_processes
 from verl_relift.upstream.registry import ORIGINALS
 from verl_relift.upstream.speed.transfer_queue import PACKS, PackingName, pack, unpack
 
@@ -105,7 +107,8 @@ def queue(cluster, request):
     """A real TransferQueue, with and without the patches on its two sides."""
     with ExitStack() as stack:
         if request.param == "unit unpatched":
-            stack.enter_context(upstreams("transfer_queue.storage.bootstrap."))
+            unpatched = ray.remote(num_cpus=1)(queue_processes.StorageUnit)
+            stack.enter_context(mock.patch.object(simple_storage_bootstrap, "SimpleStorageUnit", unpatched))
         if request.param == "reader unpatched":
             stack.enter_context(upstreams_manager())
         units = 2 if request.param == "two units" else 1

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
@@ -16,6 +17,7 @@ import verl  # noqa: F401  loads the plugin
 import zmq
 from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver, BucketedWeightSender
 
+from verl_relift.upstream.fixes.weight_socket import WeightContext
 from verl_relift.upstream.registry import ORIGINALS
 from verl_relift.upstream.speed import weight_transfer
 
@@ -23,10 +25,23 @@ MODULE = "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer"
 pytestmark = pytest.mark.timeout(120)  # a lost message would be waited for
 
 RECEIVER = """
-import json, sys
+import json, os, sys, threading, time
 import torch, verl
 from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
+from verl_relift.upstream.fixes.weight_socket import WeightSocket
 from verl_relift.upstream.speed import weight_transfer
+
+if "CLOSES_LATE" in os.environ:  # as ZeroMQ may, whose thread closes a connection when it gets to it
+    close, connect = WeightSocket.close, WeightSocket.connect
+
+    def connect_to_what_listens(socket, address):
+        while not os.path.exists(address.removeprefix("ipc://")):
+            time.sleep(0.001)
+        socket.reconnect_ivl = 5000  # a socket that is about to be closed must not find the sender's next one
+        connect(socket, address)
+
+    WeightSocket.close = lambda socket, linger=None: threading.Timer(2.0, close, (socket,)).start()
+    WeightSocket.connect = connect_to_what_listens
 
 for line in sys.stdin:
     handle, fails = json.loads(line)
@@ -123,6 +138,8 @@ def test_a_receiver_in_place_of_one_that_ended_gets_a_connection(receiver, handl
     name = first.answer()["segment"]
     _, errors = first.process.communicate(timeout=60)
     assert first.process.returncode == 0 and "leaked" not in errors, errors
+    while weight_transfer._sockets[handle].poll(0, zmq.POLLOUT):
+        time.sleep(0.01)  # until ZeroMQ has heard of it
     receiver.take(handle)
     sent = send(handle, 2)
     answer = receiver.answer()
@@ -154,7 +171,7 @@ def test_nothing_is_kept_of_an_update_that_the_sender_breaks_off(handle):
 
 
 def test_after_an_update_that_the_receiver_breaks_off_the_next_one_is_whole(receiver, handle):
-    context = zmq.Context.instance()
+    context = WeightContext.instance()
     context.setsockopt(zmq.RCVTIMEO, 5000)
     try:
         receiver.take(handle, fails=True)
@@ -228,6 +245,16 @@ def test_verl_still_connects_for_every_update(upstreams_receiver, handle):
 
 def test_a_patched_sender_works_with_upstreams_receiver(upstreams_receiver, handle):
     assert updates(upstreams_receiver, handle) == [None] * 3
+
+
+def test_a_connection_is_not_used_again_that_only_looks_open(handle):
+    receiver = Receiver(VERL_RELIFT_SPEED_PATCHES="0", CLOSES_LATE="1")
+    try:
+        assert updates(receiver, handle) == [None] * 3
+        assert not weight_transfer._sockets
+    finally:
+        receiver.process.kill()
+        receiver.process.communicate()
 
 
 def test_upstreams_sender_works_with_a_patched_receiver(receiver, handle):
