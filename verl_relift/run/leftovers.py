@@ -65,7 +65,7 @@ def remove(parent: Path = private.PARENT, memory: Path = Path("/dev/shm"), tempo
 def _candidates(folder: Path, name: re.Pattern, kind, since: float) -> dict[Path, float]:
     """This user's files of that name and kind that were created since then, with the time of their creation."""
     found = {}
-    for entry in os.scandir(folder):
+    for entry in os.scandir(folder) if folder.is_dir() else ():
         if name.fullmatch(entry.name):
             try:
                 status = entry.stat(follow_symlinks=False)
