@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NOT_SOURCE = {".git", ".venv", "outputs", "build", "data", "models"}
+NOT_SOURCE = {".git", ".venv", ".venv-gpu", "outputs", "build", "data", "models"}
 BIN = Path(sys.executable).parent
 
 
@@ -93,3 +94,23 @@ def test_a_head_that_does_not_come_up_is_named(ray_node, monkeypatch):
     monkeypatch.setattr(ray_node, "HEAD_SECONDS", 0.0)
     with pytest.raises(SystemExit, match=r"cannot reach Ray's head at 127\.0\.0\.1:9 .*firewalls"):
         ray_node._wait_for_port("127.0.0.1", 9)
+
+
+def test_a_folder_that_another_user_prepared_is_not_used(ray_node, monkeypatch):
+    """Ray's folder of a node: whoever knows the number of the job knows the start of its name, not the rest."""
+    monkeypatch.setenv("SLURM_JOB_ID", f"test-{os.getpid()}")
+    monkeypatch.setenv("SLURM_NODEID", "0")
+    prepared = Path("/tmp") / f"ray-test-{os.getpid()}-0"
+    prepared.mkdir(mode=0o777)
+    made = []
+    try:
+        (prepared / "start.log").symlink_to(prepared / "a-file-of-the-owner")
+        made = [ray_node.make_folder() for _ in range(2)]
+        assert len({prepared, *made}) == 3
+        for folder in made:
+            assert folder.name.startswith(prepared.name) and list(folder.iterdir()) == []
+            assert folder.stat().st_mode & 0o777 == 0o700 and folder.stat().st_uid == os.getuid()
+        assert not (prepared / "a-file-of-the-owner").exists()
+    finally:
+        for folder in (prepared, *made):
+            shutil.rmtree(folder)
