@@ -20,6 +20,14 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
+def final_answer(text: str) -> str:
+    r"""Return the answer that a text marks with `\boxed{}` or after `####`; the text itself if it marks none."""
+    marked = last_boxed(text)
+    if marked is None and "####" in text:
+        marked = text.rpartition("####")[2].strip().partition("\n")[0].strip()
+    return marked or text
+
+
 def demonstration(solution: str, answer: str, think: bool) -> str:
     r"""Return a solution and its answer as the text of an assistant message.
 

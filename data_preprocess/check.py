@@ -94,7 +94,7 @@ def _run(flags: argparse.Namespace) -> Report:
         from .plot import length_histograms
 
         length_histograms(report.files, flags.stats)
-    print(json.dumps(report.as_dict(), indent=2) if flags.json else report.table(details=bool(flags.stats)))
+    print(json.dumps(report.as_dict(), indent=2) if flags.json else visible(report.table(details=bool(flags.stats))))
     return report
 
 

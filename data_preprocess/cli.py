@@ -4,18 +4,20 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from verl_relift.data.errors import DataError
+from verl_relift.data.errors import DataError, Reason
 from verl_relift.data.fields import QUESTION_COLUMNS, question_of
 from verl_relift.data.filters import Verify
 from verl_relift.data.overlap import DEFAULT_N, NGramIndex
-from verl_relift.data.sources import MAX_FIELD_BYTES, find, read_file
+from verl_relift.data.sources import MAX_FIELD_BYTES, Source, find, read_file
 
 from .pipeline import Job, MapRow, Options, run
 from .template import Template
 
 Flags = argparse.Namespace
+_LOOKED_AT = 1000  # rows of each source in which a column must turn up
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class DataSet:
         hub_config: default configuration of the hub data set.
         levels: the values of `--difficulty`; empty if the set has no levels.
         add_flags: adds flags of the data set to the parser.
+        optional_columns: flags that name columns which may be missing from a row, but not from every row.
     """
 
     name: str
@@ -43,6 +46,7 @@ class DataSet:
     hub_config: str | None = None
     levels: tuple[str, ...] = ()
     add_flags: Callable[[argparse.ArgumentParser], None] | None = None
+    optional_columns: tuple[str, ...] = ()
 
 
 def main(data_set: DataSet, arguments: Sequence[str] | None = None) -> int:
@@ -91,7 +95,29 @@ def make(data_set: DataSet, flags: Flags) -> None:
     splits = (flags.split,) if getattr(flags, "split", None) else data_set.splits
     sources = find(flags.input, splits, flags.hub_config)
     jobs = [Job(f"{source.split}.parquet", source, to_row, data_set.columns) for source in sources]
+    for flag in data_set.optional_columns:
+        if getattr(flags, flag) is not None:
+            _require_column(sources, getattr(flags, flag), "--" + flag.replace("_", "-"))
     report(run(data_set.name, jobs, options_of(flags), flags.output), flags.output)
+
+
+def _require_column(sources: Sequence[Source], column: str, flag: str) -> None:
+    """Check that some of the first rows have a column.
+
+    Raises:
+        DataError: none has it, so the flag is misspelt.
+    """
+    there: dict[str, None] = {}
+    for source in sources:
+        for record in islice(source.records(), _LOOKED_AT):
+            if record.value is None:
+                continue
+            if column in record.value or column.partition(".")[0] in record.value:
+                return
+            there |= dict.fromkeys(record.value)
+    if there:
+        problem = f"no row has this column (there are: {', '.join(there)})"
+        raise DataError(Reason.MISSING_COLUMN, problem, column=column, remedy=f"correct {flag}")
 
 
 def report(stats: dict, folder: str) -> None:
@@ -102,6 +128,8 @@ def report(stats: dict, folder: str) -> None:
             f"{counts['kept']:,} of {counts['rows_in']:,} rows kept, {counts['demonstrations']:,} with a demonstration"
         )
         print(f"{folder}/{file}: {kept}" + (f"; left out: {left_out}" if left_out else ""))
+        if not counts["kept"]:
+            print(f"warning: {folder}/{file} has no rows", file=sys.stderr)
 
 
 def options_of(flags: Flags) -> Options:
@@ -149,7 +177,12 @@ def read_questions(file: str) -> list[str]:
 def add_common_flags(parser: argparse.ArgumentParser, data_set: DataSet, input_required: bool = True) -> None:
     """Add the flags that every data set has."""
     add = parser.add_argument
-    add("--input", required=input_required, nargs="+", help="a folder, files (parquet, jsonl, json, csv) or a hub id")
+    add(
+        "--input",
+        required=input_required,
+        nargs="+",
+        help="a folder, files (parquet, jsonl, json, csv, tsv) or a hub id",
+    )
     add("--output", required=True, help="folder for the parquet files, stats.json and rejected.jsonl")
     add("--hub-config", default=data_set.hub_config, help="configuration of a hub data set")
     kinds = "none: only the question; boxed, think: with a system prompt of data_preprocess/templates"

@@ -1,24 +1,29 @@
-"""Your own data: jsonl, json, csv or parquet with columns named by flags; files train and test.
+"""Your own data: jsonl, json, csv, tsv or parquet with columns named by flags; files train and test.
 
-A column may lie inside another one: `--answer-column reward_model.ground_truth`. The question is text or a chat list.
+Text may be compressed (.gz, .zst, .bz2), and a folder of `datasets.Dataset.save_to_disk` is read too. A column may lie
+inside another one: `--answer-column reward_model.ground_truth`. The question is text or a chat list that ends with the
+user. If --question-column and --target-column name the same chat, its last message is the demonstration. An answer that
+is a list has alternatives, of which any one is right.
 
     python -m data_preprocess.jsonl --input my.jsonl --output DIR --question-column prompt --answer-column final
     --target-column solution
 """
 
 import argparse
+import json
 import sys
 from typing import Any
 
 from verl_relift.data.errors import DataError, Reason
-from verl_relift.data.fields import chat as messages_of
-from verl_relift.data.fields import scalar, target_text
+from verl_relift.data.fields import chat, question_chat, scalar, target_text
 from verl_relift.data.schema import Row
 
-from .answers import demonstration
+from .answers import demonstration, final_answer
 from .cli import DataSet, Flags, main
 from .pipeline import MapRow
 from .template import Template, dress
+
+_LONGEST_ANSWER = 300  # characters; a longer text is a solution
 
 
 def pick(record: dict[str, Any], column: str, required: bool = True) -> Any:
@@ -59,20 +64,11 @@ def mapping(flags: Flags) -> MapRow:
         return None if value is None else scalar({column: value}, column)
 
     def to_row(record: dict[str, Any], index: int, split: str) -> Row:
-        question = messages_of(pick(record, flags.question_column), flags.question_column)
-        answer = pick(record, flags.answer_column)
-        if isinstance(answer, list) and len(answer) == 1:
-            answer = answer[0]
-        if answer is None:
-            raise DataError(
-                Reason.NO_GROUND_TRUTH, "null", column=flags.answer_column, remedy="drop the row or fill it in"
-            )
-        ground_truth = (
-            answer if isinstance(answer, str) else scalar({flags.answer_column: answer}, flags.answer_column)
-        ).strip()
+        question = _question(pick(record, flags.question_column), flags)
+        ground_truth = _ground_truth(pick(record, flags.answer_column), flags)
         target = None if flags.target_column is None else target_text(pick(record, flags.target_column, required=False))
         if target is not None and template == Template.THINK and "</think>" not in target:
-            target = demonstration(target, ground_truth, think=True)
+            target = demonstration(target, final_answer(ground_truth), think=True)
         return Row(
             data_source=flags.data_source,
             prompt=dress(question, template),
@@ -88,11 +84,39 @@ def mapping(flags: Flags) -> MapRow:
     return to_row
 
 
+def _question(value: Any, flags: Flags) -> list[tuple[str, str]]:
+    """Return the messages before the demonstration, which may be the last message of the same column."""
+    messages = chat(value, flags.question_column)
+    if flags.question_column == flags.target_column and messages[-1][0] == "assistant":
+        messages = messages[:-1]
+        value = [{"role": role, "content": content} for role, content in messages]
+    return question_chat(value, flags.question_column)
+
+
+def _ground_truth(answer: Any, flags: Flags) -> str:
+    column = flags.answer_column
+    if answer is None or (isinstance(answer, list) and not answer):
+        problem = "null" if answer is None else "an empty list"
+        raise DataError(Reason.NO_GROUND_TRUTH, problem, column=column, remedy="drop the row or fill it in")
+    if isinstance(answer, list):
+        answers = [scalar({column: one}, column).strip() for one in answer]
+        return answers[0] if len(answers) == 1 else json.dumps(answers, ensure_ascii=False)
+    truth = scalar({column: answer}, column).strip()
+    if flags.template is not None and final_answer(truth) == truth and ("\n" in truth or len(truth) > _LONGEST_ANSWER):
+        raise DataError(
+            Reason.WRONG_TYPE,
+            f"a text of {len(truth)} characters without a final answer in \\boxed{{}} or after ####",
+            column=column,
+            remedy="name the column with the final answer",
+        )
+    return truth
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that name the columns."""
     add = parser.add_argument
     add("--question-column", default="question", help="text or a chat list")
-    add("--answer-column", default="answer", help="the ground truth: text, a number or a list of one")
+    add("--answer-column", default="answer", help="the ground truth: text, a number or a list of alternatives")
     add("--target-column", help="the demonstration: text, a chat list or null; without the flag there is none")
     add("--id-column", help="identifiers, which must be unique")
     add("--level-column", help="difficulty or category")
@@ -102,7 +126,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--split", choices=("train", "test"), help="the split of all input; by default, the file's name says it")
 
 
-JSONL = DataSet("jsonl", __doc__, ("train", "test"), mapping, None, template=None, add_flags=add_flags)
+JSONL = DataSet(
+    "jsonl",
+    __doc__,
+    ("train", "test"),
+    mapping,
+    None,
+    template=None,
+    add_flags=add_flags,
+    optional_columns=("target_column", "level_column", "id_column"),
+)
 
 if __name__ == "__main__":
     sys.exit(main(JSONL))

@@ -5,6 +5,7 @@ Rows stream through in batches. All files appear together when they are complete
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -90,6 +91,7 @@ def run(name: str, jobs: Sequence[Job], options: Options, folder: str) -> dict[s
             ledger = Ledger(job.file, rejected, "tokens" if counter else "characters")
             _make(job, options, counter, ledger, output.parquet(job.file))
             ledgers.append(ledger)
+        _require_rows(jobs, ledgers)
         packages = {"verl_relift", "pyarrow"} | ({"transformers", "tokenizers"} if counter else set())
         stats = {
             "data_set": name,
@@ -100,6 +102,23 @@ def run(name: str, jobs: Sequence[Job], options: Options, folder: str) -> dict[s
         }
         output.json("stats.json", stats)
     return stats
+
+
+def _require_rows(jobs: Sequence[Job], ledgers: Sequence[Ledger]) -> None:
+    """Check that a row is left.
+
+    Raises:
+        DataError: the input is empty, or every row was left out.
+    """
+    if any(ledger.kept for ledger in ledgers):
+        return
+    read = sum(ledger.rows_in for ledger in ledgers)
+    counts = sum((Counter(ledger.left_out) for ledger in ledgers), Counter())
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+    problem = f"none of {read:,} rows is left ({left_out})" if read else "the input has no rows"
+    remedy = "relax the filters or mend the input" if read else "check --input"
+    place = ", ".join(name for job in jobs for name in job.source.describe())
+    raise DataError(Reason.UNREADABLE, problem, file=place, remedy=remedy)
 
 
 @dataclass(slots=True)

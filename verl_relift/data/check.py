@@ -1,11 +1,13 @@
 """`check_files`: every reason why parquet files are not fit to train on, with its file and row."""
 
+import os
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from . import schemas
 from .filters import question_key
-from .findings import TRAINING_COPES, FileSummary, Finding, Kind, Report
+from .findings import TRAINING_COPES, WARNINGS, FileSummary, Finding, Kind, Report
 from .inspection import Checks, PromptText, inspect
 from .overlap import DEFAULT_N, NGramIndex
 from .tokens import TokenCounter
@@ -48,7 +50,8 @@ def check_files(
         token_sample: number of rows of a file to tokenize, evenly spaced; None for all. Prompts over the limit are
             found in every row, targets over the limit only in these rows.
         ngram: number of consecutive words that two overlapping questions share.
-        allowed: kinds of faults that are only warnings. The default kinds are those that training handles.
+        allowed: kinds of faults that are only warnings; two kinds that concern only validation always are. The default
+            kinds are those that training handles.
         progress: whether to show progress bars on stderr.
 
     Returns:
@@ -61,15 +64,34 @@ def check_files(
     counter = TokenCounter.load(tokenizer) if isinstance(tokenizer, str) else tokenizer
     limits, graded = (counter, max_prompt_tokens, max_target_tokens), verify and mathematics
     checks = Checks(*limits, demonstrations, column, graded, mathematics, sample, token_sample, progress)
-    report = Report(frozenset(allowed))
+    report = Report(frozenset(allowed) | WARNINGS)
     questions: dict[str, list[PromptText]] = {}
+    both = {file for file in train_files if any(_same_file(file, other) for other in val_files)}
     for file in dict.fromkeys([*val_files, *train_files]):
-        summary = FileSummary(str(file), validation=file in val_files or _named_validation(str(file)))
+        validation = file not in train_files or (file not in both and _named_validation(str(file)))
+        summary = FileSummary(str(file), validation=validation)
         report.files.append(summary)
         questions[summary.file] = inspect(summary, checks, report, collect=True)
+        if file in both:
+            problem = "the same file is for training and for validation"
+            report.add(summary, Finding(Kind.OVERLAP, problem, summary.file))
+    schemas.compare(report)
+    _none_left(report, max_prompt_tokens)
     _overlap(report, questions, ngram)
     report.seconds = time.monotonic() - start
     return report
+
+
+def _same_file(one: str, other: str) -> bool:
+    return one == other or (os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other))
+
+
+def _none_left(report: Report, max_prompt_tokens: int | None) -> None:
+    """Report files whose every prompt is over the limit."""
+    for summary in report.files:
+        if 0 < summary.rows == summary.counts[Kind.PROMPT_TOO_LONG]:
+            problem = f"all {summary.rows:,} prompts are longer than {max_prompt_tokens} tokens"
+            report.add(summary, Finding(Kind.ONLY_LONG_PROMPTS, problem, summary.file, column="prompt"))
 
 
 def _named_validation(file: str) -> bool:

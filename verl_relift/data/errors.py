@@ -16,6 +16,7 @@ class Reason(StrEnum):
     WRONG_TYPE = "wrong_type"  # a value does not have the type that the schema requires
     MISSING_COLUMN = "missing_column"  # a required column is absent
     EMPTY_PROMPT = "empty_prompt"  # the question is null or blank
+    ANSWER_IN_PROMPT = "answer_in_prompt"  # the chat that the model is to answer ends with an answer
     NO_GROUND_TRUTH = "no_ground_truth"  # no final answer to grade against
     FIELD_TOO_LARGE = "field_too_large"  # one field is longer than --max-field-bytes
     DUPLICATE_ID = "duplicate_id"  # two rows have the same identifier
@@ -44,6 +45,7 @@ _FAULTS = frozenset(
         Reason.WRONG_TYPE,
         Reason.MISSING_COLUMN,
         Reason.EMPTY_PROMPT,
+        Reason.ANSWER_IN_PROMPT,
         Reason.NO_GROUND_TRUTH,
         Reason.FIELD_TOO_LARGE,
         Reason.DUPLICATE_ID,

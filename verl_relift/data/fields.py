@@ -1,12 +1,16 @@
 """Typed values of a record; a value that is missing or of the wrong type raises a `DataError` that names the fault."""
 
+import json
 import math
+import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from .errors import DataError, Reason
 
 Record = Mapping[str, Any]
+_CHAT = re.compile(r"""\s*\[\s*\{\s*["'](?:role|content)["']\s*:""")  # a list of messages, in JSON or nearly
 QUESTION_COLUMNS = ("question", "problem", "Question", "Problem")
 
 
@@ -48,7 +52,9 @@ def scalar(record: Record, column: str) -> str:
         DataError: the column is missing, null, or neither text nor a finite number.
     """
     value = record.get(column)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, Decimal) and value.is_finite():
+        return format(value.normalize(), "f")
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return text(record, column)
     if not math.isfinite(value):
         problem = f"{value}, not a finite number"
@@ -57,7 +63,7 @@ def scalar(record: Record, column: str) -> str:
 
 
 def chat(value: Any, column: str) -> list[tuple[str, str]]:
-    """Read a chat list as (role, content) messages; text is read as one user message.
+    """Read a chat list as (role, content) messages; text is one user message unless it is a chat list in JSON.
 
     Args:
         value: the value of the column.
@@ -67,13 +73,41 @@ def chat(value: Any, column: str) -> list[tuple[str, str]]:
         DataError: the value is empty, or neither text nor a list of {"role": text, "content": text}.
     """
     if isinstance(value, str):
-        return [("user", value)]
+        listed = _CHAT.match(value)
+        if listed is None:
+            return [("user", value)]
+        value = _from_json(value)
     if value is None or (isinstance(value, list) and not value):
         raise DataError(Reason.EMPTY_PROMPT, "empty", column=column, remedy="drop the row or fill it in")
     if not isinstance(value, list) or not all(is_message(message) for message in value):
         remedy = 'write [{"role": "user", "content": "..."}]'
         raise DataError(Reason.WRONG_TYPE, "not a list of messages", column=column, remedy=remedy)
     return [(message["role"], message["content"]) for message in value]
+
+
+def question_chat(value: Any, column: str) -> list[tuple[str, str]]:
+    """Read the chat that a model is to answer, as `chat` does.
+
+    Raises:
+        DataError: besides `chat`'s reasons, the last message is not the user's, so that the answer would be in the
+            prompt.
+    """
+    messages = chat(value, column)
+    if messages[-1][0] != "user":
+        raise DataError(
+            Reason.ANSWER_IN_PROMPT,
+            f"the last message is the {messages[-1][0]}'s, so the answer would be in the prompt",
+            column=column,
+            remedy="end the chat with the user's question, and put the answer into the column of demonstrations",
+        )
+    return messages
+
+
+def _from_json(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return ()  # no list of messages
 
 
 def is_message(value: Any) -> bool:
@@ -92,6 +126,8 @@ def target_text(value: Any) -> str | None:
     Raises:
         DataError: the value has another type.
     """
+    if isinstance(value, str) and _CHAT.match(value):
+        value = _from_json(value)
     if value is None or isinstance(value, str):
         found = value
     elif isinstance(value, list) and all(is_message(message) for message in value):

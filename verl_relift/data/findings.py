@@ -21,9 +21,15 @@ class Kind(StrEnum):
     MISSING_COLUMN = "missing_column"
     WRONG_TYPE = "wrong_type"
     EMPTY_PROMPT = "empty_prompt"
+    ANSWER_IN_PROMPT = "answer_in_prompt"
+    MEDIA = "media"
+    SCHEMAS_DIFFER = "schemas_differ"
+    ONLY_LONG_PROMPTS = "only_long_prompts"
     NO_GROUND_TRUTH = "no_ground_truth"
     UNPARSABLE_GROUND_TRUTH = "unparsable_ground_truth"
+    UNANSWERABLE_GROUND_TRUTH = "unanswerable_ground_truth"
     UNPARSABLE_VALIDATION_ANSWER = "unparsable_validation_answer"
+    REPEATED_VALIDATION_QUESTION = "repeated_validation_question"
     NO_DEMONSTRATIONS = "no_demonstrations"
     DUPLICATE_PROMPT = "duplicate_prompt"
     DUPLICATE_ID = "duplicate_id"
@@ -44,8 +50,14 @@ _REMEDIES = {
     Kind.MISSING_COLUMN: "make the file with data_preprocess.<name>, or data_preprocess.jsonl for your own data",
     Kind.WRONG_TYPE: "make the file with data_preprocess.jsonl, which maps columns",
     Kind.EMPTY_PROMPT: "drop the row or fill it in",
+    Kind.ANSWER_IN_PROMPT: "end the prompt with the question, and put the solution into the column of demonstrations",
+    Kind.MEDIA: "training reads text only: drop the column",
+    Kind.SCHEMAS_DIFFER: "make the files again by one command, or cast the column",
+    Kind.ONLY_LONG_PROMPTS: "raise the limit, or make the file again with shorter prompts",
     Kind.NO_GROUND_TRUTH: "drop the row or fill it in",
     Kind.UNPARSABLE_GROUND_TRUTH: "drop the row, or write the answer as a number, LaTeX or an option letter",
+    Kind.UNANSWERABLE_GROUND_TRUTH: "no answer can match it, not even the same text: drop the row or correct it",
+    Kind.REPEATED_VALIDATION_QUESTION: "each copy is sampled; evaluation counts them as one question",
     Kind.UNPARSABLE_VALIDATION_ANSWER: "drop the row, or accept that only an answer with the same text is correct",
     Kind.NO_DEMONSTRATIONS: "the method needs a target in some rows: use a data set with solutions, or a teacher",
     Kind.DUPLICATE_PROMPT: "make the file again with --dedup",
@@ -56,10 +68,13 @@ _REMEDIES = {
     Kind.OVERLAP: "make the training file again with --decontaminate and the validation file",
 }
 
+# What makes no validation file unfit: it measures, and nothing is learned from it.
+WARNINGS = frozenset({Kind.UNPARSABLE_VALIDATION_ANSWER, Kind.REPEATED_VALIDATION_QUESTION})
+
 # Faults that training handles: verl leaves out long prompts, and duplicate, failed and long demonstrations are dropped.
 TRAINING_COPES = frozenset(
     {
-        Kind.UNPARSABLE_VALIDATION_ANSWER,
+        *WARNINGS,
         Kind.DUPLICATE_PROMPT,
         Kind.DUPLICATE_ID,
         Kind.FAILED_DEMONSTRATION,

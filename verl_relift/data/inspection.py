@@ -12,7 +12,7 @@ from tqdm import tqdm
 from .background import read_ahead
 from .chat import graded_text, opens_thought
 from .errors import DataError, Reason
-from .fields import chat, target_text
+from .fields import question_chat, target_text
 from .filters import question_key
 from .findings import FileSummary, Finding, Kind, Report
 from .sources import batches, one_row
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 GRADED_TOGETHER = 2000  # rows: enough to keep every worker process busy, few enough to hold in memory
 REQUIRED = ("data_source", "prompt", "reward_model")
 OPTIONAL = ("extra_info", "ability")
+MEDIA = ("images", "videos", "audios")  # verl's columns of what a text model cannot read
+# A prompt that holds a demonstration of this many characters holds the solution; a shorter one may be a word of it.
+_SURELY_A_SOLUTION = 40
 VALIDATION_SPLITS = ("test", "val", "valid", "validation", "eval")
+
+
+_KINDS = {Reason.EMPTY_PROMPT: Kind.EMPTY_PROMPT, Reason.ANSWER_IN_PROMPT: Kind.ANSWER_IN_PROMPT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,7 @@ class _Inspector:
             return
         graded = _stride(summary.rows, self.checks.sample)
         measured = max(graded, _stride(summary.rows, self.checks.token_sample if self.checks.counter else None))
-        columns = [name for name in (*REQUIRED, self.checks.column, *OPTIONAL) if name in names]
+        columns = [name for name in (*REQUIRED, self.checks.column, *OPTIONAL, *MEDIA) if name in names]
         hidden = None if self.checks.progress else True
         bar = tqdm(desc=summary.file, total=summary.rows, unit=" rows", disable=hidden)
         with bar, ThreadPoolExecutor(1, thread_name_prefix="grade") as grader:
@@ -163,6 +169,8 @@ class _Inspector:
             self.fault(Kind.WRONG_TYPE, error.problem, row, self.checks.column)
             target = None
         self.summary.demonstrations += target is not None
+        if target is not None and len(target) >= _SURELY_A_SOLUTION and any(target in text for _, text in prompt or ()):
+            self.fault(Kind.ANSWER_IN_PROMPT, "the prompt contains the whole demonstration", row, "prompt")
         return None if prompt is None or truth is None else _Example(row, prompt, target, truth)
 
     def _labels(self, value: dict[str, Any], row: int) -> None:
@@ -171,7 +179,12 @@ class _Inspector:
             self.summary.sources[source] += 1
         else:
             self.fault(Kind.WRONG_TYPE, f"{_type(source)}, not text", row, "data_source")
+        for name in MEDIA:
+            if value.get(name):
+                self.fault(Kind.MEDIA, "not empty", row, name)
         extra = value.get("extra_info")
+        if extra is not None and not isinstance(extra, dict):
+            self.fault(Kind.WRONG_TYPE, f"{_type(extra)}, not a structure with index and split", row, "extra_info")
         if not isinstance(extra, dict):
             return
         if row == 0 and extra.get("split") in VALIDATION_SPLITS:
@@ -182,17 +195,17 @@ class _Inspector:
         if isinstance(identifier, str):
             first = self._ids.setdefault(identifier, row)
             if first != row:
-                self.fault(Kind.DUPLICATE_ID, f"row {first} has {identifier!r} too", row, "extra_info.id")
+                kind = Kind.REPEATED_VALIDATION_QUESTION if self.summary.validation else Kind.DUPLICATE_ID
+                self.fault(kind, f"row {first} has {identifier!r} too", row, "extra_info.id")
 
     def _prompt(self, value: Any, row: int) -> list[tuple[str, str]] | None:
         if isinstance(value, str):
             self.fault(Kind.WRONG_TYPE, "text, not a list of messages", row, "prompt")
             return None
         try:
-            messages = chat(value, "prompt")
+            messages = question_chat(value, "prompt")
         except DataError as error:
-            kind = Kind.EMPTY_PROMPT if error.reason == Reason.EMPTY_PROMPT else Kind.WRONG_TYPE
-            self.fault(kind, error.problem, row, "prompt")
+            self.fault(_KINDS.get(error.reason, Kind.WRONG_TYPE), error.problem, row, "prompt")
             return None
         question = next((content for role, content in reversed(messages) if role == "user"), "")
         if not question.strip():
@@ -200,7 +213,8 @@ class _Inspector:
             return None
         first = self._seen.setdefault(question_key(question), row)
         if first != row:
-            self.fault(Kind.DUPLICATE_PROMPT, f"the same question as row {first}", row, "prompt")
+            kind = Kind.REPEATED_VALIDATION_QUESTION if self.summary.validation else Kind.DUPLICATE_PROMPT
+            self.fault(kind, f"the same question as row {first}", row, "prompt")
         if self.collect:
             self.questions.append(PromptText(row, question))
         return messages
@@ -260,7 +274,7 @@ class _Inspector:
 
     def _collect_grades(self) -> None:
         """Report failed demonstrations, and unreadable ground truths that no correct demonstration confirms."""
-        from ..rewards import GradeOutcome, unparsable_ground_truths
+        from ..rewards import GradeOutcome, unanswerable_ground_truths, unparsable_ground_truths
 
         if self._grading is None:
             return
@@ -275,10 +289,18 @@ class _Inspector:
                 read = "" if grade.extracted is None else f", it answers {grade.extracted[:60]!r}"
                 problem = f"graded {grade.outcome} against {str(one.ground_truth)[:60]!r}{read}"
                 self.fault(Kind.FAILED_DEMONSTRATION, problem, one.row, self.checks.column)
-        kind = Kind.UNPARSABLE_VALIDATION_ANSWER if self.summary.validation else Kind.UNPARSABLE_GROUND_TRUTH
-        for i in unparsable_ground_truths([one.ground_truth for one in untried]):
-            problem = f"{str(untried[i].ground_truth)[:60]!r} is not a number, formula or option letter"
-            self.fault(kind, problem, untried[i].row, "reward_model.ground_truth")
+        unparsable, unmatched = Kind.UNPARSABLE_GROUND_TRUTH, Kind.UNANSWERABLE_GROUND_TRUTH
+        if self.summary.validation:
+            unparsable = unmatched = Kind.UNPARSABLE_VALIDATION_ANSWER
+        truths = [one.ground_truth for one in untried]
+        unanswerable = set(unanswerable_ground_truths(truths))
+        for i in sorted(unanswerable):
+            problem = f"{str(truths[i])[:60]!r} cannot be the content of an answer's box"
+            self.fault(unmatched, problem, untried[i].row, "reward_model.ground_truth")
+        for i in unparsable_ground_truths(truths):
+            if i not in unanswerable:
+                problem = f"{str(truths[i])[:60]!r} is not a number, formula or option letter"
+                self.fault(unparsable, problem, untried[i].row, "reward_model.ground_truth")
 
 
 def _values(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[list[dict[str, Any] | DataError]]:

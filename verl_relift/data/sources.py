@@ -4,12 +4,14 @@ Text is read line by line and parquet batch by batch, so memory does not grow wi
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +19,10 @@ import pyarrow.parquet as pq
 from .background import read_ahead
 from .errors import DataError, Reason
 
-SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".ndjson", ".tsv")
+COMPRESSED = (".gz", ".zst", ".bz2")  # a text file may have one of these after its own suffix
+_SAVED = "state.json"  # a file in each folder that `datasets.Dataset.save_to_disk` makes
+_DELIMITERS = ",;\t|"
 MAX_FIELD_BYTES = 10 << 20
 _BATCH_ROWS, _BATCH_BYTES = 1000, 8 << 20  # limits of one batch of parquet
 _CHUNK = 1 << 20  # bytes of a JSON array to read at a time
@@ -110,13 +115,13 @@ def find(inputs: Sequence[str], splits: Sequence[str], hub_config: str | None = 
         path = Path(name)
         if not name:
             raise DataError(Reason.UNREADABLE, "--input is an empty name", remedy="give a folder, files or a hub id")
-        if path.is_dir():
+        if path.is_file() or (path / _SAVED).is_file():
+            stem = path.name.lower()
+            files[next((split for split in splits if re.search(rf"(?<![a-z]){split}", stem)), splits[0])].append(path)
+        elif path.is_dir():
             for split, found in _in_folder(path, splits).items():
                 files[split] += found
-        elif path.is_file():
-            stem = path.stem.lower()
-            files[next((split for split in splits if re.search(rf"(?<![a-z]){split}", stem)), splits[0])].append(path)
-        elif path.suffix in SUFFIXES or name.count("/") != 1 or name.startswith((".", "/")):
+        elif _format(path) in SUFFIXES or name.count("/") != 1 or name.startswith((".", "/")):
             raise DataError(Reason.UNREADABLE, "no such file or folder", file=name, remedy="check --input")
         else:
             hubs += [Source(split, hub=name, hub_config=hub_config) for split in splits]
@@ -124,18 +129,44 @@ def find(inputs: Sequence[str], splits: Sequence[str], hub_config: str | None = 
 
 
 def _in_folder(folder: Path, splits: Sequence[str]) -> dict[str, list[Path]]:
+    """Return the data files of a folder by split; with a single split, files that name none belong to it."""
     found: dict[str, list[Path]] = {}
+    unnamed: list[Path] = []
+    saved = {path.parent for path in folder.rglob(_SAVED)}
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if not path.is_file() or path.suffix not in SUFFIXES or any(part.startswith(".") for part in parts):
+        is_data = path in saved or (path.is_file() and _format(path) in SUFFIXES and path.parent not in saved)
+        if not is_data or any(part.startswith(".") for part in parts) or path.name == "dataset_dict.json":
             continue
         split = next((split for part in parts for split in splits if part.lower().startswith(split)), None)
-        if split is not None:
+        if split is None:
+            unnamed.append(path)
+        else:
             found.setdefault(split, []).append(path)
+    if not found and unnamed and len(splits) == 1:
+        return {splits[0]: unnamed}
     if not found:
         names = " or ".join(f"{split}{suffix}" for split in splits for suffix in SUFFIXES[:2])
-        raise DataError(Reason.UNREADABLE, "no data file in this folder", file=str(folder), remedy=f"expected {names}")
+        remedy = f"expected {names}" + (f"; or say with --split what {unnamed[0].name} is" if unnamed else "")
+        raise DataError(Reason.UNREADABLE, "no data file of a split in this folder", file=str(folder), remedy=remedy)
     return found
+
+
+def _format(path: Path) -> str:
+    """Return the suffix that names a file's format, in small letters: `.jsonl` for `train.JSONL.gz`."""
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if suffix in COMPRESSED else suffix
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading bytes; a compressed one is decompressed as it is read."""
+    if path.suffix.lower() not in COMPRESSED:
+        with open(path, "rb") as file:
+            yield file
+        return
+    with pa.input_stream(str(path), compression="detect") as stream, io.BufferedReader(stream, _CHUNK) as file:
+        yield file
 
 
 def read_file(
@@ -144,22 +175,22 @@ def read_file(
     """Yield every record of one local file.
 
     Args:
-        path: its suffix names the format, one of `SUFFIXES`.
+        path: its suffix names the format, one of `SUFFIXES`, for text perhaps with one of `COMPRESSED` after it; or a
+            folder of `datasets.Dataset.save_to_disk`.
         columns: the columns to read from a parquet file, if they exist; None for all.
         max_field_bytes: a longer field is a fault of its row.
 
     Raises:
         DataError: the file as a whole cannot be read.
     """
-    readers = {".parquet": _parquet, ".jsonl": _json_lines, ".json": _json, ".csv": _csv}
-    reader = readers.get(path.suffix)
+    readers = {".parquet": _parquet, ".json": _json, ".csv": _csv, ".tsv": _csv}
+    readers |= dict.fromkeys((".jsonl", ".ndjson"), _json_lines)
+    reader = _saved if path.is_dir() else readers.get(_format(path))
     if reader is None:
-        raise DataError(
-            Reason.UNREADABLE,
-            f"unknown format {path.suffix!r}",
-            file=str(path),
-            remedy=f"use one of {', '.join(SUFFIXES)}",
-        )
+        formats = f"{', '.join(SUFFIXES)}, text also with {', '.join(COMPRESSED)}"
+        raise DataError(Reason.UNREADABLE, f"unknown format {path.suffix!r}", file=str(path), remedy=f"use {formats}")
+    if path.suffix.lower() in COMPRESSED and reader is _parquet:
+        raise DataError(Reason.UNREADABLE, "compressed parquet", file=str(path), remedy="decompress it first")
     try:
         yield from reader(path, columns, max_field_bytes)
     except (OSError, pa.ArrowException) as error:
@@ -227,7 +258,7 @@ def one_row(batch: pa.RecordBatch, i: int) -> dict[str, Any] | DataError:
 
 
 def _json_lines(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         number, line_limit = 0, 2 * limit
         while line := file.readline(line_limit):
             number += 1
@@ -272,7 +303,7 @@ def _json(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Rec
     """Yield one object (row 1) or the objects of an array (rows from 1), decoded object by object."""
     decoder, number, buffer, done = json.JSONDecoder(), 0, "", False
     # Bytes that are not UTF-8 become surrogates, so that the error can name their row.
-    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+    with _opened(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape") as file:
         try:
             buffer = file.read(_CHUNK).lstrip()
             array = buffer.startswith("[")
@@ -298,13 +329,33 @@ def _json(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Rec
 
 def _csv(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:
     csv.field_size_limit(_LARGEST * limit)
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file)
+    with _opened(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="") as file:
+        first = file.readline(_CHUNK)
+        delimiter = "\t" if _format(path) == ".tsv" else _delimiter(first)
         try:
-            for value in reader:
-                yield _checked(str(path), reader.line_num, _decoded(value), limit + 1, limit)
+            names = next(csv.reader([first], delimiter=delimiter), [])
+            reader = csv.reader(file, delimiter=delimiter)
+            for fields in reader:
+                if not fields:
+                    continue
+                value = _named(fields, names)
+                number = reader.line_num + 1
+                yield _checked(str(path), number, value, limit + 1, limit)
         except csv.Error as error:
-            raise DataError(Reason.UNREADABLE, f"not CSV: {error}", file=str(path), row=reader.line_num) from error
+            raise DataError(Reason.UNREADABLE, f"not CSV: {error}", file=str(path), row=reader.line_num + 1) from error
+
+
+def _delimiter(header: str) -> str:
+    """Return the character that separates most fields of the header."""
+    return max(_DELIMITERS, key=lambda one: len(next(csv.reader([header], delimiter=one), [])))
+
+
+def _named(fields: list[str], names: list[str]) -> dict[str, Any] | DataError:
+    """Return a CSV row by column; the fault if it has more or fewer fields than the header."""
+    if len(fields) != len(names):
+        problem = f"{len(fields)} fields, and the header names {len(names)}"
+        return DataError(Reason.WRONG_TYPE, problem, remedy="put fields that contain the separator in quotes")
+    return _decoded(dict(zip(names, fields, strict=True)))
 
 
 def _decoded(value: dict[str, Any]) -> dict[str, Any] | DataError:
@@ -316,6 +367,20 @@ def _decoded(value: dict[str, Any]) -> dict[str, Any] | DataError:
             problem = f"not UTF-8: byte 0x{ord(error.object[error.start]) - 0xDC00:02x}"
             return DataError(Reason.INVALID_UTF8, problem, column=column, remedy="re-encode the file")
     return value
+
+
+def _saved(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:
+    """Yield the rows of a folder of `datasets.Dataset.save_to_disk`."""
+    import datasets
+
+    try:
+        rows = datasets.load_from_disk(str(path))
+        chosen = None if columns is None else [name for name in columns if name in rows.column_names]
+        for row, value in enumerate(rows if chosen is None else rows.select_columns(chosen)):
+            yield _checked(str(path), row, value, limit + 1, limit)
+    except (ValueError, FileNotFoundError) as error:
+        problem = f"datasets cannot load this folder ({_one_line(error)})"
+        raise DataError(Reason.UNREADABLE, problem, file=str(path), remedy="save it again") from error
 
 
 def _hub(name: str, config: str | None, split: str, limit: int) -> Iterator[Record]:

@@ -1,5 +1,6 @@
 """Ground truths as tuples of alternatives, each a tidy string. An answer that equals any of them is correct."""
 
+import json
 from collections.abc import Iterable
 from decimal import Decimal
 from fractions import Fraction
@@ -21,7 +22,8 @@ def alternatives(ground_truth: Any) -> tuple[str, ...]:
 
     Args:
         ground_truth: a string, a number, or a list (tuple, set, numpy array) of them. A string may carry its answer in
-            a box or after `####`. None counts as empty.
+            a box or after `####`, or be a JSON list of texts (`["1", "one"]`), the form that a column of texts gives to
+            alternatives. None counts as empty.
 
     Returns:
         Tidy, distinct, non-empty alternatives. If there are none, the question cannot be graded.
@@ -62,6 +64,10 @@ def _of_number(number: Real | Decimal) -> tuple[str, ...]:
 
 @lru_cache(maxsize=_CACHED_STRINGS)
 def _of_string(text: str) -> tuple[str, ...]:
+    if text.startswith('["'):
+        listed = _listed(text)
+        if listed is not None:
+            return _of_items(listed)
     for read in (boxed_answer, hashes_answer):
         marked = read(text)
         if marked is not None:
@@ -69,3 +75,11 @@ def _of_string(text: str) -> tuple[str, ...]:
             break
     text = option_letter(tidy(text))
     return tuple(dict.fromkeys((text, *(approximated(text) or ())))) if text else ()
+
+
+def _listed(text: str) -> list[str] | None:
+    try:
+        listed = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return listed if isinstance(listed, list) and all(isinstance(item, str) for item in listed) else None

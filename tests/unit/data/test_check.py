@@ -66,7 +66,9 @@ def test_fit_files(tmp_path):
 BAD_ROWS = {
     Kind.EMPTY_PROMPT: (row(1, prompt=[("user", "  ")]), "prompt"),
     Kind.NO_GROUND_TRUTH: (row(1, ground_truth=" "), "reward_model.ground_truth"),
-    Kind.UNPARSABLE_GROUND_TRUTH: (row(1, ground_truth="whatever \\frac{", target=None), "reward_model.ground_truth"),
+    Kind.UNPARSABLE_GROUND_TRUTH: (row(1, ground_truth="t(0,4]", target=None), "reward_model.ground_truth"),
+    Kind.UNANSWERABLE_GROUND_TRUTH: (row(1, ground_truth="\\frac{1", target=None), "reward_model.ground_truth"),
+    Kind.ANSWER_IN_PROMPT: (row(1, prompt=[("user", "1?"), ("assistant", "1")]), "prompt"),
     Kind.DUPLICATE_PROMPT: (row(1, prompt=[("user", "Question  0?")]), "prompt"),
     Kind.FAILED_DEMONSTRATION: (row(1, ground_truth="2"), "target"),
 }
@@ -253,3 +255,98 @@ def counter(folder: Path, opened: str) -> TokenCounter:
     tokenizer = AutoTokenizer.from_pretrained(make_tokenizer(folder, ["question 0?"], 300))
     tokenizer.chat_template += opened
     return TokenCounter(tokenizer)
+
+
+def test_a_demonstration_inside_its_prompt_is_found(tmp_path):
+    solution = "Half of the apples are red, so there are 1 red and 1 green: \\boxed{1}"
+    file = write(tmp_path / "train.parquet", row(0), row(1, prompt=[("user", f"1? {solution}")], target=solution))
+    report = check_files([file])
+    assert not report.ok and only(report, Kind.ANSWER_IN_PROMPT) == (1, "prompt")
+
+
+def test_one_file_for_training_and_validation(tmp_path):
+    file = write(tmp_path / "train.parquet", row(0, target=None))
+    (tmp_path / "link.parquet").symlink_to(file)
+    for other in (file, str(tmp_path / "link.parquet")):
+        report = check_files([file], [other], allowed=())
+        kinds = {finding.kind for finding in report.errors}
+        assert {Kind.OVERLAP, Kind.NO_DEMONSTRATIONS} <= kinds, kinds
+
+
+def test_repeated_validation_rows_and_unreadable_answers_are_warnings(tmp_path, capsys):
+    """The authors' validation files repeat each question of AIME and AMC."""
+    rows = [
+        row(i % 3, split="test", target=None, ground_truth="t(0,4]" if i % 3 == 2 else str(i % 3)) for i in range(24)
+    ]
+    file = write(tmp_path / "valid.parquet", *rows)
+    assert check.main([file, "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "warning: 21 repeated_validation_question" in printed and "fit to train on" in printed
+    assert "8 unparsable_validation_answer" in printed
+
+
+def test_files_that_cannot_be_read_together(tmp_path):
+    one = write(tmp_path / "one.parquet", row(0))
+    other = with_column(tmp_path / "other.parquet", "extra_info", pa.array([{"index": "0", "split": "train"}] * 2))
+    report = check_files([one, other])
+    (finding,) = [finding for finding in report.errors if finding.kind == Kind.SCHEMAS_DIFFER]
+    assert finding.file == other and "extra_info" in finding.problem and one in finding.problem
+    assert check_files([one], [other]).ok, "training and validation are data sets of their own"
+    plain = with_column(tmp_path / "plain.parquet", "target", pa.nulls(2))
+    assert not any(finding.kind == Kind.SCHEMAS_DIFFER for finding in check_files([one, plain]).findings)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (pa.string(), pa.string()),
+        (pa.string(), pa.int64()),
+        (pa.null(), pa.string()),
+        (pa.list_(pa.string()), pa.list_(pa.int64())),
+        (pa.struct([("a", pa.string())]), pa.struct([("a", pa.string()), ("b", pa.string())])),
+        (pa.struct([("a", pa.string()), ("b", pa.int64())]), pa.struct([("b", pa.int64()), ("a", pa.string())])),
+        (pa.int64(), pa.float64()),
+        (pa.list_(pa.struct([("role", pa.string())])), pa.string()),
+    ],
+)
+def test_schemas_are_compared_as_datasets_does(tmp_path, one, other):
+    import datasets
+
+    from verl_relift.data import schemas
+    from verl_relift.data.findings import FileSummary, Report
+
+    report = Report(frozenset())
+    parts = []
+    for name, kind in (("one", one), ("other", other)):
+        file = str(tmp_path / f"{name}.parquet")
+        pq.write_table(pa.table({"x": pa.nulls(1, kind)}), file)
+        report.files.append(FileSummary(file, rows=1))
+        parts.append(datasets.Dataset.from_parquet(file, cache_dir=str(tmp_path / "cache")))
+    schemas.compare(report)
+    try:
+        datasets.concatenate_datasets(parts)
+    except (ValueError, TypeError, pa.ArrowException):
+        assert not report.ok
+    else:
+        assert report.ok
+
+
+def test_what_a_text_model_cannot_read(tmp_path):
+    file = with_column(tmp_path / "train.parquet", "extra_info", pa.array(["{}", "{}"]))
+    assert [f.column for f in check_files([file]).errors if f.kind == Kind.WRONG_TYPE] == ["extra_info"] * 2
+    table = pa.Table.from_batches([to_batch([row(0), row(1)])])
+    pq.write_table(table.append_column("images", pa.array([[b"png"], []])), tmp_path / "images.parquet")
+    report = check_files([str(tmp_path / "images.parquet")])
+    assert not report.ok and only(report, Kind.MEDIA) == (0, "images")
+    pq.write_table(table.append_column("images", pa.array([[], []], pa.list_(pa.binary()))), tmp_path / "none.parquet")
+    assert check_files([str(tmp_path / "none.parquet")]).ok
+
+
+def test_a_file_of_long_prompts_only(tmp_path):
+    counter = TokenCounter.load(str(make_tokenizer(tmp_path / "tokenizer", ["question 0?"] * 9, 300)))
+    rows = [row(i, prompt=[("user", f"question {i}? " * (50 if i % 2 else 1))]) for i in range(8)]
+    file = write(tmp_path / "train.parquet", *rows)
+    assert check_files([file], tokenizer=counter, max_prompt_tokens=60).ok
+    report = check_files([file], tokenizer=counter, max_prompt_tokens=2)
+    (finding,) = report.errors
+    assert finding.kind == Kind.ONLY_LONG_PROMPTS and "all 8 prompts are longer than 2 tokens" in finding.problem

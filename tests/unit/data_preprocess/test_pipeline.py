@@ -115,9 +115,11 @@ HUGE = "x" * (50 << 20)
 def test_a_faulty_row_of_json_or_csv_is_named_and_skipped(tmp_path, capsys, kind, bad, reason):
     good, source, out = b"2?", tmp_path / f"data.{kind}", tmp_path / "out"
     if kind == "json":
-        source.write_bytes(b"[%s]" % b", ".join(b'{"question": "%s", "answer": "2"}' % q for q in (good, bad, good)))
+        source.write_bytes(
+            b"[%s]" % b", ".join(b'{"question": "%s", "answer": "2", "target": null}' % q for q in (good, bad, good))
+        )
     else:
-        source.write_bytes(b"question,answer\n" + b"".join(b"%s,2\n" % q for q in (good, bad, good)))
+        source.write_bytes(b"question,answer,target\n" + b"".join(b"%s,2,\n" % q for q in (good, bad, good)))
     row = 2 if kind == "json" else 3  # a CSV file's first line is its header
     assert run(source, out) == 1
     assert f"data.{kind}, row {row}" in capsys.readouterr().err
@@ -153,7 +155,7 @@ def test_unreadable_file_ends_the_run_even_when_skipping(tmp_path, capsys, name,
     (tmp_path / name).write_bytes(content)
     assert run(tmp_path / name, tmp_path / "out", "--on-error", "skip", "--max-field-bytes", "100") == 1
     assert name in capsys.readouterr().err
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def test_missing_input(tmp_path, capsys):
@@ -387,3 +389,165 @@ def test_read_ahead_raises_the_producers_fault_and_ends_when_abandoned():
     endless = read_ahead(iter(int, 1))
     assert next(endless) == 0
     endless.close()
+
+
+def refused(capsys, *arguments) -> str:
+    """Return the one line with which a command ends."""
+    assert main(jsonl.JSONL, list(map(str, arguments))) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1, error
+    return error
+
+
+CHAT = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "It is \\boxed{2}."}]
+
+
+def test_an_answer_in_the_question_column_is_a_fault(tmp_path, capsys):
+    source = lines(tmp_path / "train.jsonl", {"messages": CHAT, "answer": "2"})
+    arguments = ("--input", source, "--output", tmp_path / "out", "--question-column", "messages")
+    assert "the last message is the assistant's" in refused(capsys, *arguments)
+    assert not list((tmp_path / "out").glob("*.parquet"))
+    system = [{"role": "user", "content": "1+1?"}, {"role": "system", "content": "2"}]
+    source = lines(tmp_path / "train.jsonl", {"messages": system, "answer": "2"})
+    assert "the last message is the system's" in refused(capsys, *arguments)
+
+
+def test_a_chat_with_its_answer_gives_prompt_and_demonstration(tmp_path):
+    earlier = [{"role": "user", "content": "0+1?"}, {"role": "assistant", "content": "1"}]
+    source = lines(tmp_path / "train.jsonl", {"messages": earlier + CHAT, "answer": "2"})
+    flags = ["--question-column", "messages", "--target-column", "messages"]
+    assert main(jsonl.JSONL, ["--input", source, "--output", str(tmp_path / "out"), *flags]) == 0
+    (row,) = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
+    assert [message["content"] for message in row["prompt"]] == ["0+1?", "1", "1+1?"]
+    assert row["target"] == [{"role": "assistant", "content": "It is \\boxed{2}."}]
+
+
+def test_a_chat_written_as_json_is_a_chat(tmp_path, capsys):
+    good = {"question": json.dumps(CHAT[:1]), "answer": "2", "target": json.dumps(CHAT[1:])}
+    assert run(lines(tmp_path / "train.jsonl", good), tmp_path / "out") == 0
+    (row,) = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
+    assert row["prompt"] == CHAT[:1] and row["target"] == CHAT[1:]
+    for text in (str(CHAT[:1]), json.dumps(CHAT[:1])[:-3]):
+        source = lines(tmp_path / "train.jsonl", good | {"question": text})
+        message = refused(capsys, "--input", source, "--output", tmp_path / "o")
+        assert "column question: not a list of messages" in message
+
+
+@pytest.mark.parametrize("flag", ["--target-column", "--level-column", "--id-column"])
+def test_a_misspelt_column_is_named(tmp_path, capsys, flag):
+    source = lines(tmp_path / "train.jsonl", GOOD)
+    message = refused(capsys, "--input", source, "--output", tmp_path / "out", flag, "taget")
+    assert f"column taget: no row has this column (there are: question, answer, target); correct {flag}" in message
+
+
+def test_a_column_that_some_rows_have_is_not_misspelt(tmp_path):
+    source = lines(tmp_path / "train.jsonl", {"question": "2+1?", "answer": "3"}, GOOD)
+    assert run(source, tmp_path / "out") == 0
+    assert summary(tmp_path / "out")["demonstrations"] == 1
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.json"])
+def test_an_empty_input_is_a_fault(tmp_path, capsys, name):
+    (tmp_path / name).write_text("[]" if name.endswith("json") else "")
+    assert "the input has no rows" in refused(capsys, "--input", tmp_path / name, "--output", tmp_path / "out")
+
+
+def test_nothing_left_is_a_fault_and_says_why(tmp_path, capsys):
+    source = lines(tmp_path / "train.jsonl", *({"question": "1?", "answer": answer, "l": 1} for answer in ("", "1")))
+    arguments = ("--input", source, "--output", tmp_path / "out", "--level-column", "l", "--difficulty", "9")
+    message = refused(capsys, *arguments, "--on-error", "skip")
+    assert "none of 2 rows is left (1 no_ground_truth, 1 other_difficulty)" in message
+
+
+@pytest.mark.parametrize("template", ["think", "boxed"])
+def test_a_solution_in_the_answer_column(tmp_path, capsys, template):
+    """The answer is what it marks; a text that marks none is no ground truth."""
+    marked = GOOD | {"answer": "One and one\nis two.\n#### 2", "target": "One and one is two."}
+    source = lines(tmp_path / "train.jsonl", marked)
+    assert run(source, tmp_path / "out", "--template", template) == 0
+    (row,) = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
+    if template == "think":
+        assert row["target"][0]["content"].endswith("</think>\\boxed{2}")
+    source = lines(tmp_path / "train.jsonl", GOOD | {"answer": "One and one\nis two."})
+    message = refused(capsys, "--input", source, "--output", tmp_path / "o", "--template", template)
+    assert "without a final answer" in message and "name the column with the final answer" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("question,answer\n1,1 apples?,2\n", "row 2: 3 fields, and the header names 2"),
+        ("question,answer\n1?\n", "row 2: 1 fields, and the header names 2"),
+        ("question;answer\n1;2?;2\n", "row 2: 3 fields, and the header names 2"),
+    ],
+)
+def test_a_csv_row_that_does_not_fit_its_header_is_a_fault(tmp_path, capsys, content, problem):
+    (tmp_path / "a.csv").write_text(content)
+    assert problem in refused(capsys, "--input", tmp_path / "a.csv", "--output", tmp_path / "out")
+
+
+def test_layouts_that_people_have(tmp_path):
+    """Other separators, compression, folders whose files name no split, and what `datasets` saves."""
+    import bz2
+    import gzip
+
+    import datasets
+
+    table = pa.Table.from_pylist([GOOD])
+    json_line = json.dumps(GOOD) + "\n"
+    (tmp_path / "semicolon.csv").write_text('question;answer;target\n"1+1?";2;\n')
+    (tmp_path / "tab.tsv").write_text("question\tanswer\ttarget\n1+1?\t2\t\n")
+    (tmp_path / "new.ndjson").write_text(json_line)
+    (tmp_path / "zipped.jsonl.gz").write_bytes(gzip.compress(json_line.encode()))
+    (tmp_path / "zipped.csv.bz2").write_bytes(bz2.compress(b"question,answer,target\n1+1?,2,\n"))
+    with pa.output_stream(str(tmp_path / "zipped.json.zst"), compression="zstd") as stream:
+        stream.write(json.dumps([GOOD]).encode())
+    datasets.Dataset(table).save_to_disk(tmp_path / "saved")
+    (tmp_path / "parts").mkdir()
+    pq.write_table(table, tmp_path / "parts" / "part-0.parquet")
+    for number, source in enumerate(sorted(path for path in tmp_path.iterdir() if path.name != "parts")):
+        assert run(source, tmp_path / f"out{number}") == 0, source
+        assert questions(tmp_path / f"out{number}") == ["1+1?"], source
+    assert run(tmp_path / "parts", tmp_path / "out", "--split", "train") == 0
+    assert questions(tmp_path / "out") == ["1+1?"]
+
+
+def test_a_saved_dictionary_of_data_sets_gives_its_splits(tmp_path):
+    import datasets
+
+    saved = {name: datasets.Dataset.from_list([GOOD | {"question": f"{name}?"}]) for name in ("train", "test")}
+    datasets.DatasetDict(saved).save_to_disk(tmp_path / "saved")
+    assert run(tmp_path / "saved", tmp_path / "out") == 0
+    assert questions(tmp_path / "out") == ["train?"]
+    assert pq.read_table(tmp_path / "out" / "test.parquet").to_pylist()[0]["prompt"][0]["content"] == "test?"
+
+
+def test_a_folder_without_a_split_says_how_to_name_it(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.Table.from_pylist([GOOD]), tmp_path / "in" / "part-0.parquet")
+    assert "say with --split what part-0.parquet is" in refused(
+        capsys, "--input", tmp_path / "in", "--output", tmp_path / "out"
+    )
+
+
+def test_damaged_compression_is_named(tmp_path, capsys):
+    (tmp_path / "a.jsonl.gz").write_bytes(b"not gzip")
+    assert "a.jsonl.gz: cannot be read" in refused(
+        capsys, "--input", tmp_path / "a.jsonl.gz", "--output", tmp_path / "out"
+    )
+
+
+def test_decimals_and_alternatives_are_ground_truths(tmp_path):
+    from decimal import Decimal
+
+    from verl_relift.rewards import grade
+
+    table = pa.table({"question": ["a?", "b?"], "answer": pa.array([Decimal("12.50"), Decimal("100")])})
+    pq.write_table(table, tmp_path / "train.parquet")
+    assert main(jsonl.JSONL, ["--input", str(tmp_path / "train.parquet"), "--output", str(tmp_path / "out")]) == 0
+    rows = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
+    assert [row["reward_model"]["ground_truth"] for row in rows] == ["12.5", "100"]
+    source = lines(tmp_path / "train.jsonl", GOOD | {"answer": ["1/2", "0.5", "one half"]})
+    assert run(source, tmp_path / "out") == 0
+    truth = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()[0]["reward_model"]["ground_truth"]
+    assert [grade(f"\\boxed{{{answer}}}", truth).correct for answer in ("0.50", "one half", "2")] == [True, True, False]
