@@ -30,6 +30,7 @@ OPTIONAL = (*_CHOICE["optional"], "model")
 
 _ENVIRONMENT = """export PYTHONPATH={site}:$PWD
 export VLLM_USE_FLASHINFER_SAMPLER=0
+export HF_HUB_OFFLINE=1
 """
 
 
@@ -220,12 +221,7 @@ def install(parts: Path, target: Path) -> None:
     if subprocess.run(command).returncode != 0:
         raise BundleError("pip failed, see above")
     _declare_entry_points(site)
-    libraries = sorted(site.glob("nvidia/cu13/lib/libcublas*.so.13"), reverse=True)  # Lt first: the other needs it
-    text = _ENVIRONMENT.format(site=site)
-    if libraries:
-        # torch's own libraries look beside torch first, so that a path would not help.
-        text += f"export LD_PRELOAD={':'.join(map(str, libraries))}\n"
-    (target / "env.sh").write_text(text)
+    (target / "env.sh").write_text(_ENVIRONMENT.format(site=site))
     print(f"installed {len(list(wheels.glob('*.whl')))} packages; now: source {target}/env.sh")
 
 

@@ -24,7 +24,7 @@ def run(report: Report, task: Task) -> None:
         if not task.model:
             models.save("0.5b" if task.cuda else "tiny", model, task.device)
         report.figure("model", "Qwen2.5-Coder-0.5B-Instruct" if task.model else "random weights: speed only")
-    training.command("data_preprocess.gsm8k", "--input", str(task.gsm8k), "--output", str(data), "--template", "think")
+    training.command("data_preprocess.gsm8k", "--input", str(task.gsm8k), "--output", str(data), "--template", "boxed")
     seconds = training.deadline(task.seconds if task.cuda else min(task.seconds, 150.0), RESERVE)
     status = training.train(folder, *_arguments(task, data, model), stop_after=seconds)
     steps = training.records(folder)
@@ -68,7 +68,7 @@ def _arguments(task: Task, data: Path, model: Path) -> list[str]:
         "actor_rollout_ref.actor.ppo_mini_batch_size=64",
         "data.max_prompt_length=512",
         "data.max_response_length=512",
-        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=32768",
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192",
         "actor_rollout_ref.rollout.gpu_memory_utilization=0.4",
         "actor_rollout_ref.rollout.max_num_seqs=512",
         "method.sft.batch_size=32",

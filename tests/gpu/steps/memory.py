@@ -9,19 +9,21 @@ from pathlib import Path
 from ..report import Report
 from ..step import Task
 
-LENGTH, BUDGET, SEQUENCES = 4096, 16384, 8
+LENGTH, SEQUENCES = 4096, 8
+# Tokens of a micro-batch: what fits beside 18 bytes per parameter on 80 GB.
+BUDGETS = {"0.7b": 16384, "1.5b": 8192}
 TIMED = 3
 PLAN_WITHIN = 0.10
 GIB = 2**30
 
 
 def run(report: Report, task: Task) -> None:
-    """Make RL and supervised updates of two micro-batches each; `plan --trace` works beside them."""
+    """Make RL and supervised updates of two or more micro-batches each; `plan --trace` works beside them."""
     from verl_relift.upstream import transformer_engine
 
     from .. import engine, models
 
-    length, budget = (LENGTH, BUDGET) if task.cuda else (64, 256)
+    length, budget = (LENGTH, BUDGETS[task.argument]) if task.cuda else (64, 256)
     model = task.folder / "model"
     models.save(task.argument if task.cuda else "tiny", model, task.device)
     engine.release()
@@ -29,9 +31,9 @@ def run(report: Report, task: Task) -> None:
         f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={budget}",
         f"data.max_prompt_length={length // 2}",
         f"data.max_response_length={length // 2}",
-        f"data.train_batch_size={SEQUENCES}",
-        f"actor_rollout_ref.actor.ppo_mini_batch_size={SEQUENCES}",
-        "actor_rollout_ref.rollout.n=1",
+        f"data.train_batch_size={SEQUENCES // 2}",
+        f"actor_rollout_ref.actor.ppo_mini_batch_size={SEQUENCES // 2}",
+        "actor_rollout_ref.rollout.n=2",
     ]
     has_te = transformer_engine.usable()
     plan = _start_plan(task, model, overrides, has_te)
