@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..rewards import Convention, GradingRules, Thinking
+from ..run.display import visible
 from . import protocol
 from .compare import compare, comparison_table
 from .errors import EvaluationError
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    import torch
+
+    from ..run import toolkit
     from .run import Job, evaluate
     from .summary import table
     from .tokens import inspect_model
@@ -50,6 +54,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     for name in ("model", "data", "output"):
         if not getattr(options, name):
             raise EvaluationError(f"--{name} is required")
+    if not torch.cuda.is_available():
+        for problem in toolkit.cpu_problems():
+            raise EvaluationError(problem)
     questions, files = read_questions(options.data)
     job = Job(
         model=inspect_model(options.model),
@@ -66,7 +73,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         verbose=options.verbose,
     )
     summary = evaluate(job)
-    print(table(summary))
+    print(visible(table(summary)))
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -74,7 +81,7 @@ def _compare(options: argparse.Namespace) -> None:
     if len(folders) != 2:
         raise EvaluationError("--compare takes two evaluation folders, or one if --output is given")
     before, after = folders
-    print("\n" + comparison_table(compare(before, after), _label(before), _label(after)))
+    print("\n" + visible(comparison_table(compare(before, after), _label(before), _label(after))))
 
 
 def _sampling(options: argparse.Namespace, questions: Sequence[EvaluationQuestion]) -> Sampling:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..run import toolkit
+
 # Requests queued in vLLM beyond those that run: enough to keep its scheduler busy, few enough to hold in memory.
 _WAITING = 256
 _CPU_BLOCK_TOKENS = 128
@@ -99,6 +101,7 @@ def prepare_environment(tensor_parallel: int, verbose: bool) -> None:
     }
     if tensor_parallel == 1:
         defaults["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # runs the engine in this process and saves one import of vLLM
+    toolkit.use_installed()  # FlashInfer compiles its sampler
     if not verbose:
         defaults |= {"VLLM_LOGGING_LEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     for name, value in defaults.items():

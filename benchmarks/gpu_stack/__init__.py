@@ -1,0 +1,1 @@
+"""Checks the GPU stack of requirements.txt on a machine without a GPU."""
