@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from verl_relift.data.check import TOKEN_SAMPLE, check_files
 from verl_relift.data.findings import Kind, Report
 from verl_relift.data.overlap import DEFAULT_N
+from verl_relift.run.display import visible
 
 from .cli import positive, run_reporting
 

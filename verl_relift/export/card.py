@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from ..run.display import markdown, markdown_code
 from ..run.redact import redact
 from .check import Agreement
 from .checkpoint import Checkpoint
@@ -85,7 +87,9 @@ def write_card(
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=False,
+        finalize=_as_markdown,
     )
+    environment.filters["code"] = lambda text: Markup(markdown_code(str(text)))
     text = environment.get_template("model_card.md.j2").render(
         name=name,
         step=checkpoint.step,
@@ -106,6 +110,11 @@ def write_card(
         temperature=_at(config, "actor_rollout_ref.rollout.val_kwargs.temperature") or 0.6,
     )
     (output / "README.md").write_text(text, encoding="utf-8")
+
+
+def _as_markdown(value: Any) -> Any:
+    """Return a value of the template as text; what the run and its data say could otherwise be Markdown or HTML."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else markdown(value)
 
 
 def _run_config(run: Path) -> Any:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..run.display import visible
 from .errors import ReportError
 
 
@@ -48,7 +49,7 @@ def _report(options: argparse.Namespace) -> None:
     write_curves(curves, runs)
     for run in runs:
         for problem in run.problems:
-            print(f"{run.label}: {problem}", file=sys.stderr)
+            print(visible(f"{run.label}: {problem}"), file=sys.stderr)
     print(f"{options.output} ({options.output.stat().st_size / 1e6:.2f} MB), {curves}")
 
 

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from ..run.display import visible
 from . import charts, samples, tables
 from .runs import Run
 
@@ -39,6 +42,7 @@ def render_page(runs: Sequence[Run], evaluations: Sequence[tables.Evaluation], t
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_as_text,
     )
     return environment.get_template("report.html.j2").render(
         title=title or " and ".join(run.label for run in runs),
@@ -93,6 +97,10 @@ def _comparisons(runs: Sequence[Run], evaluations: Sequence[tables.Evaluation]) 
         labels = (first.label, last.label)
         found.append(("evaluation", samples.from_evaluations(first.folder, last.folder, labels)))
     return [(label, comparison) for label, comparison in found if comparison is not None]
+
+
+def _as_text(value: Any) -> Any:
+    return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)
 
 
 def _config_text(run: Run) -> str:

@@ -1,6 +1,7 @@
 """Tests the export of small checkpoints in the layout that verl's Megatron checkpoint manager writes."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -123,6 +124,33 @@ def test_the_card_describes_the_run_at_the_step_and_names_no_path(checkpoint, tm
     assert "91.4 (87.0 to 95.0), n=4" in card and "| trained |" in card
     assert "| rollouts per question | 8 |" in card and "| method | relift |" in card
     assert card.startswith("---\nlibrary_name: transformers\n") and "base_model:" not in card
+
+
+def test_the_card_shows_names_and_does_not_obey_them(checkpoint, tmp_path):
+    evaluation = tmp_path / "evaluation"
+    evaluation.mkdir()
+    row = {"accuracy": 0.5, "accuracy_interval": [0.4, 0.6], "n": 1}
+    settings = {"temperature": 0.6, "top_p": 1.0, "max_tokens": 64, "seed": 0}
+    sources = [
+        "a|b",
+        "![x](http://host/pixel.png)",
+        "<img src=http://host/pixel.png>",
+        "two\n# lines",
+        "\x1b[2J\u202egnp",
+    ]
+    summary = {"sources": dict.fromkeys(sources, row), "average": row, "settings": settings}
+    (evaluation / "summary.json").write_text(json.dumps(summary))
+    (checkpoint.parent / "config.yaml").write_text(
+        "data: {train_files: ['data/`x` <b>.parquet']}\nalgorithm: {adv_estimator: 'x | ![y](http://host/y.png)'}"
+    )
+    export(checkpoint, tmp_path / "hf", "--evaluation", f"<i>label</i>={evaluation}")
+    card = (tmp_path / "hf" / "README.md").read_text()
+    rows = [line for line in card.splitlines() if "50.0 (40.0 to 60.0), n=1" in line]
+    assert [re.sub(r"\\\|", "", line).count("|") for line in rows] == [3] * len(sources)
+    text = re.sub(r"`[^`]*`", "", re.sub(r"\\[^\w]", "", card))  # without what is escaped and without code
+    assert "![" not in text and "<img" not in text and "<i>" not in text and "<b>" not in text
+    assert "\n# lines" not in card and "\x1b" not in card and "\u202e" not in card
+    assert r"\\x1b" in card and "`data/'x' <b>.parquet`" in card and r"x \|" in card
 
 
 @pytest.mark.parametrize(

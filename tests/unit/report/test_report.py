@@ -114,7 +114,8 @@ def test_hostile_text_from_everywhere_stays_text(tmp_path):
         tmp_path / "run", [*rewards(), {"step": 5, "time": 1, HOSTILE: 1.0}], f"relift: {{x: '{HOSTILE}'}}\n"
     )
     for step, right in ((0, 0.0), (5, 1.0)):
-        row = {"input": HOSTILE, "output": HOSTILE, "gts": HOSTILE, "score": right, "outcome": HOSTILE}
+        text = f"{HOSTILE}\x1b[2J\u202egnp"
+        row = {"input": HOSTILE, "output": text, "gts": HOSTILE, "score": right, "outcome": HOSTILE}
         write_validation(run, step, [row])
     evaluation = tmp_path / "evaluation"
     evaluation.mkdir()
@@ -129,6 +130,7 @@ def test_hostile_text_from_everywhere_stays_text(tmp_path):
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
     assert page.text.count("<script>alert(1)</script>") >= 6, "shown as text"
     assert "{{ 7*7 }}" in page.text
+    assert r"\x1b[2J\u202egnp" in page.text and not {"\x1b", "\u202e"} & set(page.text)
     addresses = [value for _, a in page.tags for name, value in a.items() if name in ("src", "href")]
     assert addresses and all(value.startswith("data:") for value in addresses)
 
