@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from . import schemas
@@ -66,20 +66,26 @@ def check_files(
     checks = Checks(*limits, demonstrations, column, graded, mathematics, sample, token_sample, progress)
     report = Report(frozenset(allowed) | WARNINGS)
     questions: dict[str, list[PromptText]] = {}
-    both = {file for file in train_files if any(_same_file(file, other) for other in val_files)}
-    for file in dict.fromkeys([*val_files, *train_files]):
-        validation = file not in train_files or (file not in both and _named_validation(str(file)))
-        summary = FileSummary(str(file), validation=validation)
-        report.files.append(summary)
+    for summary in _summaries(train_files, val_files, report):
         questions[summary.file] = inspect(summary, checks, report, collect=True)
-        if file in both:
-            problem = "the same file is for training and for validation"
-            report.add(summary, Finding(Kind.OVERLAP, problem, summary.file))
     schemas.compare(report)
     _none_left(report, max_prompt_tokens)
     _overlap(report, questions, ngram)
     report.seconds = time.monotonic() - start
     return report
+
+
+def _summaries(train_files: Sequence[str], val_files: Sequence[str], report: Report) -> Iterator[FileSummary]:
+    """Yield a summary of each file, which is in the report too, and report files of both purposes."""
+    both = {file for file in train_files if any(_same_file(file, other) for other in val_files)}
+    for file in dict.fromkeys([*val_files, *train_files]):
+        validation = file not in train_files or (file not in both and _named_validation(str(file)))
+        summary = FileSummary(str(file), validation=validation)
+        report.files.append(summary)
+        if file in both:
+            problem = "the same file is for training and for validation"
+            report.add(summary, Finding(Kind.OVERLAP, problem, summary.file))
+        yield summary
 
 
 def _same_file(one: str, other: str) -> bool:
