@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .checks import ConfigurationError, settings_problems, shortened
 from .methods import method_class
 from .preflight import check
-from .run import checkpoints, disk, leftovers, lock, restarts, resume, stopping
+from .run import checkpoints, disk, leftovers, lock, restarts, resume, stopping, trust
 from .run import folder as runfolder
 from .run.composition import Arguments
 from .run.environment import SPEED_PATCHES, detect_platform, prepare_environment, prepare_ray
@@ -238,7 +238,7 @@ def _act_before_hydra(max_restarts: int) -> None:
     if max_restarts:
         command = [sys.executable, "-m", "verl_relift.train", *sys.argv[1:]]
         sys.exit(restarts.supervise(command, Path(config.trainer.default_local_dir), max_restarts))
-    _take_folder(Path(config.trainer.default_local_dir))
+    _take_folder(Path(config.trainer.default_local_dir), config.relift.resume.trust_others)
 
 
 def _end_if_done(config: DictConfig) -> None:
@@ -249,11 +249,13 @@ def _end_if_done(config: DictConfig) -> None:
         sys.exit(0)
 
 
-def _take_folder(folder: Path) -> None:
+def _take_folder(folder: Path, trust_others: bool) -> None:
     """Lock the run's folder until this process ends, and remove what dead runs have left on this machine."""
     try:
         lock.hold(folder)
-    except lock.FolderInUse as error:
+        if not trust_others:
+            trust.require_closed(folder, folder / lock.LOCK)
+    except (lock.FolderInUse, trust.Untrusted) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     except OSError as error:

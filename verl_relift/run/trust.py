@@ -32,6 +32,24 @@ def require_own(checkpoint: Path) -> None:
         raise Untrusted(f"{path} {problem}, so loading the checkpoint would run what they put there; {fix}")
 
 
+def require_closed(folder: Path, file: Path) -> None:
+    """Check before training that a run will be able to resume from what it writes.
+
+    Args:
+        folder: the run's.
+        file: one that this process has made in it, as the umask says.
+
+    Raises:
+        Untrusted: others may write into the folder, or to what the run makes in it.
+    """
+    for path in (folder, file):
+        if others := _other_writers(path.stat()):
+            raise Untrusted(
+                f"{path} can be written by {others}, so a resumed run would refuse the checkpoints here; umask 022 and "
+                f"chmod -R go-w {folder}, or set {TRUST}=true if you trust them"
+            )
+
+
 def _everything(checkpoint: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """The checkpoint's folder, the one it is in, and all below it, behind links too."""
     yield checkpoint.resolve().parent, checkpoint.resolve().parent.stat()

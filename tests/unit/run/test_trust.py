@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from verl_relift.run.trust import Untrusted, require_own
+from verl_relift.run.trust import Untrusted, require_closed, require_own
 
 root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
 
@@ -65,3 +65,15 @@ def test_what_a_link_leads_to_counts(checkpoint, tmp_path):
 def test_a_shared_folder_with_the_sticky_bit_holds_a_run_of_ones_own(checkpoint):
     checkpoint.parent.chmod(0o1777)
     require_own(checkpoint)
+
+
+def test_a_folder_that_no_run_could_resume_from_is_told_at_the_start(tmp_path):
+    file = tmp_path / "run.lock"
+    file.touch(0o600)
+    require_closed(tmp_path, file)
+    for path, mode in ((file, 0o666), (tmp_path, 0o777)):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        with pytest.raises(Untrusted, match=r"can be written by everybody, so a resumed run would .*umask 022"):
+            require_closed(tmp_path, file)
+        path.chmod(before)
