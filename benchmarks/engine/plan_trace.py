@@ -3,10 +3,14 @@
 Each case is a training command for GPUs. A process of its own builds verl's engine as one rank of the run, without a
 GPU (`verl_relift.trace`), and makes the updates of a step. The table has the peak of every phase as planned and as
 traced; `--output` writes it to a file.
+
+`--measured` traces cases of `benchmarks.engine.plan_memory` instead, on a CPU in fp32, beside what torch's profiler
+measures of the real engine with real memory.
 """
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.engine import plan_memory
 from verl_relift.plan.job import read
 from verl_relift.plan.shapes import BUILT_IN, ModelShape, load_config, to_config
 from verl_relift.plan.tracing import TRAINING_PHASES, Traced, trace_job
@@ -161,14 +166,43 @@ def rows(case: Case, traced: Sequence[Traced]) -> list[str]:
     return found
 
 
+def compare_with_measured(numbers: Sequence[int]) -> list[str]:
+    """Trace and measure cases of `plan_memory`, and return the lines of a table, in MiB.
+
+    Args:
+        numbers: indices of the cases.
+    """
+    parts = ("weights", "gradients", "optimizer", "activations", "logits")
+    lines = [f"| case | {' | '.join(parts)} | sum |", "|---" * (len(parts) + 2) + "|"]
+    for case in (plan_memory.CASES[number] for number in numbers):
+        with tempfile.TemporaryDirectory() as name:
+            model = Path(name)
+            parameters = plan_memory.make_model(model, case.shape)
+            measured = plan_memory.measure(case, model)["tensors"]
+            config = compose_config("relift", None, [f"actor_rollout_ref.model.path={model}", *case.overrides], "cpu")
+            (rank,) = trace_job(config, read(config), load_config(name)[0])
+        traced = rank.phases["RL update"]["device"]["parts"]
+        pairs = [(traced[part], measured[part]) for part in parts]
+        pairs.append((sum(traced.values()), sum(measured[part] for part in parts)))
+        cells = [f"{a / (1 << 20):.0f} / {b / (1 << 20):.0f}" for a, b in pairs]
+        lines.append(f"| {parameters / 1e6:.0f}M, {case.name} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="also write the table to this file")
     parser.add_argument("--cases", type=int, nargs="*", help="indices of the cases; default: all")
     parser.add_argument("--layers", type=int, help="number of layers instead of the models'")
+    parser.add_argument("--measured", type=int, nargs="+", help="indices of cases of plan_memory to measure, too")
     arguments = parser.parse_args()
     prepare_environment()
+    if arguments.measured:
+        os.environ["VERL_PLATFORM"] = "cpu"
+        compare_with_measured(arguments.measured)
+        return 0
     columns = ("model", "case", *TRAINING_PHASES, "weight sync", "checkpoint", "host", "s", "process")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     print("\n".join(lines), flush=True)

@@ -122,3 +122,15 @@ def test_a_launch_script_in_full_size(model, tmp_path):
     for rank in traces(plan("--json", *launch.arguments(tmp_path))):
         agree(rank)
         assert rank["process"] < 4 * GIB
+
+
+@pytest.mark.slow
+def test_an_engine_that_does_not_build_ends_with_one_line_and_2(tmp_path):
+    arguments = EXAMPLES[0].arguments(tmp_path)
+    unknown = "+actor_rollout_ref.actor.megatron.override_transformer_config.no_such_field=1"
+    answer = plan(*arguments, unknown)
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith("the training engine does not build: TypeError: ")
+    assert "no_such_field" in line
+    assert "mbridge" in line

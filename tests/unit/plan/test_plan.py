@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from verl_relift.plan import flops, hardware, memory, refusals, shapes
+from verl_relift.plan import flops, hardware, memory, refusals, shapes, tracing
 from verl_relift.plan.advice import Budget, changes, fits, largest_token_budget, problems, with_token_budget
 from verl_relift.plan.job import Batches, Job, Recompute, Rollout, Training, read
 from verl_relift.plan.planner import make_plan
@@ -275,6 +275,41 @@ def test_a_micro_batch_must_hold_the_longest_sequence():
 
 
 # ---- with configurations ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("actor_rollout_ref.model.use_fused_kernels=true", "use_fused_kernels=true: --trace cannot run its Triton"),
+        ("actor_rollout_ref.model.use_remove_padding=false", "--trace follows packed sequences only"),
+        ("actor_rollout_ref.actor.use_dynamic_bsz=false", "--trace follows token budgets only"),
+        (
+            "actor_rollout_ref.actor.megatron.virtual_pipeline_model_parallel_size=2",
+            "virtual_pipeline_model_parallel_size: --trace follows stages of one chunk only",
+        ),
+        ("actor_rollout_ref.model.lora.rank=8", "lora.rank=8: --trace follows full training only"),
+        (
+            "+actor_rollout_ref.actor.optim.override_optimizer_config.optimizer_cpu_offload=true",
+            "override_optimizer_config.optimizer_cpu_offload: not traced",
+        ),
+    ],
+)
+def test_what_a_trace_cannot_follow_is_named(override, message):
+    (problem,) = tracing.unsupported(compose_config("relift", None, [override], "cuda"))
+    assert message in problem
+    assert problem.endswith("leave out --trace")
+
+
+def test_a_trace_follows_the_default():
+    assert list(tracing.unsupported(compose_config("relift", None, [], "cuda"))) == []
+
+
+def test_a_configuration_that_is_not_traced_ends_with_one_line_and_2():
+    answer = run(*SEVEN_B, "--trace", "actor_rollout_ref.model.use_fused_kernels=true")
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith("actor_rollout_ref.model.use_fused_kernels=true: --trace cannot run its Triton kernels")
+    assert answer.stdout == ""
 
 
 def test_the_same_configuration_as_training():
