@@ -61,7 +61,8 @@ def sampling_problems(config: DictConfig) -> Iterator[str]:
             f"{_ROLLOUT}.max_model_len={rollout.max_model_len} must be at least data.max_prompt_length + "
             f"data.max_response_length = {longest}; raise it, or lower one of those"
         )
-    if rollout.max_num_batched_tokens < rollout.max_num_seqs:
+    # Without chunks it must hold max_model_len, which is checked with the other settings of batches.
+    if rollout.enable_chunked_prefill and rollout.max_num_batched_tokens < rollout.max_num_seqs:
         yield (
             f"{_ROLLOUT}.max_num_batched_tokens={rollout.max_num_batched_tokens} must be at least "
             f"max_num_seqs={rollout.max_num_seqs}; raise the one or lower the other"
@@ -117,13 +118,11 @@ def schedule_problems(config: DictConfig) -> Iterator[str]:
         yield f"{_ACTOR}.policy_loss.loss_mode=dro needs {_ACTOR}.policy_loss.dro_beta"
     if config.global_profiler.steps and not actor.profiler.enable:
         yield f"global_profiler.steps={list(config.global_profiler.steps)} needs {_ACTOR}.profiler.enable=true"
-    correction = config.algorithm.rollout_correction
+    correction, key = config.algorithm.rollout_correction, "algorithm.rollout_correction"
     if correction and not config.actor_rollout_ref.rollout.calculate_log_probs:
         for name in ("rollout_is", "rollout_rs", "bypass_mode"):
             if correction.get(name):
-                yield (
-                    f"algorithm.rollout_correction.{name}={shown(correction[name])} needs {_ROLLOUT}.calculate_log_probs=true"
-                )
+                yield f"{key}.{name}={shown(correction[name])} needs {_ROLLOUT}.calculate_log_probs=true"
 
 
 def micro_batch_problems(config: DictConfig, data_parallel: int) -> Iterator[str]:

@@ -114,8 +114,21 @@ def verl_problems(config: DictConfig) -> Iterator[str]:
             validate_config(config, need_reference_policy(config), need_critic(config))
         for group in groups:
             omega_conf_to_dataclass(OmegaConf.select(config, group))
+        _correct_nothing(config.algorithm.rollout_correction)
     except _REFUSALS as error:
         yield f"verl refuses the configuration: {_first_line(error)}"
+
+
+def _correct_nothing(correction: DictConfig | None) -> None:
+    """Correct one token by verl's function, which is what checks the modes and thresholds."""
+    import torch
+    from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_rejection_mask
+
+    if correction is None or not (correction.rollout_is or correction.rollout_rs):
+        return
+    names = ("rollout_is", "rollout_is_threshold", "rollout_is_batch_normalize", "rollout_rs", "rollout_rs_threshold")
+    values, token = {name: correction[name] for name in names}, torch.zeros(1, 1)
+    compute_rollout_correction_and_rejection_mask(token, token, torch.ones(1, 1), **values)
 
 
 def megatron_problems(config: DictConfig) -> Iterator[str]:

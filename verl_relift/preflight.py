@@ -23,7 +23,7 @@ from .checks import (
 )
 from .data.findings import FileSummary
 from .methods import Needs
-from .model_support import model_problems
+from .model_support import longest_sequence, model_problems
 from .rewards.problems import has_own_function
 from .schema import name_problems
 from .settings import Source
@@ -40,7 +40,7 @@ MAX_VOCABULARY_PADDING = 1024
 
 def check(config: DictConfig) -> None:
     """Raise `ConfigurationError` with what can be found wrong without Ray and without a model in memory."""
-    of_settings = (settings_problems, batch_problems, _folders, _packages, _machine, _cluster)
+    of_settings = (settings_problems, _packages, _machine, _cluster, batch_problems, _folders)
     of_engines = (
         engines.verl_problems,
         engines.megatron_problems,
@@ -182,8 +182,8 @@ def _template_problems(config: DictConfig, template: Any) -> Iterator[str]:
 
 
 def _length_problems(config: DictConfig, hf: Any) -> Iterator[str]:
-    longest, wanted = getattr(hf, "max_position_embeddings", None), config.actor_rollout_ref.rollout.max_model_len
-    if longest is not None and wanted > longest:
+    longest, wanted = longest_sequence(hf.to_dict()), config.actor_rollout_ref.rollout.max_model_len
+    if wanted > longest:
         yield (
             f"actor_rollout_ref.rollout.max_model_len={wanted}: the model reads at most {longest} tokens "
             "(max_position_embeddings); lower data.max_prompt_length or data.max_response_length"

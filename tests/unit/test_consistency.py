@@ -41,7 +41,10 @@ def test_the_quickstart_is_consistent(platform):
         (f"{ROLLOUT}.log_prob_max_token_len_per_gpu=64", r"log_prob_max_token_len_per_gpu=64 must hold the longest"),
         ("method.demonstrations.max_tokens=20000", r"must hold the longest demonstration, .* = 20032 tokens"),
         ("method.sft.max_token_len_per_gpu=50", r"method\.sft\.max_token_len_per_gpu=50 must hold the longest demonst"),
-        (f"{ROLLOUT}.max_num_batched_tokens=100", r"max_num_batched_tokens=100 must be at least max_num_seqs=128"),
+        (
+            f"{ROLLOUT}.max_num_batched_tokens=100 {ROLLOUT}.enable_chunked_prefill=true relift.rollout.seeded=false",
+            r"max_num_batched_tokens=100 must be at least max_num_seqs=128",
+        ),
         (f"{KWARGS}.num_gpu_blocks_override=0", r"num_gpu_blocks_override=0: blocks of 128 tokens hold less than"),
         (
             f"{KWARGS}.num_gpu_blocks_override=2 +{KWARGS}.block_size=32",

@@ -82,6 +82,8 @@ def test_one_line_says_what_is_refused(override, message):
         f"+{VLLM}.block_size=32",
         f"+{RAY}.dashboard_port=8100",
         f"{RAY}.num_cpus=null",
+        "algorithm.rollout_correction.rollout_rs=seq_mean_k1 algorithm.rollout_correction.rollout_rs_threshold=0.5_2.0",
+        "algorithm.rollout_correction.rollout_is=token algorithm.rollout_correction.rollout_is_threshold=0.5_5.0",
     ],
 )
 def test_what_they_know_is_accepted(overrides):
@@ -91,6 +93,24 @@ def test_what_they_know_is_accepted(overrides):
 def test_verls_classes_are_asked():
     [line] = lines_of(f"+{ACTOR}.profiler.foo=1")
     assert re.match("verl refuses the configuration: .*unexpected keyword argument 'foo'", line)
+
+
+CORRECTION = "algorithm.rollout_correction"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (f"{CORRECTION}.rollout_rs=seq_mean_k9 {CORRECTION}.rollout_rs_threshold=1", "Invalid rollout_rs option"),
+        (f"{CORRECTION}.rollout_rs=token_k2", "rollout_rs_threshold must be explicitly provided"),
+        (f"{CORRECTION}.rollout_rs=token_k2 {CORRECTION}.rollout_rs_threshold=wide", "verl refuses the configuration"),
+        (f"{CORRECTION}.rollout_is=token {CORRECTION}.rollout_is_threshold=-1", "must be positive"),
+        (f"{CORRECTION}.rollout_is=token {CORRECTION}.rollout_is_threshold=low_high", "verl refuses the configuration"),
+    ],
+)
+def test_verls_corrections_are_tried(overrides, message):
+    [line] = lines_of(*overrides.split())
+    assert message in line
 
 
 def test_megatron_describes_the_model_with_the_overrides():

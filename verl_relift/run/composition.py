@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 
@@ -76,4 +77,8 @@ def compose_config(name: str, folder: str | None, overrides: Sequence[str], plat
     if not any(override.startswith("platform=") for override in overrides):
         overrides = [f"platform={platform}", *overrides]
     with initialize_config_dir(str(Path(folder).resolve() if folder else own), version_base=None):
-        return compose(name, overrides=[f"hydra.searchpath=[{search}]", *overrides])
+        try:
+            return compose(name, overrides=[f"hydra.searchpath=[{search}]", *overrides])
+        except ValueError as error:  # Hydra's, of a group of files that an override sets to null
+            groups = " ".join(override for override in overrides if "." not in override.partition("=")[0])
+            raise HydraException(f"{groups}: {error}") from error

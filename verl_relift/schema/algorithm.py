@@ -20,6 +20,7 @@ _KL_IN_REWARD = when("algorithm.use_kl_in_reward", True)
 _ADAPTIVE = when("algorithm.kl_ctrl.type", "adaptive")
 _FILTER = when("algorithm.filter_groups.enable", True)
 _CORRECTION = "algorithm.rollout_correction"
+_RECOMPUTED = when(f"{_CORRECTION}.bypass_mode", False)
 _WEIGHTS = when(f"{_CORRECTION}.rollout_is", "token", "sequence")
 
 NULLABLE = (_CORRECTION,)  # groups that null turns off
@@ -45,10 +46,10 @@ KEYS = under(
             "max_inflight_gen_batches": Whole(1, when=_FILTER),
         },
         "rollout_correction": {
-            "rollout_is": Choice((None, "token", "sequence")),
+            "rollout_is": Choice((None, "token", "sequence"), when=_RECOMPUTED),
             "rollout_is_threshold": Unchecked(when=_WEIGHTS),
             "rollout_is_batch_normalize": Flag(when=_WEIGHTS),
-            "rollout_rs": Text(null=True),
+            "rollout_rs": Text(null=True, when=_RECOMPUTED),
             "rollout_rs_threshold": Unchecked(when=when_set(f"{_CORRECTION}.rollout_rs")),
             "bypass_mode": Flag(),
         },

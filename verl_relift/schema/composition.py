@@ -2,10 +2,11 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -34,7 +35,12 @@ def problems(config: DictConfig) -> Iterator[str]:
         if wrong := RULES[key].problem(value):
             yield f"{key}={shown(value)} {wrong}"
             return
-    default, default_keys = _default(str(OmegaConf.select(config, "method.name")), config.trainer.device)
+    name = OmegaConf.select(config, "method.name")
+    try:
+        default, default_keys = _default(str(name), config.trainer.device)
+    except HydraException:
+        yield f"method.name={shown(name)}: there is no such method; docs/train.md lists them"
+        return
     keys = _flat(config)
     yield from _removed(keys, default_keys)
     # Values that are as they were need no look: what they refer to has a rule of its own.
@@ -48,9 +54,11 @@ def problems(config: DictConfig) -> Iterator[str]:
         except OmegaConfBaseException as error:
             yield f"{key}={raw}: {str(error).splitlines()[0]}"
             continue
-        if rule is not None:
+        if isinstance(OmegaConf.select(default, key), DictConfig) and not _is_group(key, default_keys):
+            yield f"{key}={shown(value)} must be a group of settings"
+        elif rule is not None:
             yield from _broken(config, key, value, rule, same)
-        elif not same and not _is_group(key, default_keys) and not _is_in(key, used):
+        elif not (same or _is_in(key, used) or _is_group(key, default_keys) or _in_a_value(key, default_keys)):
             yield _unread(key, value, default_keys)
 
 
@@ -62,8 +70,13 @@ def _is_group(key: str, keys: Iterable[str]) -> bool:
     return any(name.startswith(f"{key}.") for name in keys)
 
 
-def _is_in(key: str, groups: Iterable[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in groups)
+def _in_a_value(key: str, keys: Container[str]) -> bool:
+    return any(group in keys for group in _groups_above(key))
+
+
+def _is_in(key: str, names: Iterable[str]) -> bool:
+    """Return whether a key is one of these, or in a group of that name."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def rule_of(key: str) -> Rule | None:
@@ -114,11 +127,14 @@ def _removed(keys: Mapping[str, Any], default_keys: Mapping[str, Any]) -> Iterat
     """Yield what `~key` took away, and groups that became a value."""
     said = set()
     for key in default_keys:
-        if key in keys or isinstance(rule_of(key), Unchecked):
+        if key in keys:
             continue
-        group = next((name for name in _groups_above(key) if name in keys), None)
-        if group is None:
-            yield f"{key} is missing; leave it in"
+        rule, group = rule_of(key), next((name for name in _groups_above(key) if name in keys), None)
+        if _is_group(key, keys):
+            yield f"{key} must be a value, not a group of settings"
+        elif group is None:
+            if not isinstance(rule, Unchecked) or rule.complete:
+                yield f"{key} is missing; leave it in"
         elif group not in said and not (group in NULLABLE and keys[group] is None):
             said.add(group)
             yield f"{group}={shown(keys[group])} must be a group of settings"
@@ -143,6 +159,10 @@ def _unread(key: str, value: Any, default_keys: Mapping[str, Any]) -> str:
 
 
 def meant(key: str, known: Iterable[str]) -> str:
-    """Return what to do about a key that does not exist."""
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    """Return what to do about a key that does not exist: a similar name in its group, or the name in another."""
+    group, _, name = key.rpartition(".")
+    places = [(other, *other.rpartition(".")[::2]) for other in known]
+    beside = {last: other for other, parent, last in places if parent == group}
+    close = [beside[match] for match in difflib.get_close_matches(name, beside, n=1, cutoff=0.7)]
+    close += [other for other, _, last in places if last == name]
     return f"did you mean {close[0]}?" if close else "remove it"

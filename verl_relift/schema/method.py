@@ -19,6 +19,6 @@ _WHEN: dict[str, Condition] = {
     "relift.reuse_log_probs": _BATCHED,
 }
 
-KEYS: dict[str, Rule] = under("", {"method": Unchecked(), "relift": Unchecked()}) | {
-    key: Unchecked(when=condition) for key, condition in _WHEN.items()
+KEYS: dict[str, Rule] = under("", dict.fromkeys(("method", "relift"), Unchecked(complete=True))) | {
+    key: Unchecked(complete=True, when=condition) for key, condition in _WHEN.items()
 }

@@ -66,7 +66,7 @@ KEYS = under(
         "tensor_model_parallel_size": Whole(1),
         "data_parallel_size": Whole(1),
         "pipeline_model_parallel_size": Only(1, "verl does not run vLLM with pipeline parallelism"),
-        "expert_parallel_size": Whole(1),
+        "expert_parallel_size": Only(1, "models with experts cannot be trained"),
         "max_num_batched_tokens": Whole(1),
         "max_model_len": Whole(2),
         "max_num_seqs": Whole(1),

@@ -45,8 +45,11 @@ class Rule:
         return None
 
 
+@dataclass(frozen=True)
 class Unchecked(Rule):
     """A key, or a group with all keys below it, that something else checks."""
+
+    complete: bool = False  # none of the group's keys may be removed
 
 
 @dataclass(frozen=True)
