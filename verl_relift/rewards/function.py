@@ -15,6 +15,7 @@ from .outcome import GradeOutcome
 from .verl_hook import compute_score
 
 KEY = "relift.reward.correct_from"
+THOUGHT = "prompt_opens_thought"  # the argument that a function gets if it names it
 
 _UNVERIFIABLE = {GradeOutcome.GROUND_TRUTH_UNPARSABLE.value, GradeOutcome.TIMED_OUT.value}
 
@@ -113,7 +114,7 @@ class RewardFunction:
         self._kwargs = kwargs
         call = function if inspect.isroutine(function) else type(function).__call__
         self._is_coroutine = inspect.iscoroutinefunction(call)
-        self._wants_thought = "prompt_opens_thought" in inspect.signature(function).parameters
+        self._wants_thought = THOUGHT in inspect.signature(function).parameters
 
     async def score(self, answer: Answer) -> Score:
         """Score one answer. A function that is no coroutine function runs in a thread.
@@ -129,7 +130,7 @@ class RewardFunction:
             "extra_info": {} if answer.extra_info is None else answer.extra_info,
         }
         if self._wants_thought:
-            arguments["prompt_opens_thought"] = answer.in_thought
+            arguments[THOUGHT] = answer.in_thought
         arguments |= self._kwargs
         if self._is_coroutine:
             result = await self._function(**arguments)

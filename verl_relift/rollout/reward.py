@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from verl.utils.import_utils import load_extern_object
 from verl.utils.reward_score import default_compute_score
 
-from ..rewards.function import RewardFunction
+from ..rewards.function import THOUGHT, RewardFunction
 
 _ARGUMENTS = ("data_source", "solution_str", "ground_truth", "extra_info")
 
@@ -44,7 +44,10 @@ def reward_function_problems(config: DictConfig) -> Iterator[str]:
             return
         yield from _refused(function, kwargs, f"{key}.reward_kwargs: {named.name}")
         function, kwargs = function.__call__, {"self": None}
-    yield from _refused(function, dict.fromkeys(_ARGUMENTS) | kwargs, f"{key}: {named.name}")
+    arguments = dict.fromkeys(_ARGUMENTS) | kwargs
+    if config.relift.rollout.batched and THOUGHT in inspect.signature(function).parameters:
+        arguments[THOUGHT] = False
+    yield from _refused(function, arguments, f"{key}: {named.name}")
 
 
 def _named(config: DictConfig) -> tuple[Any, dict[str, Any]]:

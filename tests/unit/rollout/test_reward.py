@@ -78,6 +78,13 @@ def test_a_function_that_can_be_called(tmp_path, name):
     assert problems(tmp_path, name) == problems(tmp_path, name, weight=2.0) == []
 
 
+def test_a_function_may_ask_whether_the_prompt_opens_a_thought(tmp_path):
+    source = "def asks(data_source, solution_str, ground_truth, extra_info, prompt_opens_thought): return 1.0"
+    assert problems(tmp_path, "asks", source=source) == []
+    (line,) = problems(tmp_path, "asks", source=source, batched=False)
+    assert "missing a required argument: 'prompt_opens_thought'" in line
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
