@@ -56,6 +56,12 @@ def test_rules_and_rewards_come_from_the_configuration():
     assert call(load(conventions=["phrase"]), "Answer: (B)", "B")["score"] == 1.0
 
 
+def test_verls_reward_workers_learn_from_the_settings_that_prompts_open_a_thought():
+    function = load(prompt_opens_thought=True)
+    assert call(function, "7+7. \\boxed{13}")["outcome"] == "no_answer"
+    assert call(function, "7+7</think>\\boxed{13}")["outcome"] == "correct"
+
+
 @pytest.mark.parametrize(
     ("kwargs", "error"), [({"thinking": "maybe"}, ValueError), ({"rewards": {"right": 1}}, TypeError)]
 )
