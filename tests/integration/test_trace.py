@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,9 +103,21 @@ def test_every_launch_script_is_here():
     assert scripts == here | {"recipe/relift/run.sh"}  # which every script in examples/ is
 
 
+@pytest.fixture(scope="module")
+def answers(request, tmp_path_factory):
+    """What `plan --trace` answers to the launches that are tested. Two at a time: each takes one core."""
+    launches = [item.callspec.params["launch"] for item in request.session.items if "answers" in item.fixturenames]
+    with ThreadPoolExecutor(2) as pool:
+        yield {one: pool.submit(_answer, one, tmp_path_factory.mktemp(str(one))) for one in launches}
+
+
+def _answer(launch: Launch, folder: Path) -> subprocess.CompletedProcess:
+    return plan("--json", *launch.arguments(folder))
+
+
 @pytest.mark.parametrize("launch", [*EXAMPLES, *RECIPES], ids=str)
-def test_a_launch_script_builds_and_makes_a_step(launch, tmp_path):
-    for rank in traces(plan("--json", *launch.arguments(tmp_path))):
+def test_a_launch_script_builds_and_makes_a_step(launch, answers):
+    for rank in traces(answers[launch].result()):
         agree(rank)
 
 

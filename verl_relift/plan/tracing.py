@@ -11,6 +11,8 @@ from ..trace.work import equal_lengths
 from . import memory
 from .job import LOG_PROBS, SUPERVISED, UPDATE, Job
 
+# Settings of Megatron that need kernels of Transformer Engine or Apex.
+_KERNELS = ("apply_rope_fusion", "gradient_accumulation_fusion", "use_transformer_engine_op_fuser", "fp8")
 # Phases of the arithmetic; the trace gives its own the same names.
 TRAINING_PHASES = ("log-probs", "RL update", "supervised update")
 
@@ -70,6 +72,9 @@ def unsupported(config: DictConfig) -> Iterator[str]:
         yield f"{prefix}.dynamic_context_parallel=true: --trace follows a fixed size only; {without}"
     if actor.optim.override_optimizer_config.get("optimizer_cpu_offload"):
         yield f"actor_rollout_ref.actor.optim.override_optimizer_config.optimizer_cpu_offload: not traced; {without}"
+    for name in _KERNELS:
+        if megatron.override_transformer_config.get(name):
+            yield f"{prefix}.override_transformer_config.{name}: --trace has no stand-in for its kernels; {without}"
     if model.get("lora") and model.lora.get("rank", 0):
         yield f"actor_rollout_ref.model.lora.rank={model.lora.rank}: --trace follows full training only; {without}"
 
@@ -92,7 +97,10 @@ def trace_rank(config: DictConfig, job: Job, model: Mapping[str, Any], stage: in
     """Trace the first rank of a pipeline stage; see `trace_job`."""
     work = _work(job, stage)
     result = trace(config, work, model)
-    planned = {name: parts for name, parts in memory.training_parts(job, stage).items() if name in result["phases"]}
+    # The reference model is not traced.
+    traced_job = replace(job, training=replace(job.training, reference=False))
+    computed = memory.training_parts(traced_job, stage)
+    planned = {name: parts for name, parts in computed.items() if name in result["phases"]}
     if not work.own_step and work.supervised and work.update:
         # Both losses are in one update, one after the other.
         planned["RL update"] = max(planned["RL update"], _spliced(job, stage), key=lambda parts: sum(parts.values()))
@@ -114,6 +122,8 @@ def _work(job: Job, stage: int) -> Work:
 
     update = micro_batch(training.token_budget, UPDATE) if training.rollouts else []
     supervised = micro_batch(training.sft_token_budget, SUPERVISED) if training.supervised else []
+    if not training.own_step and training.pipeline > 1 and update:
+        supervised = update if supervised else []  # stages announce one size in an update
     log_probs = training.rollouts and training.log_probs
     return Work(
         rank=first_rank_of_stage,

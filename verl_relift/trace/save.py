@@ -6,14 +6,9 @@ SAVE = "checkpoint"
 
 
 def trace_save(worker, memory: Memory) -> None:
-    """Gather the optimizer's state as for a checkpoint, and copy what this rank would write.
-
-    Nothing is written. The writer copies every tensor that is a part of a larger one, which all gathered ones are;
-    the ranks that have the state share the work.
-    """
+    """Gather the optimizer's state as for a checkpoint. Nothing is written, so the writer's copies are not counted."""
     manager = worker.actor.engine.checkpoint_mananager
     with memory.phase(SAVE), memory.of("checkpoint"):
         metadata = manager._build_sharded_state_dict_metadata()
         model = manager._build_model_sharded_state_dict(metadata)
-        state = manager._build_optimizer_state_dict(model, metadata)
-        return state
+        manager._build_optimizer_state_dict(model, metadata)

@@ -1,13 +1,15 @@
 """A step of training on phantom tensors, with the worker that training uses."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import psutil
 import verl  # noqa: F401  loads the platform plugin
 from omegaconf import DictConfig
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
 from verl.utils.megatron_utils import unwrap_model
 
 from ..methods import Method, method_class
@@ -137,14 +139,15 @@ class _Step:
             if model.post_process:
                 model.output_layer.register_forward_pre_hook(at_output_layer)
 
-    def _rollouts(self, lengths, micro_batches: int):
-        config = self.worker.actor.model_config.hf_config
-        context = self.config.actor_rollout_ref.actor.megatron.context_parallel_size
-        sequence_parallel = (
-            self.engine.tf_config.tensor_model_parallel_size if self.engine.tf_config.sequence_parallel else 1
-        )
-        self.phantoms.receive([sum(lengths) // context // sequence_parallel, 1, config.hidden_size])
-        return rollouts(lengths, micro_batches, config.vocab_size)
+    def _expect(self, lengths: Sequence[int]) -> None:
+        """Let other pipeline stages send the hidden states of micro-batches with these sequences."""
+        config = self.engine.tf_config
+        sharing = config.context_parallel_size * (config.tensor_model_parallel_size if config.sequence_parallel else 1)
+        self.phantoms.receive([sum(lengths) // sharing, 1, config.hidden_size])
+
+    def _rollouts(self, lengths: Sequence[int], micro_batches: int) -> TensorDict:
+        self._expect(lengths)
+        return rollouts(lengths, micro_batches, self.worker.actor.model_config.hf_config.vocab_size)
 
     def _policy_update(self, micro_batches: int) -> None:
         work, ranks = self.work, self.work.data_parallel_size
@@ -159,7 +162,7 @@ class _Step:
 
     def _supervised_update(self, micro_batches: int) -> None:
         work = self.work
-        self._rollouts(work.supervised, 1)
+        self._expect(work.supervised)
         settings = {"sft_lr": 1e-6, "sft_clip_grad": 1.0, "sft_entropy_coeff": 1e-4, "sft_epochs": 1}
         self.worker.update_actor_sft(
             demonstrations(
@@ -173,8 +176,6 @@ class _Step:
         )
 
     def _log_probs(self, micro_batches: int) -> None:
-        from verl.utils import tensordict_utils as tu
-
         data = self._rollouts(self.work.log_probs, micro_batches)
         tu.assign_non_tensor(data, calculate_entropy=True, compute_loss=False)
         self.worker.compute_log_prob(data)

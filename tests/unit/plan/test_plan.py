@@ -287,6 +287,10 @@ def test_a_micro_batch_must_hold_the_longest_sequence():
             "actor_rollout_ref.actor.megatron.virtual_pipeline_model_parallel_size=2",
             "virtual_pipeline_model_parallel_size: --trace follows stages of one chunk only",
         ),
+        (
+            "+actor_rollout_ref.actor.megatron.override_transformer_config.apply_rope_fusion=true",
+            "apply_rope_fusion: --trace has no stand-in for its kernels",
+        ),
         ("actor_rollout_ref.model.lora.rank=8", "lora.rank=8: --trace follows full training only"),
         (
             "+actor_rollout_ref.actor.optim.override_optimizer_config.optimizer_cpu_offload=true",
