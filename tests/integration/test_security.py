@@ -49,7 +49,7 @@ def run(tmp_path_factory):
         f"data.train_files={prepared}/data/train.parquet",
         f"data.val_files={prepared}/data/test.parquet",
         f"actor_rollout_ref.model.path={prepared}/model",
-        *("trainer.total_training_steps=100000", "trainer.save_freq=100000"),
+        *("trainer.total_training_steps=20000", "trainer.save_freq=20000"),
     )
     try:
         wait_until(lambda: len(records(folder)) >= 1, process, folder)

@@ -8,6 +8,7 @@ message of a client. What passes is encrypted.
 """
 
 import functools
+from collections.abc import Callable
 from types import ModuleType
 
 import zmq
@@ -37,15 +38,21 @@ def _client_keys() -> tuple[bytes, bytes]:
 
 @patch(
     where=Where.EVERYWHERE,
-    replaces=("transfer_queue.utils.zmq_utils:create_zmq_socket",),
+    replaces=("transfer_queue.*:create_zmq_socket",),
     versions=("TransferQueue",),
     upstream="takes messages from anybody who reaches its ports, and unpickles them; here a connection needs keys that "
     "only the processes of the run have",
+    needed=lambda module: hasattr(module, "create_zmq_socket"),
     canary="test_transfer_queue_still_takes_messages_from_anybody",
 )
 def authenticate(module: ModuleType) -> None:
-    create = module.create_zmq_socket
+    # A module that was imported before has TransferQueue's function, one that is imported later has ours.
+    if not hasattr(module.create_zmq_socket, "__wrapped__"):
+        replace(module, "create_zmq_socket", _with_keys(module.create_zmq_socket))
 
+
+@functools.cache
+def _with_keys(create: Callable[..., zmq.Socket]) -> Callable[..., zmq.Socket]:
     @functools.wraps(create)
     def create_with_keys(ctx, socket_type, *args, **kwargs):
         socket = create(ctx, socket_type, *args, **kwargs)
@@ -59,7 +66,7 @@ def authenticate(module: ModuleType) -> None:
         socket.set(zmq.CURVE_SECRETKEY, private)
         return socket
 
-    replace(module, "create_zmq_socket", create_with_keys)
+    return create_with_keys
 
 
 @patch(
