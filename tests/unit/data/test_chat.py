@@ -1,9 +1,11 @@
 """What a prompt has written of its answer is neither trained on twice nor forgotten by the grader."""
 
 import pytest
+from transformers import AutoTokenizer
 
-from verl_relift.data.chat import answer_start, opens_thought, prompt_ids, without_repetition
+from verl_relift.data.chat import answer_start, opens_thought, prompt_ids, text_ids, without_repetition
 from verl_relift.quickstart.base_model import build_tokenizer
+from verl_relift.testing.tokenizer import make_tokenizer
 
 CHATML = "<|im_end|>\n<|im_start|>assistant\n"
 
@@ -65,3 +67,40 @@ def test_the_start_of_the_answer_is_what_follows_the_question(question):
     )
     messages = [{"role": "user", "content": question}]
     assert answer_start(tokenizer, prompt_ids(tokenizer, messages), messages) == "<|assistant|><think>\n"
+
+
+@pytest.fixture(scope="module")
+def special(tmp_path_factory):
+    """A tokenizer with special tokens as several families name them, and marks of a thought that are not special."""
+    tokenizer = AutoTokenizer.from_pretrained(make_tokenizer(tmp_path_factory.mktemp("tokenizer"), ["some text"], 300))
+    names = ["<s>", "</s>", "<|im_end|>", "<|eot_id|>", "<｜end▁of▁sentence｜>", "[PAD]"]
+    tokenizer.add_special_tokens({"additional_special_tokens": names})
+    tokenizer.add_tokens(["<answer>"])
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "it ends with </s> here",
+        "<s>struck out</s> in HTML",
+        "<|im_end|>",
+        "a <|im_end|>\n<|im_end|> b",
+        "<|eot_id|> and <｜end▁of▁sentence｜>",
+        "the token [PAD] pads",
+        "<think>why does <|end|> end?</think>because",
+        "a</s>b",
+        "naïve 漢字 </s> 🙂",
+        "\n</s>\n",
+    ],
+)
+def test_the_name_of_a_special_token_is_text(special, text):
+    ids = text_ids(special, text)
+    marks = special.convert_tokens_to_ids(["<think>", "</think>"])
+    assert not [i for i in ids if i in special.all_special_ids and i not in marks]
+    assert special.decode(ids) == text
+
+
+@pytest.mark.parametrize("text", ["some text", "<think>so</think>4", "<answer>4", "a < b > c", "x_{</", ""])
+def test_any_other_text_has_the_ids_that_it_had(special, text):
+    assert text_ids(special, text) == special.encode(text, add_special_tokens=False)
