@@ -9,6 +9,7 @@ import io
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -117,6 +118,31 @@ def verl_problems(config: DictConfig) -> Iterator[str]:
         _correct_nothing(config.algorithm.rollout_correction)
     except _REFUSALS as error:
         yield f"verl refuses the configuration: {_first_line(error)}"
+
+
+def named_problems(config: DictConfig) -> Iterator[str]:
+    """Yield which classes and files that the configuration names cannot be loaded, each by verl's own loader."""
+    from verl.utils.dataset.rl_dataset import get_dataset_class
+    from verl.utils.import_utils import load_class_from_fqn, load_extern_type
+
+    rollout, sampler = config.actor_rollout_ref.rollout, config.trainer.v1.sampler.custom_sampler
+    loaders = {
+        "data.custom_cls.path": lambda _: get_dataset_class(config.data),
+        "trainer.v1.sampler.custom_sampler.path": lambda path: load_extern_type(path, sampler.name),
+        "trainer.checkpoint_callback_class": load_class_from_fqn,
+        f"{_ROLLOUT}.agent.agent_loop_manager_class": load_class_from_fqn,
+    }
+    for key, load in loaders.items():
+        value = OmegaConf.select(config, key)
+        try:
+            if value:
+                load(value)
+        except Exception as error:  # a file of the user's may raise anything
+            yield f"{key}={value} cannot be loaded: {_first_line(error)}"
+    for name in ("agent.agent_loop_config_path", "multi_turn.tool_config_path", "multi_turn.function_tool_path"):
+        path = OmegaConf.select(rollout, name)
+        if path and not Path(path).expanduser().exists():
+            yield f"{_ROLLOUT}.{name}={path}: no such file"
 
 
 def _correct_nothing(correction: DictConfig | None) -> None:

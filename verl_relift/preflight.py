@@ -43,6 +43,7 @@ def check(config: DictConfig) -> None:
     of_settings = (settings_problems, _packages, _machine, _cluster, batch_problems, _folders)
     of_engines = (
         engines.verl_problems,
+        engines.named_problems,
         engines.megatron_problems,
         engines.optimizer_problems,
         engines.vllm_problems,

@@ -1,5 +1,6 @@
 """Every configuration that cannot work ends before Ray starts, in one line that says what, where and what to do."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def test_faults_of_rows_are_five_and_a_count(folder):
         check(configuration(folder, "data.max_prompt_length=4"))
     *rows, more = str(error.value).splitlines()
     assert len(rows) == 5 and all("tokens, limit 4; make the file again" in row for row in rows)
-    assert more == "and 67 more; python -m data_preprocess.check FILE lists them"
+    assert re.fullmatch(r"and \d+ more; python -m data_preprocess.check FILE lists them", more)
 
 
 def test_problems_of_settings_are_five_and_a_count(folder):

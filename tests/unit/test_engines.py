@@ -16,6 +16,7 @@ VLLM, RAY = f"{ROLLOUT}.engine_kwargs.vllm", "ray_kwargs.ray_init"
 
 ALL = (
     engines.verl_problems,
+    engines.named_problems,
     engines.megatron_problems,
     engines.optimizer_problems,
     engines.vllm_problems,
@@ -93,6 +94,28 @@ def test_what_they_know_is_accepted(overrides):
 def test_verls_classes_are_asked():
     [line] = lines_of(f"+{ACTOR}.profiler.foo=1")
     assert re.match("verl refuses the configuration: .*unexpected keyword argument 'foo'", line)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            "data.custom_cls.path=no/file.py data.custom_cls.name=A",
+            r"data\.custom_cls\.path=no/file\.py cannot be loaded",
+        ),
+        ("data.custom_cls.path=pkg://json data.custom_cls.name=JSONDecoder", r"custom_cls\.path=pkg://json cannot be"),
+        ("trainer.checkpoint_callback_class=json.Callback", r"callback_class=json\.Callback cannot be loaded"),
+        ("trainer.v1.sampler.custom_sampler.name=Sampler", r"custom_sampler\.path=pkg://.* cannot be loaded"),
+        (f"+{ROLLOUT}.agent.agent_loop_manager_class=my.Manager", r"agent_loop_manager_class=my\.Manager cannot be"),
+        (
+            f"{ROLLOUT}.multi_turn.tool_config_path=tools.yaml",
+            r"multi_turn\.tool_config_path=tools\.yaml: no such file",
+        ),
+    ],
+)
+def test_what_is_named_must_load(overrides, message):
+    [line] = lines_of(*overrides.split())
+    assert re.search(message, line)
 
 
 CORRECTION = "algorithm.rollout_correction"

@@ -7,6 +7,7 @@ KEYS = under(
     {
         "train_files": Each(Text(), or_one=True),
         "val_files": Each(Text(), or_one=True),
+        "cache_dir": Text(null=True),  # for copies of files that are not on this machine
         "train_max_samples": Whole(1, also=(-1,)),
         "val_max_samples": Whole(1, also=(-1,)),
         "prompt_key": Only("prompt", "data_preprocess.jsonl renames a column"),

@@ -1,7 +1,7 @@
 """What the whole run is told: `trainer`, rewards, Ray, TransferQueue and profilers."""
 
 from .rollout import AGENT_LOOP
-from .rules import Choice, Dotted, Each, Flag, Only, Packaged, Text, Unchecked, Whole, under, when, when_set
+from .rules import Choice, Condition, Dotted, Each, Flag, Only, Packaged, Text, Unchecked, Whole, under, when, when_set
 
 # verl's trackers, and the package that each needs.
 TRACKERS = (
@@ -15,6 +15,8 @@ TRACKERS = (
     ("trackio", "trackio"),
     ("file", None),
 )
+
+_WANDB = Condition("trainer.logger=wandb", lambda value: "wandb" in (value("trainer.logger") or ()))
 
 _V1 = {
     "trainer_mode": Only("sync", "training and generation take turns in the same workers"),
@@ -31,6 +33,7 @@ _TRAINER = {
     "project_name": Text(),
     "experiment_name": Text(),
     "logger": Each(Packaged(TRACKERS), or_one=True),
+    "wandb_proxy": Text(null=True, when=_WANDB),
     "log_val_generations": Whole(0),
     "rollout_data_dir": Text(null=True),
     "validation_data_dir": Text(null=True),

@@ -256,6 +256,7 @@ BROKEN = [
     ("method.teacher.samples=2", "acts only with method.demonstrations.source=teacher or"),
     # keys behind a plus that do not exist
     ("+data.train_bach_size=8", "there is no such key; did you mean data.train_batch_size"),
+    ("+trainer.wandb_proxy=http://a", "acts only with trainer.logger=wandb"),
     (f"+{ROLLOUT}.temprature=0.7", f"there is no such key; did you mean {ROLLOUT}.temperature"),
     (f"+{ROLLOUT}.repetition_penalty=1.1", "there is no such key"),
     (f"+{OPTIM}.learning_rate=1e-5", "there is no such key"),
@@ -343,6 +344,8 @@ def test_every_rule_is_for_a_key_that_exists():
     read_with_a_default = {
         "trainer.remove_previous_ckpt_in_save",
         "trainer.v1.sync.parameter_sync_step",
+        "trainer.wandb_proxy",
+        "data.cache_dir",
         "reward.custom_reward_function.reward_kwargs",
         "reward.reward_kwargs",
     }
