@@ -152,15 +152,13 @@ def test_ray_lets_nobody_in_without_the_token(run):
             *("ray",),
         )
         assert "got" not in said and "Error" in said, said
-    for port, (_, name) in ports.items():
-        for request in (
-            "POST /api/job_agent/jobs/ HTTP/1.1",
-            "POST /get_or_create_runtime_env HTTP/1.1",
-            "POST /api/jobs/ HTTP/1.1",
-            "GET /v1/models HTTP/1.1",
-            "POST /v1/load_lora_adapter HTTP/1.1",
-        ):
-            assert answer(port, request) not in (200, 201, 204, 400, 422, 500), (name, request)
+    paths = ("/api/job_agent/jobs/", "/get_or_create_runtime_env", "/v1/completions", "/v1/load_lora_adapter")
+    answers = {
+        (name, path): answer(port, f"POST {path} HTTP/1.1") for port, (_, name) in ports.items() for path in paths
+    }
+    # 0: no HTTP; Ray's metrics take no POST.
+    assert set(answers.values()) <= {0, 401, 403, 404, 405}, answers
+    assert 401 in answers.values()  # Ray's agents, which would have started a process
 
 
 def answer(port: int, request: str) -> int:

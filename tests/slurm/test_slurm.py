@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -98,6 +99,7 @@ def test_a_run_on_two_nodes_is_requeued_by_its_time_limit_and_finishes(cluster, 
     wait_until(lambda: steps_of(run), cluster, job, run)
     seconds = time.monotonic() - start
     print(f"sbatch to first step: {seconds:.0f} s, load {os.getloadavg()[0]:.1f}")
+    attack(cluster, run, tmp_path / "mark")
 
     # The limit comes while it trains, whatever this machine's speed: two to three minutes from now.
     used = int(time.time() - start_time(cluster, job))
@@ -118,6 +120,61 @@ def test_a_run_on_two_nodes_is_requeued_by_its_time_limit_and_finishes(cluster, 
     assert not any(Path("/tmp").glob(f"ray-{job}-*"))
     if os.getloadavg()[0] < 2 * psutil.cpu_count():
         assert seconds <= SECONDS_TO_FIRST_STEP
+
+
+class Bomb:
+    """Makes a folder in the process that unpickles it."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+ATTACK = """
+import json, sys, time
+import ray, zmq
+ports, head, frames = json.loads(sys.argv[1])
+context = zmq.Context()
+for address, port in ports:
+    for identity in (b"TQ_STORAGE_1", b"TransferQueueClient_1"):
+        peer = context.socket(zmq.DEALER)
+        peer.identity = identity
+        peer.connect(f"tcp://{address}:{port}")
+        peer.send_multipart([bytes.fromhex(frame) for frame in frames])
+try:
+    client = ray._raylet.GcsClient(address=head)
+    print("got", client.internal_kv_get(b"secret", b"verl_relift", timeout=10))
+except Exception as error:
+    print("refused", type(error).__name__)
+time.sleep(5)
+context.destroy(linger=0)
+"""
+
+
+def listening(address: str) -> list[tuple[str, int]]:
+    """Return the ports on which the node of that address listens for other hosts."""
+    option = f"--node_ip_address={address}"
+    raylet = next(p for p in psutil.process_iter(["cmdline"]) if option in (p.info["cmdline"] or []))
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{raylet.pid}/net/{table}").read_text().splitlines()[1:]:
+            host, port = line.split()[1].split(":")
+            if line.split()[3] == "0A" and not host.endswith("0100007F"):
+                ports.add(int(port, 16))
+    return [(address, port) for port in sorted(ports)]
+
+
+def attack(cluster: VirtualCluster, run: Path, mark: Path) -> None:
+    """From another host, without the token: ask Ray for the secret, and send TransferQueue's messages with a pickle."""
+    head = re.findall(r"Ray at (10\.77\.0\.11:\d+)", run.with_suffix(".log").read_text(errors="replace"))[-1]
+    ports = [*listening("10.77.0.11"), *listening("10.77.0.12")]
+    assert len(ports) > 10
+    frames = [frame.hex() for frame in (b"\xc1\xfe\xed", pickle.dumps(Bomb(mark)))]
+    said = cluster.run(sys.executable, "-c", ATTACK, json.dumps([ports, head, frames]))
+    assert "refused" in said and "got" not in said, said
+    assert not mark.exists()
 
 
 def trainings(run: Path) -> list[psutil.Process]:

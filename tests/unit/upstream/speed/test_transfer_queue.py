@@ -96,7 +96,7 @@ def upstreams_manager():
     descriptor = AsyncSimpleStorageManager.storage_manager_id
     del AsyncSimpleStorageManager.storage_manager_id
     try:
-        with upstreams("transfer_queue.storage.managers."):
+        with upstreams("transfer_queue.storage.managers.simple_storage_manager:"):
             yield
     finally:
         AsyncSimpleStorageManager.storage_manager_id = descriptor
