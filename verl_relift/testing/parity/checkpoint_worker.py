@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 import verl  # noqa: F401  loads the platform plugin
 
+from ...actor.hyperparameters import kept
 from ...actor.moments import Moments
 from ...actor.worker import DemonstrationWorker, _engine_loss
 from .batch import ENTROPY_COEFF
@@ -46,10 +47,12 @@ def main() -> None:
         with moments.lent(), DemonstrationWorker._optimizer_only(worker):
             engine.save_checkpoint(f"{folder}/sft")
     else:
-        with moments.lent(), DemonstrationWorker._optimizer_only(worker):
+        own = partial(kept, engine.optimizer, engine.lr_scheduler)
+        with moments.lent(), DemonstrationWorker._optimizer_only(worker), own():
             engine.load_checkpoint(f"{folder}/sft", del_local_after_load=False)
         engine.checkpoint_mananager.checkpoint_load_contents = ["model", "optimizer"]
-        engine.load_checkpoint(f"{folder}/rl", del_local_after_load=False)
+        with own():
+            engine.load_checkpoint(f"{folder}/rl", del_local_after_load=False)
     for _ in range(2):
         update(engine, moments)
     weights = export(engine)
