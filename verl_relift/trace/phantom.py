@@ -1,6 +1,6 @@
 """Tensors without memory: large floating-point tensors are meta tensors, everything else is real.
 
-Two modes of torch do it, and no function of anybody is replaced:
+Two modes of torch do it, and of functions only `torch.compile` is replaced, while they are active:
 
 * `_Dispatch` (a `TorchDispatchMode`) lets factories make meta tensors, moves real tensors that meet one to the meta
   device, answers when a value is asked for, and tells `Memory` of every new storage;
