@@ -40,11 +40,17 @@ def convert(model: Path, output: Path) -> Path:
     if not found:
         return model
     import torch
+    from gguf import GGUFReader
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     loaded = AutoModelForCausalLM.from_pretrained(model, gguf_file=found[0].name, dtype=torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(model, gguf_file=found[0].name)
+    # The conversion takes the base model's; without the file's own no answer would end.
+    end = int(GGUFReader(found[0]).fields["tokenizer.ggml.eos_token_id"].parts[-1][0])
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    loaded.config.eos_token_id = loaded.generation_config.eos_token_id = end
     loaded.save_pretrained(output)
-    AutoTokenizer.from_pretrained(model, gguf_file=found[0].name).save_pretrained(output)
+    tokenizer.save_pretrained(output)
     return output
 
 
