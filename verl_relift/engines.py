@@ -6,8 +6,9 @@ takes them, and that class must accept the values.
 
 import inspect
 import io
+import os
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -237,9 +238,10 @@ def vllm_problems(config: DictConfig) -> Iterator[str]:
     group, values = f"{_ROLLOUT}.engine_kwargs.vllm", _plain(config.actor_rollout_ref.rollout.engine_kwargs.vllm)
     if not values:
         return
-    from verl.workers.rollout.vllm_rollout.utils import build_cli_args_from_config
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
+    with _environment_kept():  # vLLM sets variables for itself, which Ray's processes would get
+        from verl.workers.rollout.vllm_rollout.utils import build_cli_args_from_config
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     known = {field.name for field in fields(AsyncEngineArgs)}
     unknown = list(name_problems(group, values, known, "vLLM"))
@@ -258,6 +260,16 @@ def vllm_problems(config: DictConfig) -> Iterator[str]:
         yield f"vLLM refuses {group}: {lines[-1].partition('error: ')[2] or lines[-1]}"
     except Exception as error:
         yield f"vLLM refuses {group}: {_first_line(error)}"
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def ray_problems(config: DictConfig) -> Iterator[str]:

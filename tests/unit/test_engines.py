@@ -1,6 +1,8 @@
 """What Megatron-Core, vLLM, Ray and verl refuse is found without starting any of them."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -31,6 +33,17 @@ def lines_of(*overrides: str) -> list[str]:
 
 def test_the_quickstart_is_accepted():
     assert lines_of() == []
+
+
+def test_asking_leaves_the_environment_as_it_is():
+    """In a process that has not imported vLLM yet; Ray's processes inherit the variables."""
+    code = (
+        "import os; from tests.unit.configurations import configuration; from verl_relift import engines; "
+        "import verl.workers.config; config = configuration(); before = dict(os.environ); "
+        "assert not list(engines.vllm_problems(config)); import sys; assert 'vllm' in sys.modules; "
+        "assert dict(os.environ) == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=300)
 
 
 @pytest.mark.parametrize(
