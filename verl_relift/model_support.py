@@ -2,7 +2,7 @@
 
 mbridge turns a Hugging Face model into Megatron's. A field that it does not know, it drops without a word, and training
 would see another model than rollouts. So every field that is let through is listed here, and any other is rejected.
-tests/parity/test_models.py compares the engines on several values of each field that changes what a model computes.
+tests/parity/test_models.py compares them on several values of each field that changes what a model computes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -145,7 +145,7 @@ def _is_harmless(name: str, value: Any, hf: Mapping[str, Any]) -> bool:
     return value is None or name in HONORED or name in INERT
 
 
-def longest_sequence(hf: Mapping[str, Any]) -> float:
+def longest_sequence(hf: Mapping[str, Any]) -> int:
     """Return how many tokens of prompt and response vLLM takes, which counts scaled positions by their type.
 
     Args:
@@ -153,8 +153,8 @@ def longest_sequence(hf: Mapping[str, Any]) -> float:
     """
     rope, longest = hf["rope_parameters"], hf["max_position_embeddings"]
     if rope["rope_type"] == "yarn":
-        return rope["original_max_position_embeddings"] * rope["factor"]
-    return longest * rope["factor"] if rope["rope_type"] == "linear" else longest
+        return int(rope["original_max_position_embeddings"] * rope["factor"])
+    return int(longest * rope["factor"]) if rope["rope_type"] == "linear" else longest
 
 
 def _rope_problems(parameters: Mapping[str, Any]) -> Iterator[str]:

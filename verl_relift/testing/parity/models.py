@@ -36,8 +36,8 @@ _LLAMA3 = dict(
     high_freq_factor=4.0,
     original_max_position_embeddings=64,
 )
-# The batch's longest sequence has 60 tokens, so lengths of 16 and 32 are exceeded.
-_YARN = dict(rope_type="yarn", rope_theta=10_000.0, factor=4.0, original_max_position_embeddings=32)
+# The batch's longest sequence has 60 tokens, so the original lengths of 16 and 32 are exceeded; vLLM takes 64.
+_YARN = dict(rope_type="yarn", rope_theta=10_000.0, factor=2.0, original_max_position_embeddings=32)
 
 VARIATIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -52,7 +52,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     "yarn": dict(rope_parameters=_YARN),
     "yarn-all": dict(
         rope_parameters=_YARN
-        | dict(factor=2.0, original_max_position_embeddings=16, beta_fast=4, beta_slow=0.5, truncate=False)
+        | dict(factor=4.0, original_max_position_embeddings=16, beta_fast=4, beta_slow=0.5, truncate=False)
     ),
     "epsilon": dict(rms_norm_eps=1e-2),
     "head": dict(head_dim=64),
