@@ -44,6 +44,7 @@ LEFT_OUT = {
     "tests/unit/upstream/cpu/test_verl.py::test_the_version_of_vllm_is_still_asked_for_by_name": _CPU_BUILD,
     "tests/unit/upstream/speed/test_vllm.py": _CPU_BUILD,
     "tests/unit/upstream/test_registry.py::test_a_process_replaces_what_is_declared_and_nothing_else": _CPU_BUILD,
+    "tests/unit/upstream/test_registry.py::test_nothing_of_speed_is_replaced_where_speed_patches_are_off": _CPU_BUILD,
 }
 
 
