@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from verl_relift.data.check import TOKEN_SAMPLE, check_files
 from verl_relift.data.findings import Kind, Report
 from verl_relift.data.overlap import DEFAULT_N
-from verl_relift.run.display import visible
 
 from .cli import positive, run_reporting
 
@@ -95,7 +94,7 @@ def _run(flags: argparse.Namespace) -> Report:
         from .plot import length_histograms
 
         length_histograms(report.files, flags.stats)
-    print(json.dumps(report.as_dict(), indent=2) if flags.json else visible(report.table(details=bool(flags.stats))))
+    print(json.dumps(report.as_dict(), indent=2) if flags.json else report.table(details=bool(flags.stats)))
     return report
 
 

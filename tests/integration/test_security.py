@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -153,9 +154,9 @@ def test_ray_lets_nobody_in_without_the_token(run):
         )
         assert "got" not in said and "Error" in said, said
     paths = ("/api/job_agent/jobs/", "/get_or_create_runtime_env", "/v1/completions", "/v1/load_lora_adapter")
-    answers = {
-        (name, path): answer(port, f"POST {path} HTTP/1.1") for port, (_, name) in ports.items() for path in paths
-    }
+    requests = [(port, f"POST {path} HTTP/1.1") for port in ports for path in paths]
+    with ThreadPoolExecutor(len(requests)) as threads:  # who speaks no HTTP says nothing
+        answers = dict(zip(requests, threads.map(answer, *zip(*requests, strict=True)), strict=True))
     # 0: no HTTP; Ray's metrics take no POST.
     assert set(answers.values()) <= {0, 401, 403, 404, 405}, answers
     assert 401 in answers.values()  # Ray's agents, which would have started a process

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ..run.display import visible
 from .stats import length_summary
 
 SHOWN = 5  # findings of one kind and file that the table shows
@@ -233,7 +234,7 @@ class Report:
         )
         verdict = "fit to train on" if self.ok else "NOT fit to train on"
         lines.append(f"{verdict}: {errors:,} errors, {warnings:,} warnings, {self.seconds:.1f} s")
-        return "\n".join(lines)
+        return visible("\n".join(lines))
 
     def _partial(self, summary: FileSummary) -> Iterable[str]:
         """Yield what was done for some rows only."""
