@@ -7,7 +7,7 @@
     5. supervised updates that are due                         `_update_supervised`, actor/
     6. weights to vLLM, once                                   `send_weights`
 
-The order of the step is in `step`; what is computed is the method's (`verl_relift/methods`).
+The order of the step is in `make_step`; what is computed is the method's (`verl_relift/methods`).
 """
 
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ class MethodTrainer(ResumableTrainer):
 
     # ---- the step ------------------------------------------------------------------------------------------------
 
-    def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+    def make_step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
         """Make one training step; returns the rows that its metrics are computed from."""
         if not self.needs.rollouts:
             return self._step_without_rollouts(metrics, timing_raw)

@@ -42,6 +42,7 @@ class ResumableTrainer(PPOTrainerSync):
         self._committed_step: int | None = None  # of the last one that the tracker names
         self._startup: float | None = None  # seconds, until it has been logged
         self._metrics_file: runfolder.MetricsFile | None = None
+        self._step: tuple[KVBatchMeta, dict] | None = None  # rows and metrics of the last one
         self._drawn_in = -1  # the step that `_drawn` counts
         self._drawn = 0  # questions drawn for it
 
@@ -53,6 +54,10 @@ class ResumableTrainer(PPOTrainerSync):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo `state_dict`."""
+        raise NotImplementedError
+
+    def make_step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        """Make one training step; returns the rows that its metrics are computed from."""
         raise NotImplementedError
 
     def uses_separate_moments(self) -> bool:
@@ -115,6 +120,23 @@ class ResumableTrainer(PPOTrainerSync):
     def _stop_after(self, step: int) -> None:
         self.stopped_after = step
         self.total_training_steps = step  # what fit() compares before the next step
+
+    def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        """Make one training step as `make_step` does, and remember what its record is computed from."""
+        batch = self.make_step(metrics, timing_raw)
+        self._step = batch, metrics
+        return batch
+
+    def _validate(self, *args: Any, **kwargs: Any) -> dict:
+        """Validate; where that fails, the step before it and its checkpoint are kept."""
+        try:
+            return super()._validate(*args, **kwargs)
+        except Exception:
+            if self._saved_step != self._committed_step:
+                (batch, metrics), step = self._step, self.global_steps
+                self._compute_metrics(batch, metrics, self.timing_raw, step, (step - 1) // self.steps_per_epoch)
+                self.logger.log(data=metrics, step=step)
+            raise
 
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch) -> None:
         super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)

@@ -37,3 +37,38 @@ def test_verls_reward_workers_are_told_how_prompts_end(monkeypatch, overrides, o
     trainer.settings = program_settings(trainer.config)
     trainer._init_tokenizer()
     assert trainer.config.reward.custom_reward_function.get("reward_kwargs") == kwargs
+
+
+def test_a_validation_that_fails_costs_no_checkpoint(tmp_path, monkeypatch):
+    """The step's metrics are written and its checkpoint is put into use before the error goes on."""
+
+    class Trainer(MethodTrainer):
+        def make_step(self, metrics, timing_raw):
+            metrics["relift/updates"] = 1
+            return "rows"
+
+    def fail(trainer):
+        raise RuntimeError("the reward function does not know this data source")
+
+    def compute(trainer, batch, metrics, timing_raw, global_steps, epoch):
+        assert (batch, timing_raw, epoch) == ("rows", {"step": 2.0}, 1)
+        metrics["training/global_step"] = global_steps
+
+    monkeypatch.setattr(PPOTrainerSync, "_validate", fail)
+    monkeypatch.setattr(PPOTrainerSync, "_compute_metrics", compute)
+    logged = []
+    trainer = object.__new__(Trainer)
+    trainer._startup, trainer.steps_per_epoch, trainer.global_steps = None, 3, 4
+    trainer.timing_raw = {"step": 2.0}
+    trainer._saved_step = trainer._committed_step = None
+    trainer._metrics_file = type("Log", (), {"log": lambda self, data, step: logged.append((step, data))})()
+    with pytest.raises(RuntimeError, match="data source"):
+        trainer._validate()  # before the first step
+    trainer.step({}, trainer.timing_raw)
+    with pytest.raises(RuntimeError, match="data source"):
+        trainer._validate()  # after a step without a checkpoint
+    assert not logged
+    trainer._saved_step = 4
+    with pytest.raises(RuntimeError, match="data source"):
+        trainer._validate()
+    assert logged == [(4, {"relift/updates": 1, "training/global_step": 4})]
