@@ -7,6 +7,7 @@ from verl_relift.checks import program_settings
 from verl_relift.quickstart.base_model import build_tokenizer
 from verl_relift.run.composition import Arguments
 from verl_relift.trainer import MethodTrainer
+from verl_relift.verl_trainer import ResumableTrainer
 
 AGENT_LOOP = ("relift.rollout.batched=false", "reward.num_workers=1")
 
@@ -42,7 +43,7 @@ def test_verls_reward_workers_are_told_how_prompts_end(monkeypatch, overrides, o
 def test_a_validation_that_fails_costs_no_checkpoint(tmp_path, monkeypatch):
     """The step's metrics are written and its checkpoint is put into use before the error goes on."""
 
-    class Trainer(MethodTrainer):
+    class Trainer(ResumableTrainer):
         def make_step(self, metrics, timing_raw):
             metrics["relift/updates"] = 1
             return "rows"
