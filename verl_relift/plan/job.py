@@ -1,6 +1,5 @@
 """What of a training configuration decides memory and work, as plain numbers."""
 
-import importlib.util
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..methods import Needs, read_method
 from ..settings import reuses_log_probs
+from ..upstream.transformer_engine import found_in_another_process
 from .shapes import ModelShape, load
 
 LOG_PROBS, UPDATE, SUPERVISED = "log-probs", "update", "supervised"  # what a micro-batch is made for
@@ -170,8 +170,9 @@ def _training(config: DictConfig, transformer_engine: bool | None) -> Training:
     megatron = actor.megatron
     tensor, pipeline = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
     context = megatron.context_parallel_size
+    cuda = config.trainer.device == "cuda"
     if transformer_engine is None:
-        transformer_engine = importlib.util.find_spec("transformer_engine") is not None
+        transformer_engine = cuda and found_in_another_process() is None
     budget = actor.ppo_max_token_len_per_gpu
     correction = config.algorithm.get("rollout_correction") or {}
     return Training(
@@ -188,7 +189,7 @@ def _training(config: DictConfig, transformer_engine: bool | None) -> Training:
         fused_logits=bool(config.actor_rollout_ref.model.use_fused_kernels),
         # verl does not pass its own setting of this name to mbridge, which turns it on.
         sequence_parallel=bool(megatron.override_transformer_config.get("sequence_parallel", True)) and tensor > 1,
-        transformer_engine=transformer_engine and config.trainer.device == "cuda",
+        transformer_engine=transformer_engine and cuda,
         recompute=_recompute(megatron.override_transformer_config),
         shared_rotary=bool(config.relift.speed_patches),
         rollouts=needs.rollouts,

@@ -62,7 +62,7 @@ _ENGINE = {
     "virtual_pipeline_model_parallel_size": Whole(2, null=True),
     "context_parallel_size": Whole(1),
     "expert_model_parallel_size": Only(1, "models with experts cannot be trained"),
-    "sequence_parallel": Flag(),
+    "sequence_parallel": Only(True, "mbridge turns it on wherever there is tensor parallelism"),
     "use_distributed_optimizer": Only(True, "verl sends weights to vLLM from the distributed optimizer's buffers"),
     "dynamic_context_parallel": Only(False, "demonstrations are not shared out so"),
     "use_dist_checkpointing": Only(False, "weights are loaded from a Hugging Face folder"),
