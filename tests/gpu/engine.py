@@ -23,7 +23,6 @@ ONE_RANK = (
     "trainer.n_gpus_per_node=1",
     "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1",
     "actor_rollout_ref.rollout.tensor_model_parallel_size=1",
-    "actor_rollout_ref.actor.optim.total_training_steps=1000",
 )
 
 
@@ -58,6 +57,7 @@ class Rank:
         self.model = omega_conf_to_dataclass(config.actor_rollout_ref.model)
         # Past verl's check, which refuses fp32 on CUDA because it is slow: here it is the exact reference.
         object.__setattr__(self.actor.engine, "dtype", dtype)
+        object.__setattr__(self.actor.optim, "total_training_steps", 1000)  # as the trainer does
         self.actor.engine.use_remove_padding = self.model.use_remove_padding
         self.engine = EngineRegistry.new(
             model_type="language_model",

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 
@@ -47,8 +46,3 @@ def records(folder: Path) -> list[dict]:
     """Return the lines of the run's metrics.jsonl."""
     path = folder / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def deadline(seconds: float, reserve: float) -> float:
-    """Return the seconds from now that leave `reserve` of a step's time."""
-    return max(10.0, seconds - reserve - time.process_time())

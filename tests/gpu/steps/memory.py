@@ -38,9 +38,7 @@ def run(report: Report, task: Task) -> None:
     has_te = transformer_engine.usable()
     plan = _start_plan(task, model, overrides, has_te)
     engine.start(task.device)
-    rank = engine.Rank(
-        engine.compose(task.device, model, *overrides), task.device, "bfloat16" if task.cuda else "float32"
-    )
+    rank = engine.Rank(engine.compose(task.device, model, *overrides), "bfloat16" if task.cuda else "float32")
     peaks = {}
     for kind, update, batch in (
         ("RL update", rank.policy_update, rank.batch(SEQUENCES, length)),

@@ -66,7 +66,10 @@ def _compare(report: Report, task: Task, case: str, dtype: str) -> None:
         holds = all(o < 3 * t + 1e-2 for o, t in zip(found, theirs, strict=True))
         report.check(f"{name}: log-probs, entropy", holds, found, f"< 3 x Hugging Face's in bf16 {theirs} + 0.01")
     with rank.engine.train_mode():
-        gradients = {"supervised": supervised(rank.engine, SPLITS[1]), "policy": policy(rank.engine, SPLITS[1])}
+        gradients = {"supervised": supervised(rank.engine, SPLITS[1])}
+        if dtype == "float32":
+            # Rounding in bf16 moves tokens over the edge where the policy loss is clipped, and their gradients too.
+            gradients["policy"] = policy(rank.engine, SPLITS[1])
     for loss_name, (value, gradient) in gradients.items():
         model.zero_grad()
         loss = LOSSES[loss_name](model)
