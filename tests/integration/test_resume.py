@@ -81,9 +81,11 @@ def test_killed_and_resumed_is_bit_equal(task, tmp_path, layout, update):
     assert any(0.0 < record["critic/score/mean"] < 1.0 for record in expected)
 
     process = start("quickstart", broken, *overrides)
-    wait_until(lambda: bool(records(broken)), process, broken)
+    # While it starts, which takes longer than being refused.
+    wait_until(lambda: (broken / "run.lock").exists(), process, broken)
     refused = again(broken, *overrides)
     assert refused.returncode == 2 and f"in use by process {process.pid} on " in refused.stderr, refused.stderr
+    wait_until(lambda: bool(records(broken)), process, broken)
     segments = shared_memory(process)
     assert segments
     kill_when(process, broken, lambda: len(records(broken)) >= 3)
