@@ -267,14 +267,14 @@ def _take_folder(folder: Path, trust_others: bool) -> None:
 
 def _complete_arguments() -> None:
     """Add this program's defaults to the command line, where Hydra takes them."""
-    if get_args_parser().parse_known_args()[0].hydra_help:
-        return  # it shows Hydra's own settings, among which there is no platform
-    given = {argument.split("=", 1)[0] for argument in sys.argv[1:] if "=" in argument}
-    defaults = {**_DEFAULT_OVERRIDES, "platform": detect_platform()}
     # argparse wants overrides, which are positional, in one piece, and before an option whose value may be left out. A
     # later one wins.
     overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
     options = [argument for argument in sys.argv[1:] if argument not in overrides]
+    if get_args_parser().parse_known_args(options)[0].hydra_help:
+        return  # it shows Hydra's own settings, among which there is no platform
+    given = {argument.split("=", 1)[0] for argument in sys.argv[1:] if "=" in argument}
+    defaults = {**_DEFAULT_OVERRIDES, "platform": detect_platform()}
     sys.argv[1:] = [*(f"{k}={v}" for k, v in defaults.items() if k not in given), *overrides, *options]
 
 
