@@ -168,7 +168,7 @@ def test_a_resumed_run_continues_where_the_checkpoint_was_made(finished, prepare
         f"trainer.resume_from_path={run}/global_step_3",
     )
     assert [record["step"] for record in resumed] == [4, 5]
-    assert f"resuming after step 3 from {run}/global_step_3" in (tmp_path / "resumed.log").read_text()
+    assert f"resuming from step 3 of {STEPS} in {run}" in (tmp_path / "resumed.log").read_text()
     for again, first in zip(resumed, records[3:], strict=True):
         for name in ("relift/sft_updates", "relift/demonstrations_used", "relift/buffer_size", "actor/lr"):
             assert again[name] == first[name], name
