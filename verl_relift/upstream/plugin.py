@@ -19,9 +19,20 @@ def _load() -> None:
     from . import registry, transformer_engine, versions
 
     # They declare their patches, as the modules below do.
-    from .fixes import deprecation, distributed_optimizer, model_type, rope, tied_embeddings  # noqa: F401
-    from .fixes import checkpoint_pickles, checkpoint_results, root_logger, tracker_secrets  # noqa: F401
-    from .fixes import http_server, torch_store, weight_socket  # noqa: F401
+    from .fixes import (  # noqa: F401
+        checkpoint_pickles,
+        checkpoint_results,
+        deprecation,
+        distributed_optimizer,
+        http_server,
+        model_type,
+        root_logger,
+        rope,
+        tied_embeddings,
+        torch_store,
+        tracker_secrets,
+        weight_socket,
+    )
     from .fixes import transfer_queue as authentication  # noqa: F401  not the speed patches of that name
     from .local_spec import bridge  # noqa: F401
     from .post_import import before_import
