@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-# hidden, intermediate, layers, heads, key-value heads, vocabulary, tied embeddings
+# hidden, intermediate, layers, heads, key-value heads, vocabulary, tied embeddings. The tokenizer has 264 tokens; of a
+# larger vocabulary verl lets vLLM sample no others, so that probabilities differ from the actor's.
 SHAPES = {
-    "tiny": (128, 192, 2, 4, 2, 384, False),
+    "tiny": (128, 192, 2, 4, 2, 264, False),
     "small": (512, 1408, 4, 8, 2, 4096, False),
     "0.5b": (896, 4864, 24, 14, 2, 151936, True),  # Qwen2.5-0.5B
     "0.7b": (2048, 5632, 12, 16, 4, 32768, False),
