@@ -92,6 +92,10 @@ def _machine(config: DictConfig) -> Iterator[str]:
         problem = transformer_engine.found_in_another_process() if cuda else "its layers run on CUDA only"
         if problem is not None:
             yield f"{demand} needs Transformer Engine, but {problem}; remove it, or see docs/install.md"
+    for model in ("actor", "ref"):
+        key = f"actor_rollout_ref.{model}.megatron.override_transformer_config.attention_backend"
+        if OmegaConf.select(config, key) == "flash" and importlib.util.find_spec("flash_attn") is None:
+            yield f"{key}=flash: flash-attn is not installed; leave it auto, which takes what is installed"
 
 
 def _cluster(config: DictConfig) -> Iterator[str]:

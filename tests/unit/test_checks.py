@@ -123,6 +123,10 @@ def test_the_quickstart_passes(folder):
             "actor_rollout_ref.model.custom_chat_template='{%for'",
             r"custom_chat_template: .*; correct the template",
         ),
+        (
+            "actor_rollout_ref.ref.megatron.override_transformer_config.attention_backend=flash",
+            r"ref\.megatron.*attention_backend=flash: flash-attn is not installed",
+        ),
         ("trainer.default_local_dir=/dev/null/run", r"default_local_dir=/dev/null/run: /dev/null is not a folder"),
         ("trainer.nnodes=2", r"trainer\.nnodes=2: no Ray cluster is named"),
         ("ray_kwargs.ray_init.num_cpus=4", r"num_cpus=4: the run's actors wait for 8 \(logical\) cores"),
