@@ -124,8 +124,8 @@ def test_the_quickstart_passes(folder):
             r"custom_chat_template: .*; correct the template",
         ),
         (
-            "actor_rollout_ref.ref.megatron.override_transformer_config.attention_backend=flash",
-            r"ref\.megatron.*attention_backend=flash: flash-attn is not installed",
+            "actor_rollout_ref.actor.megatron.override_transformer_config.attention_backend=flash",
+            r"actor\.megatron.*attention_backend=flash: flash-attn is not installed",
         ),
         ("trainer.default_local_dir=/dev/null/run", r"default_local_dir=/dev/null/run: /dev/null is not a folder"),
         ("trainer.nnodes=2", r"trainer\.nnodes=2: no Ray cluster is named"),
