@@ -23,6 +23,7 @@ _CLOCK = re.compile(
 )
 
 _ASSIGNMENT = re.compile(r"(?P<name>\\?[a-zA-Z]+(?:_(?:[a-zA-Z0-9]|\{[a-zA-Z0-9]+\}))?) ?= ?(?P<value>[^=<>]+)")
+_NAMED_TUPLE = re.compile(r"\((?P<names>[a-zA-Z_0-9{} ]+(?:,[a-zA-Z_0-9{} ]+)+)\) ?= ?\((?P<values>.+)\)")
 _AND = re.compile(r"\\(?:text|mathrm|mbox)\{ *(?:and|,|;) *\}|\\q?quad(?![a-zA-Z])|\band\b|;")
 _ORDERED = ("xyz", "abcdefgh")  # names whose alphabetical order is the order of a tuple
 
@@ -127,6 +128,9 @@ def as_tuples(answer: str, truth: str) -> tuple[str, str] | None:
 
 def _assignments(latex: str) -> dict[str, str] | None:
     """Return the values of at least two different names; None for any other text."""
+    if match := _NAMED_TUPLE.fullmatch(latex):
+        names, values = _split(match["names"]), _split(match["values"])
+        return dict(zip(names, values, strict=True)) if len(set(names)) == len(names) == len(values) else None
     if latex.count("=") < 2:
         return None
     found: dict[str, str] = {}
