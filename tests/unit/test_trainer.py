@@ -41,7 +41,7 @@ def test_verls_reward_workers_are_told_how_prompts_end(monkeypatch, overrides, o
 
 
 def test_a_validation_that_fails_costs_no_checkpoint(tmp_path, monkeypatch):
-    """The step's metrics are written and its checkpoint is put into use before the error goes on."""
+    """The step's metrics are written and its checkpoint is put into use before the error is raised again."""
 
     class Trainer(ResumableTrainer):
         def make_step(self, metrics, timing_raw):

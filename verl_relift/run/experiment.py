@@ -32,7 +32,7 @@ _SHOWN = 8  # changes of one message
 class Free(StrEnum):
     """Why a setting may have another value after a resume."""
 
-    LENGTH = "how long training goes on, and its learning rates"  # the new values hold from the resumed step on
+    LENGTH = "the length of training, and its learning rates"  # the new values hold from the resumed step on
     RECORDS = "what is written, how often, and where"
     VALIDATION = "what is validated"
     DEVICES = "the devices and how the model is divided among them"

@@ -10,7 +10,7 @@ from . import checkpoints, experiment, trust
 
 @dataclass(frozen=True)
 class Resume:
-    """From where a run goes on."""
+    """Where a run resumes from."""
 
     checkpoint: Path | None = None  # None: it starts from step 0
     step: int = 0  # of the checkpoint

@@ -58,7 +58,7 @@ class _Metadata(pickle.Unpickler):
             f"the checkpoint's .metadata names {module}.{name}, which no checkpoint of Megatron does: somebody has "
             "made it to run code; don't load it"
         )
-        logger.error(problem)  # torch goes on without metadata, and says only that there is none
+        logger.error(problem)  # torch continues without metadata, and says only that there is none
         raise pickle.UnpicklingError(problem)
 
 
