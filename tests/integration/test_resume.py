@@ -14,7 +14,18 @@ import psutil
 import pytest
 import torch
 
-from verl_relift.testing.launch import differences, family, finish, kill, kill_when, records, start, wait_until, weights
+from verl_relift.testing.launch import (
+    differences,
+    family,
+    finish,
+    kill,
+    kill_when,
+    records,
+    start,
+    story,
+    wait_until,
+    weights,
+)
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu covers machines with a GPU")
 
@@ -159,7 +170,7 @@ def test_a_dead_worker_ends_the_run_with_its_cause_and_a_restart_resumes(task, t
             start_of_wait = time.monotonic()
             training.wait(timeout=60)
             assert time.monotonic() - start_of_wait < 60
-        assert process.wait(timeout=600) == 0, log.read_text()[-6000:]
+        assert process.wait(timeout=600) == 0, story(run)
         text = log.read_text()
         causes = [line for line in text.splitlines() if line.startswith("training failed: ")]
         assert len(causes) == 2, causes

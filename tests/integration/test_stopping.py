@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from verl_relift.testing.launch import family, finish, kill, records, start, wait_until
+from verl_relift.testing.launch import family, finish, kill, records, start, story, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,22 +51,18 @@ def signalled(process: subprocess.Popen, run: Path, number: signal.Signals, step
         kill(process)
 
 
-def log(run: Path) -> str:
-    return run.with_suffix(".log").read_text()[-6000:]
-
-
 def test_a_stopped_run_has_a_checkpoint_and_goes_on(overrides, tmp_path):
     run = tmp_path / "run"
     process = start("smoke", run, *overrides, "trainer.total_training_steps=1000")
-    assert signalled(process, run, signal.SIGUSR1, steps=1) == 75, log(run)
+    assert signalled(process, run, signal.SIGUSR1, steps=1) == 75, story(run)
     stopped = records(run)[-1]["step"]
     assert stopped < 1000
     assert (run / "latest_checkpointed_iteration.txt").read_text() == str(stopped)
-    assert f"stopped after step {stopped}" in log(run)
+    assert f"stopped after step {stopped}" in story(run)
 
     # A request that comes before the first step: nothing is trained, nothing is lost.
     again = (*overrides, f"trainer.total_training_steps={stopped + 1}")
-    assert signalled(start("smoke", run, *again), run, signal.SIGUSR1, steps=0) == 75, log(run)
+    assert signalled(start("smoke", run, *again), run, signal.SIGUSR1, steps=0) == 75, story(run)
     assert records(run)[-1]["step"] == stopped
 
     finish(start("smoke", run, *again), run)
@@ -82,12 +78,12 @@ def test_a_finished_run_that_is_asked_to_stop_is_finished(overrides, tmp_path):
         wait_until(lambda: len(records(run)) >= 1, process, run)
         wait_until(lambda: (run / "global_step_2.partial").exists(), process, run)
         process.send_signal(signal.SIGUSR1)  # in the last step
-        assert process.wait(timeout=300) == 0, log(run)
+        assert process.wait(timeout=300) == 0, story(run)
     finally:
         kill(process)
     again = start("smoke", run, *whole)
     assert again.wait(timeout=60) == 0
-    assert "2 of 2 steps are done" in log(run)
+    assert "2 of 2 steps are done" in story(run)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="mounting a small file system needs root")
@@ -104,10 +100,10 @@ def test_a_full_disk_ends_a_run_with_one_line_and_without_a_restart(overrides, t
         size = sum(path.stat().st_size for path in (run / "global_step_2").rglob("*"))
         free = shutil.disk_usage(run).free
         filler.write_bytes(bytes(free - size // 2))
-        assert process.wait(timeout=300) == 74, log(run)
-        last = log(run).splitlines()[-1]
+        assert process.wait(timeout=300) == 74, story(run)
+        last = story(run).splitlines()[-1]
         assert last.startswith(f"training failed: step 4: No space left on device: the file system {run} has "), last
-        assert "restart" not in log(run)
+        assert "restart" not in story(run)
         names = {path.name for path in run.iterdir()}
         assert names == {"config.yaml", "metrics.jsonl", "latest_checkpointed_iteration.txt", "global_step_2", "filler"}
         assert [record["step"] for record in records(run)] == [1, 2, 3]
@@ -126,7 +122,7 @@ def test_a_terminated_run_leaves_no_process(overrides, tmp_path):
         wait_until(lambda: bool(records(run)), process, run)
         started = family(process)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 128 + signal.SIGTERM, log(run)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM, story(run)
         _, alive = psutil.wait_procs(started, timeout=15)
         assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
     finally:

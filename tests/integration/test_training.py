@@ -13,6 +13,8 @@ import psutil
 import pytest
 import torch
 
+from verl_relift.testing.launch import story
+
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu covers machines with a GPU")
 
 GSM8K = Path(__file__).parents[1] / "data" / "gsm8k"
@@ -68,7 +70,7 @@ def train(prepared: Path, run: Path, *overrides: str) -> list[dict]:
         status = subprocess.run(
             command(prepared, run, *overrides), stdout=output, stderr=subprocess.STDOUT, timeout=600, env=environment
         ).returncode
-    assert status == 0, log.read_text()[-6000:]
+    assert status == 0, story(run)
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 

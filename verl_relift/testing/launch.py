@@ -54,8 +54,15 @@ def finish(process: subprocess.Popen, run: Path, seconds: float = 900) -> list[d
         status = process.wait(timeout=seconds)
     finally:
         kill(process)
-    assert status == 0, run.with_suffix(".log").read_text()[-6000:]
+    assert status == 0, story(run)
     return records(run)
+
+
+def story(run: Path) -> str:
+    """Return why a run ended: the line of every death and restart, then the end of its log."""
+    text = run.with_suffix(".log").read_text()
+    causes = [line for line in text.splitlines() if line.startswith("training ")]
+    return "\n".join([*causes, "...", text[-6000:]])
 
 
 def records(run: Path) -> list[dict]:
@@ -92,7 +99,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen, run: Pa
     """
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, run.with_suffix(".log").read_text()[-6000:]
+        assert process.poll() is None, story(run)
         assert time.monotonic() < deadline, f"{run} did not get this far within {seconds} s"
         time.sleep(0.02)
 
