@@ -20,7 +20,7 @@ class Role(IntEnum):
     OWN = 0  # the policy, from the bare question
     DEMONSTRATION = 1  # the author of a verified solution
     HINT = 2  # that author, at the head of an answer which the policy continues
-    CONTINUATION = 3  # the policy, behind a hint
+    CONTINUATION = 3  # the policy, behind a hint, in its own answer or in the question
     REPLAY = 4  # the policy of an earlier step
 
 
@@ -33,6 +33,7 @@ class Question:
     messages: tuple[dict[str, str], ...]  # the chat that asks it
     ground_truth: Any
     target: Any = None  # a solution as the data set has it: chat list, text or None
+    hints: tuple[str, ...] = ()  # as the data set has them, from the one that says least to the one that says most
     data_source: str = ""
     extra_info: dict[str, Any] = field(default_factory=dict)
 
@@ -54,11 +55,21 @@ class Prompt:
     samples: int | None = None  # answers to draw; None: actor_rollout_ref.rollout.n
     attempt: int = 0  # of the draw in this step; a retry's answers are sampled with other seeds
     copy: int = 0  # its place among equal prompts of the step, which are sampled with other seeds; the manager sets it
+    guided: int | None = None  # answers that begin with `forced`, the last of the group; None: all
+    own_mean: bool = False  # those answers are compared with each other, not with the rest of the group
+    trained_under: tuple[dict[str, str], ...] | None = None  # the chat that the loss conditions on; None: `messages`
+    aside: bool = False  # asked for the method alone: its group takes no other's place, and RL doesn't train on it
 
     @classmethod
     def bare(cls, question: Question) -> "Prompt":
         """The question as it is."""
         return cls(question, question.messages)
+
+    def parts(self, samples: int) -> list[tuple[tuple[int, ...], int]]:
+        """Return heads of answers, and how many answers begin with each; `samples` where the prompt says no number."""
+        samples = self.samples or samples
+        guided = min(samples if self.guided is None else self.guided, samples) if self.forced else 0
+        return [(head, count) for head, count in (((), samples - guided), (self.forced, guided)) if count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,7 @@ class GradedRollout:
     token_ids: np.ndarray | None = None  # [tokens] int64
     log_probs: np.ndarray | None = None  # [tokens] float32, under the distribution that sampled them
     truncated: bool = False  # ended by the length limit
+    forced: int = 0  # tokens of the head that the policy was given
 
 
 @dataclass(frozen=True, slots=True)
