@@ -10,6 +10,10 @@ from ..rewards.extract import THINK_CLOSE, THINK_OPEN
 _PART = re.compile(r"^[^\S\n]*(?=\S)|(?=[<\[◁])", re.MULTILINE)
 
 
+class PromptTooLong(ValueError):
+    """A question has more tokens than `data.max_prompt_length`."""
+
+
 def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]], **template: Any) -> list[int]:
     """Return a question's token ids in the model's chat template, up to where the answer begins.
 

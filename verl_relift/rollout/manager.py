@@ -69,7 +69,8 @@ class RolloutManager:
         for prompt in prompts:
             # A template may cut white space off.
             chat = tuple((message["role"], str(message["content"]).strip()) for message in prompt.messages)
-            key = (chat, prompt.forced, prompt.attempt)
+            # Answers without the head are alike whatever the head.
+            key = (chat, prompt.forced if prompt.guided is None else (), prompt.attempt)
             numbered.append(replace(prompt, copy=self._copies[key]))
             self._copies[key] += 1
         return numbered

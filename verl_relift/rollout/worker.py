@@ -56,7 +56,7 @@ class RolloutWorker:
 
     async def generate(self, prompts: Sequence[Prompt], global_steps: int, validate: bool) -> None:
         """Answer `prompts` and return when all their rollouts are graded and stored."""
-        token_ids = [self._encode(prompt) for prompt in prompts]
+        token_ids = [self._encode(prompt.messages) for prompt in prompts]
         stored: asyncio.Queue[_StoredGroup] = asyncio.Queue()
         writer = asyncio.create_task(self._store(stored, len(prompts), global_steps, validate))
         shares = [range(i, len(prompts), len(self._servers)) for i in range(len(self._servers))]
@@ -73,9 +73,9 @@ class RolloutWorker:
         finally:
             writer.cancel()  # it would wait forever for the answers of a server that died
 
-    def _encode(self, prompt: Prompt) -> list[int]:
-        """Return the prompt's token ids, without the forced head of the answer."""
-        return prompt_token_ids(self._tokenizer, prompt.messages, self._template_kwargs, self._rollout.prompt_length)
+    def _encode(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Return a chat's token ids, without the forced head of the answer."""
+        return prompt_token_ids(self._tokenizer, messages, self._template_kwargs, self._rollout.prompt_length)
 
     def _sampling(self, validate: bool) -> dict[str, Any]:
         source = self._rollout.val_kwargs if validate else self._rollout
@@ -107,35 +107,53 @@ class RolloutWorker:
         stored: "asyncio.Queue[_StoredGroup]",
     ) -> None:
         n = self._rollout.val_kwargs.n if validate else self._rollout.n
-        inputs = [[*ids, *prompt.forced] for prompt, ids in zip(prompts, token_ids, strict=True)]
-        requests = [
-            SampleRequest(ids, len(prompt.forced), prompt.samples or n, self._seed_of(prompt, ids, global_steps))
-            for prompt, ids in zip(prompts, inputs, strict=True)
-        ]
+        parts = [prompt.parts(n) for prompt in prompts]
+        places, requests = [], []  # which part of which prompt a request is
+        for place, (prompt, ids) in enumerate(zip(prompts, token_ids, strict=True)):
+            for part, (head, samples) in enumerate(parts[place]):
+                inputs = [*ids, *head]
+                seed = self._seed_of(prompt, inputs, global_steps)
+                requests.append(SampleRequest(inputs, len(head), samples, seed))
+                places.append((place, part))
         groups = server.generate_groups.remote(requests, self._sampling(validate), uuid4().hex)
         grading = []
+        answered: list[dict[int, SampledGroup]] = [{} for _ in prompts]
         async for reference in groups:
-            group: SampledGroup = await reference
-            grading.append(
-                asyncio.create_task(self._grade(prompts[group.index], token_ids[group.index], group, stored))
-            )
+            sampled: SampledGroup = await reference
+            place, part = places[sampled.index]
+            answered[place][part] = sampled
+            if len(answered[place]) == len(parts[place]):
+                heads = [head for head, _ in parts[place]]
+                of_prompt = [answered[place][part] for part in range(len(heads))]
+                work = self._grade(prompts[place], token_ids[place], heads, of_prompt, stored)
+                grading.append(asyncio.create_task(work))
         await asyncio.gather(*grading)
 
     async def _grade(
-        self, prompt: Prompt, token_ids: list[int], sampled: SampledGroup, stored: "asyncio.Queue[_StoredGroup]"
+        self,
+        prompt: Prompt,
+        token_ids: list[int],
+        heads: Sequence[tuple[int, ...]],
+        sampled: Sequence[SampledGroup],
+        stored: "asyncio.Queue[_StoredGroup]",
     ) -> None:
-        if sampled.error is not None:
-            raise RuntimeError(f"vLLM could not answer question {prompt.question.draw}: {sampled.error}")
+        """Grade the answers to a prompt, which come in one part per head."""
+        for part in sampled:
+            if part.error is not None:
+                raise RuntimeError(f"vLLM could not answer question {prompt.question.draw}: {part.error}")
         in_thought = opens_thought(answer_start(self._tokenizer, token_ids, prompt.messages))
+        answers = [(head, response) for head, part in zip(heads, sampled, strict=True) for response in part.responses]
         rollouts = await asyncio.gather(
-            *[self._grade_one(prompt, in_thought, k, response) for k, response in enumerate(sampled.responses)]
+            *[self._grade_one(prompt, in_thought, k, head, response) for k, (head, response) in enumerate(answers)]
         )
-        await stored.put(_StoredGroup(Group(prompt, tuple(rollouts)), token_ids, sampled.global_steps))
+        trained_under = token_ids if prompt.trained_under is None else self._encode(prompt.trained_under)
+        group = Group(prompt, tuple(rollouts))
+        await stored.put(_StoredGroup(group, trained_under, sampled[0].global_steps))
 
     async def _grade_one(
-        self, prompt: Prompt, in_thought: bool, session: int, response: SampledResponse
+        self, prompt: Prompt, in_thought: bool, session: int, head: tuple[int, ...], response: SampledResponse
     ) -> GradedRollout:
-        token_ids, log_probs = _with_head(prompt.forced, response)
+        token_ids, log_probs = _with_head(head, response)
         question = prompt.question
         score = await self._reward.score(
             Answer(
@@ -155,6 +173,7 @@ class RolloutWorker:
             token_ids=token_ids,
             log_probs=log_probs,
             truncated=response.truncated,
+            forced=len(head),
         )
 
     async def _store(
@@ -194,19 +213,19 @@ class RolloutWorker:
             "responses": _jagged(responses),
             "rm_scores": _jagged([_at_end(rollout.tokens, rollout.reward) for rollout in rollouts]),
             "num_turns": torch.full((len(rows),), 2),
-            "uid": NonTensorStack(*[question.draw for question in questions]),
+            "uid": NonTensorStack(*[_compared_with(group.group, rollout) for group, rollout in rows]),
             "extra_fields": NonTensorStack(*[{"reward_extra_info": rollout.info} for rollout in rollouts]),
         }
         if not validate:
             input_ids = [torch.cat(pair) for pair in zip(prompts, responses, strict=True)]
             fields["input_ids"] = _jagged(input_ids)
             fields["position_ids"] = _jagged([torch.arange(len(ids)) for ids in input_ids])
-            heads = [len(group.group.prompt.forced) for group, _ in rows]
             # The policy update trains on what the policy wrote.
-            masks = [_after(head, response) for head, response in zip(heads, responses, strict=True)]
+            masks = [_after(rollout.forced, response) for rollout, response in zip(rollouts, responses, strict=True)]
             fields["response_mask"] = fields["loss_mask"] = _jagged(masks)
             if self._with_roles:
-                fields["roles"] = _jagged([_roles(head, mask) for head, mask in zip(heads, masks, strict=True)])
+                writers = [_writer(group.group.prompt, rollout) for group, rollout in rows]
+                fields["roles"] = _jagged([_roles(writer, mask) for writer, mask in zip(writers, masks, strict=True)])
             if self._rollout.calculate_log_probs:
                 fields["rollout_log_probs"] = _jagged([torch.from_numpy(rollout.log_probs) for rollout in rollouts])
         if validate or self._keep_ground_truth:
@@ -220,7 +239,7 @@ class _StoredGroup:
     """A graded group on its way into TransferQueue."""
 
     group: Group
-    token_ids: list[int]  # of the prompt
+    token_ids: list[int]  # of the prompt that the loss conditions on
     weights_version: int | None  # the step whose weights sampled it
 
     def tag(self, rollout: GradedRollout, global_steps: int) -> dict[str, Any]:
@@ -229,6 +248,8 @@ class _StoredGroup:
             "status": "success",
             "prompt_len": len(self.token_ids),
             "response_len": rollout.tokens,
+            "forced": rollout.forced,
+            "truncated": rollout.truncated,
             "seq_len": len(self.token_ids) + rollout.tokens,
             "global_steps": global_steps,
             "min_global_steps": self.weights_version,
@@ -257,11 +278,21 @@ def _after(head: int, response: torch.Tensor) -> torch.Tensor:
     return mask
 
 
-def _roles(head: int, mask: torch.Tensor) -> torch.Tensor:
-    """Return the role of each token, [tokens] int64."""
-    roles = torch.full_like(mask, Role.CONTINUATION if head else Role.OWN)
-    roles[:head] = Role.HINT
-    return roles
+def _writer(prompt: Prompt, rollout: GradedRollout) -> Role:
+    """Return the role of what the policy wrote."""
+    guided = rollout.forced or prompt.messages != prompt.question.messages
+    return Role.CONTINUATION if guided else Role.OWN
+
+
+def _roles(writer: Role, mask: torch.Tensor) -> torch.Tensor:
+    """Return the role of each token, [tokens] int64: what the policy did not write is the head of an answer."""
+    return torch.where(mask.bool(), int(writer), int(Role.HINT))
+
+
+def _compared_with(group: Group, rollout: GradedRollout) -> str:
+    """Return the name of the rollouts whose mean is the baseline of this one."""
+    apart = group.prompt.own_mean and rollout.forced
+    return f"{group.question.draw}-guided" if apart else group.question.draw
 
 
 def _at_end(length: int, value: float) -> torch.Tensor:
