@@ -126,10 +126,10 @@ def _rollout_problems(config: DictConfig, program: ProgramSettings, method: type
     if not program.rollout.batched:
         if config.reward.num_workers < 1:
             yield "relift.rollout.batched=false needs verl's reward workers: set reward.num_workers=8"
-        if method.guides_generation():
+        if method.writes_roles():
             yield (
-                f"relift.rollout.batched=false: method={config.method.name} guides what is sampled, which verl's agent "
-                "loop does not support; set it to true"
+                f"relift.rollout.batched=false: method={config.method.name} guides what is sampled or adds to it, which "
+                "verl's agent loop does not support; set it to true"
             )
         return
     if not config.trainer.v1.sampler.custom_sampler.path:

@@ -123,8 +123,8 @@ def _rollout_manager(config: DictConfig, trainer):
         from .rollout.manager import RolloutManager
 
         seed = config.data.seed if trainer.settings.rollout.seeded else None
-        servers, guided = trainer.llm_server_manager.server_handles, trainer.method.guides_generation()
-        return RolloutManager(config, servers, trainer.tokenizer, seed, with_roles=guided)
+        servers, with_roles = trainer.llm_server_manager.server_handles, trainer.method.writes_roles()
+        return RolloutManager(config, servers, trainer.tokenizer, seed, with_roles)
 
     from verl.trainer.ppo.v1 import AgentLoopManagerTQ
     from verl.utils.import_utils import load_class_from_fqn

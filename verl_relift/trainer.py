@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import transfer_queue as tq
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
@@ -30,10 +30,12 @@ from .data.chat import answer_start, opens_thought, prompt_ids
 from .methods import Resources
 from .methods.placement import SplicedRows, SupervisedUpdate
 from .rewards.problems import has_own_function
+from .rollout.advantages import write_guided
 from .rollout.groups import draw_of, read_groups
 from .rollout.prompts import prompt_token_ids
 from .rollout.questions import questions_of
 from .rollout.reward import load_reward_function
+from .rollout.rows import write_edited
 from .settings import reuses_log_probs
 from .types import Group, Prompt, Question, Role
 from .verl_trainer import ResumableTrainer
@@ -182,11 +184,12 @@ class MethodTrainer(ResumableTrainer):
         self._filtered += self._groups_of(self.in_order(rows))
 
     def _keep(self, batch: KVBatchMeta, groups: Sequence[Group], edited: Sequence[Group]) -> KVBatchMeta:
-        """Leave out the rollouts that the method's edit has left out."""
+        """Leave out the rollouts that the method's edit has left out, and add the rows that it has added."""
         kept = {rollout.key for group in edited for rollout in group.rollouts}
         if groups and not kept:
             raise ValueError(f"step {self.global_steps}: the method's edit leaves no rollout for the policy update")
-        return self._without(batch, [r.key for group in groups for r in group.rollouts if r.key not in kept])
+        dropped = [rollout.key for group in groups for rollout in group.rollouts if rollout.key not in kept]
+        return self.in_order(self._without(write_edited(batch, edited, self.config), dropped))
 
     def _without(self, batch: KVBatchMeta, keys: Sequence[str]) -> KVBatchMeta:
         if not keys:
@@ -211,6 +214,9 @@ class MethodTrainer(ResumableTrainer):
             )
         if batch.fields:
             batch.fields = [name for name in batch.fields if name not in _NOT_FOR_WORKERS]
+        if self._method_class.changes_rows():
+            # As many optimizer steps as without the method, whatever the number of rows.
+            batch.extra_info["mini_batches"] = self._mini_batches()
         if self._weighs:
             coefficients = self.method.coefficients(self.global_steps)
             batch.extra_info["coefficients"] = {role.name: value for role, value in coefficients.items()}
@@ -256,7 +262,7 @@ class MethodTrainer(ResumableTrainer):
         if self.method.reads_groups() and hasattr(self.replay_buffer, "before_clearing"):
             self.replay_buffer.before_clearing = self._keep_filtered
         if self._weighs:
-            self.actor_rollout_wg.set_method(self.config.method.name)
+            self.actor_rollout_wg.set_method(OmegaConf.to_container(self.config.method, resolve=True))
 
     def _init_tokenizer(self) -> None:
         super()._init_tokenizer()
@@ -270,10 +276,18 @@ class MethodTrainer(ResumableTrainer):
             opens = opens_thought(answer_start(self.tokenizer, ids, messages))
             function.reward_kwargs = {"prompt_opens_thought": opens, **(function.get("reward_kwargs") or {})}
 
+    def _mini_batches(self) -> int:
+        return self.config.data.train_batch_size // self.config.actor_rollout_ref.actor.ppo_mini_batch_size
+
+    def _get_required_batch_multiple(self, dp_size: int) -> int:
+        if self._method_class.changes_rows():
+            return dp_size * self._mini_batches()
+        return super()._get_required_batch_multiple(dp_size)
+
     def _balance_batch(self, batch: KVBatchMeta, metrics, *args, **kwargs) -> KVBatchMeta:
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
         padding = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if tag.get("is_padding", False)]
-        if padding and self._method_class.guides_generation():
+        if padding and self._method_class.writes_roles():
             # verl's padding rows copy a rollout's columns, but for those whose length it knows.
             roles = jagged([torch.tensor([Role.OWN])] * len(padding))
             columns = TensorDict({"roles": roles}, batch_size=[len(padding)])
@@ -300,6 +314,7 @@ class MethodTrainer(ResumableTrainer):
                 data_parallel_size=data_parallel_size(self.config),
                 folder=Path(self.config.trainer.default_local_dir),
                 available=available,
+                rollouts=self.config.actor_rollout_ref.rollout.n,
             ),
         )
 
@@ -316,9 +331,17 @@ class MethodTrainer(ResumableTrainer):
             metrics["training/rollout_log_probs_diff_max"] = (ours - theirs).abs().max().item()
         return batch
 
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        batch = super()._compute_advantage(batch, metrics)
+        if self._method_class.writes_roles():
+            write_guided(batch, self.config.algorithm.norm_adv_by_std_in_grpo)
+        return batch
+
     def _compute_metrics(self, batch, metrics, timing_raw, global_steps, epoch) -> None:
         if self.needs.rollouts:
-            super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+            # Scores and lengths are those of rollouts; verl leaves padding out of them, and counts its tokens.
+            tags = [{**tag, "is_padding": True} if tag.get("added") else tag for tag in batch.tags]
+            super()._compute_metrics(replace(batch, tags=tags), metrics, timing_raw, global_steps, epoch)
             return
         metrics.update({f"timing_s/{name}": value for name, value in timing_raw.items()})
         metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
@@ -326,7 +349,8 @@ class MethodTrainer(ResumableTrainer):
 
     def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
         if self.needs.rollouts:
-            super()._log_rollout_data(batch, timing_raw, rollout_data_dir)
+            rollouts = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("added")]
+            super()._log_rollout_data(batch.select_keys(rollouts), timing_raw, rollout_data_dir)
 
     # Without rollouts vLLM has nothing to answer but validation, for which it wakes with the weights of then.
 

@@ -89,6 +89,9 @@ class GradedRollout:
     log_probs: np.ndarray | None = None  # [tokens] float32, under the distribution that sampled them
     truncated: bool = False  # ended by the length limit
     forced: int = 0  # tokens of the head that the policy was given
+    role: Role = Role.OWN  # of all its tokens, where a method has added it to the group
+    prompt_ids: tuple[int, ...] = ()  # of a row that a method has added
+    counts_in_mean: bool = True  # of the group, with which every row is compared; False: it is compared, and not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,5 +108,8 @@ class Group:
 
     @property
     def accuracy(self) -> float:
-        """acc(q): the mean accuracy of the rollouts, in [0, 1] (arXiv 2506.07527, section 3)."""
+        """acc(q): the mean accuracy of the rollouts, in [0, 1] (arXiv 2506.07527, section 3).
+
+        It is there for a group as graded: what a method adds is not the policy's.
+        """
         return sum(rollout.accuracy for rollout in self.rollouts) / len(self.rollouts)

@@ -1,19 +1,24 @@
-"""The policy loss of a method that weighs tokens by who wrote them."""
+"""The policy loss of a method that trains on tokens by who wrote them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from tensordict import TensorDict
+from verl.trainer.ppo.core_algos import agg_loss
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.utils.padding import response_from_nested
 
-from ..methods.weight import TokenStatistics, Weight
+from ..methods.weight import Term, TokenStatistics, Weight
 from ..types import Role
 from .batch import jagged_like
-from .losses import guided_terms, weigh_advantages
+from .losses import POLICY_ROLES, guided_terms, weigh_advantages
+
+_POLICY_ROLES = torch.tensor(POLICY_ROLES)
+_NOBODY = -1  # the role of a token that is not trained on
 
 
 @contextmanager
@@ -26,7 +31,9 @@ def role_tokens_counted(engine) -> Iterator[None]:
 
     def count_and_run(data: TensorDict, loss_function: Callable, forward_only: bool = False):
         if "roles" in data:
-            counts = torch.bincount(data["roles"].values(), minlength=len(Role)).to(get_device_id())
+            roles, masked = data["roles"].values(), ~data["response_mask"].values().bool()
+            roles = roles[~(masked & torch.isin(roles, _POLICY_ROLES.to(roles.device)))]  # not padding, nor rejected
+            counts = torch.bincount(roles, minlength=len(Role)).to(get_device_id())
             torch.distributed.all_reduce(counts, group=engine.get_data_parallel_group())
             tu.assign_non_tensor(data, role_num_tokens=tuple(counts.tolist()))
         return forward_backward_batch(data, loss_function, forward_only)
@@ -41,34 +48,75 @@ def role_tokens_counted(engine) -> Iterator[None]:
 def role_loss(
     policy_loss: Callable,
     weights: Mapping[Role, Weight],
+    terms: Sequence[Term],
     coefficients: Mapping[Role, float],
     model_output: dict,
     data: TensorDict,
     dp_group=None,
+    *,
+    config: Any,
+    vocabulary: int,
 ):
-    """Return verl's policy loss on what the policy wrote, plus a term for each other role that has a weight.
+    """Return verl's policy loss on what the policy wrote, plus terms with normalizers of their own.
 
     Args:
         policy_loss: verl's, in the form that its engine calls. Weights of own tokens and continuations multiply the
             advantages in it; the coefficient of `Role.OWN` multiplies all of it, entropy and KL terms included.
-        data: as verl's engine has it, with jagged `roles` [rows, response tokens] where the method guides what is
-            sampled; without them every token is the policy's own.
+        terms: the method's, and those of its weights (`all_terms`).
+        data: as verl's engine has it, with jagged `roles` [rows, response tokens] where rows are not all the policy's
+            own; without them every token is.
+        config: verl's of the actor, for `loss_agg_mode`.
+        vocabulary: token ids of the model.
     """
     log_probs = response_from_nested(model_output["log_probs"], data["response_mask"])
     entropy = model_output.get("entropy")
     entropy = None if entropy is None else response_from_nested(entropy, data["response_mask"]).values()
-    advantages = data["advantages"]
-    statistics = TokenStatistics(log_probs.values(), data["old_log_probs"].values(), entropy, advantages.values())
+    advantages, mask = data["advantages"], data["response_mask"].values().bool()
+    old = data["old_log_probs"].values()
+    statistics = TokenStatistics(log_probs.values(), old, entropy, advantages.values(), vocabulary)
     roles = data["roles"].values() if "roles" in data else torch.full_like(advantages.values(), Role.OWN).long()
+    # What is masked among the policy's own tokens is padding, or rejected.
+    roles = torch.where(mask | ~torch.isin(roles, _POLICY_ROLES.to(roles.device)), roles, _NOBODY)
+    counts = tu.get_non_tensor_data(data, key="role_num_tokens", default=None)
+    counts = [0] * len(Role) if counts is None else counts
+    joint = {term.role for term in terms if term.joint and term.role not in POLICY_ROLES}
+    # A mini-batch may have no token of the policy's.
+    tokens = data["batch_num_tokens"] + sum(counts[role] for role in joint) or 1
+    tu.assign_non_tensor(data, batch_num_tokens=tokens)
     data["advantages"] = jagged_like(weigh_advantages(statistics, roles, weights), advantages)
     loss, metrics = policy_loss(model_output=model_output, data=data, dp_group=dp_group)
     loss = coefficients.get(Role.OWN, 1.0) * loss
-    counts = tu.get_non_tensor_data(data, key="role_num_tokens", default=None)
-    if counts is None:
-        return loss, metrics
-    # The engine averages gradients over data-parallel ranks.
-    dp_size = data["dp_size"]
-    for role, term in guided_terms(statistics, roles, weights, counts, coefficients).items():
+    dp_size = data["dp_size"]  # the engine averages gradients over data-parallel ranks
+    if any(counts[role] for role in Role if role is not Role.OWN):
+        metrics["own_loss"] = Metric(AggregationType.SUM, loss.detach())
+        metrics |= _by_role(roles, counts, entropy, dp_size)
+
+    def joint_mean(losses: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        rows, shown = (jagged_like(values, advantages).to_padded_tensor(0) for values in (losses, chosen.long()))
+        return agg_loss(
+            rows,
+            shown.bool(),
+            config.loss_agg_mode,
+            batch_num_tokens=tokens,
+            global_batch_size=data["global_batch_size"],
+            loss_scale_factor=config.loss_scale_factor,
+        )
+
+    for role, term in guided_terms(statistics, roles, terms, counts, coefficients, joint_mean).items():
         loss = loss + term * dp_size
         metrics[f"{role.name.lower()}_loss"] = Metric(AggregationType.SUM, term.detach() * dp_size)
     return loss, metrics
+
+
+def _by_role(roles: torch.Tensor, counts: Sequence[int], entropy: torch.Tensor | None, dp_size: int) -> dict:
+    """Return how many tokens each role has, and their mean entropy where entropy is computed."""
+    metrics = {}
+    for role in Role:
+        if not counts[role]:
+            continue
+        name = role.name.lower()
+        metrics[f"{name}_tokens"] = Metric(AggregationType.MAX, counts[role])
+        if entropy is not None:
+            mean = torch.where(roles == role, entropy.detach(), 0.0).sum() / counts[role]
+            metrics[f"{name}_entropy"] = Metric(AggregationType.SUM, mean * dp_size)
+    return metrics

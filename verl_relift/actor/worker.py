@@ -4,7 +4,7 @@ Every vLLM server process unpickles a handle to this class, so nothing heavy is 
 imports.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.utils.padding import response_from_nested
 
-from ..methods.weight import Weight
+from ..methods.weight import Term, TokenStatistics, Weight
 from ..run import garbage
 from ..types import Role
 from ..upstream.fixes.weight_socket import in_private_folder
@@ -26,21 +26,36 @@ from .hyperparameters import kept
 from .losses import supervised_loss
 
 
-def _engine_loss(model_output: dict, data: TensorDict, dp_group=None, *, entropy_coeff: float, weight: float = 1.0):
+def _engine_loss(
+    model_output: dict,
+    data: TensorDict,
+    dp_group=None,
+    *,
+    entropy_coeff: float,
+    weight: float = 1.0,
+    token_weight: Weight | None = None,
+):
     """`supervised_loss` in the form that verl's engine calls.
 
     `log_probs[i]` belongs to token i+1, so the mask is shifted by one; what wraps around to another sequence's first
     position is a prompt token and masked. The engine averages gradients over data-parallel ranks, hence the factor
-    `dp_size`, as in verl's own losses. `weight` is that of the whole loss beside the RL loss (splice).
+    `dp_size`, as in verl's own losses. `weight` is that of the whole loss beside the RL loss (splice), `token_weight`
+    the method's of a demonstration's token.
     """
     mask = data["loss_mask"].values().roll(shifts=-1, dims=0).bool()
     entropy = model_output.get("entropy")
+    entropy, log_probs = None if entropy is None else entropy.values(), model_output["log_probs"].values()
+    weights = 1.0
+    if token_weight is not None:
+        statistics = TokenStatistics(log_probs, log_probs.detach(), entropy, torch.ones_like(log_probs))
+        weights = token_weight(statistics)
     result = supervised_loss(
-        log_probs=model_output["log_probs"].values(),
-        entropy=None if entropy is None else entropy.values(),
+        log_probs=log_probs,
+        entropy=entropy,
         mask=mask,
         num_tokens=data["batch_num_tokens"],
         entropy_coeff=entropy_coeff,
+        weights=weights,
     )
     dp_size = data["dp_size"]
     metrics = {
@@ -77,6 +92,7 @@ class DemonstrationWorker(ActorRolloutRefWorker):
         self._moments = None  # of the separate optimizer, from its first use
         self._spliced: TensorDict | None = None  # demonstrations that the next RL update carries
         self._weights: Mapping[Role, Weight] = {}  # the method's, by role
+        self._terms: Sequence[Term] = ()  # of the method's policy loss, beside verl's
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self) -> None:
@@ -90,11 +106,18 @@ class DemonstrationWorker(ActorRolloutRefWorker):
         garbage.freeze()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def set_method(self, name: str) -> None:
-        """Weigh tokens in the RL update as the method of that name does."""
-        from ..methods import method_class
+    def set_method(self, method: dict[str, Any]) -> None:
+        """Train on tokens as a method does.
 
-        self._weights = method_class(name).weights
+        Args:
+            method: the group `method` of the configuration.
+        """
+        from ..methods import read_method
+        from .losses import all_terms
+
+        cls, settings = read_method(method)
+        self._weights = cls.token_weights(settings)
+        self._terms = all_terms(self._weights, cls.terms(settings))
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor_sft(self, data: TensorDict) -> TensorDict | None:
@@ -120,7 +143,8 @@ class DemonstrationWorker(ActorRolloutRefWorker):
         tu.assign_non_tensor(data, calculate_entropy=True)
 
         moments = self._own_moments().lent() if separate else nullcontext()
-        with moments, self._supervised(lr, clip_grad, partial(_engine_loss, entropy_coeff=entropy_coeff)):
+        loss = partial(_engine_loss, entropy_coeff=entropy_coeff, token_weight=self._weights.get(Role.DEMONSTRATION))
+        with moments, self._supervised(lr, clip_grad, loss):
             for _ in range(epochs):
                 output = self.actor.train_batch(data)
         if output is None:
@@ -145,12 +169,17 @@ class DemonstrationWorker(ActorRolloutRefWorker):
 
         Args:
             data: as verl's worker takes it, and with jagged `roles` and non-tensor `coefficients` (by the name of
-                the role) where the method guides or weighs tokens.
+                the role) where the method guides or weighs tokens. With a non-tensor `mini_batches` the batch is
+                divided into that many, whatever the number of its rows.
 
         Returns:
             As verl's worker; where demonstrations joined, with their metrics as `sft_<name>`.
         """
         coefficients = tu.pop(data, "coefficients", default=None)
+        mini_batches = tu.pop(data, "mini_batches", default=None)
+        if mini_batches is not None:
+            tu.pop(data, "mini_batch_size")  # which verl takes first
+            tu.assign_non_tensor(data, num_mini_batch=mini_batches)
         with self._weighing(coefficients):
             if self._spliced is None:
                 return super().update_actor(data)
@@ -166,7 +195,17 @@ class DemonstrationWorker(ActorRolloutRefWorker):
 
         before = self.actor.loss_fn
         by_role = {Role[name]: value for name, value in coefficients.items()}
-        self.actor.set_loss_fn(partial(_relative_to_own, partial(role_loss, self._policy_loss, self._weights, by_role)))
+        actor = self.actor
+        loss = partial(
+            role_loss,
+            self._policy_loss,
+            self._weights,
+            self._terms,
+            by_role,
+            config=self._policy_loss.keywords["config"],
+            vocabulary=actor.model_config.hf_config.vocab_size,
+        )
+        self.actor.set_loss_fn(partial(_relative_to_own, loss))
         try:
             with role_tokens_counted(self.actor.engine):
                 yield
@@ -178,7 +217,12 @@ class DemonstrationWorker(ActorRolloutRefWorker):
 
         demonstrations, self._spliced = self._spliced, None
         weight = tu.pop(demonstrations, "sft_weight")
-        loss = partial(_engine_loss, entropy_coeff=tu.pop(demonstrations, "sft_entropy_coeff"), weight=weight)
+        loss = partial(
+            _engine_loss,
+            entropy_coeff=tu.pop(demonstrations, "sft_entropy_coeff"),
+            weight=weight,
+            token_weight=self._weights.get(Role.DEMONSTRATION),
+        )
         tu.assign_non_tensor(demonstrations, calculate_entropy=True, use_remove_padding=True)
         with spliced(self.actor.engine, demonstrations, loss) as sft_output:
             output = super().update_actor(data)

@@ -18,7 +18,7 @@ from ..rewards.function import RewardFunction
 from ..settings import DemonstrationSettings
 from ..types import Group, Prompt, Question, Role
 from .placement import SplicedRows, SupervisedUpdate
-from .weight import Weight
+from .weight import Term, Weight
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Resources:
     data_parallel_size: int
     folder: Path  # of the run
     available: int = 0  # rows of the training set with a solution
+    rollouts: int = 8  # answers to a question: actor_rollout_ref.rollout.n
 
     def rng(self, purpose: str, step: int, draw: int = 0) -> Random:
         """Return a generator for one purpose of one step, so that none has to be in a checkpoint."""
@@ -82,8 +83,11 @@ class Method:
     """A method that changes nothing: the base of all, and verl's own algorithm as it is."""
 
     Settings: ClassVar[type] = NoSettings
-    # Of a token's loss, by role. What the policy wrote has weight 1 where it is not in it, everything else 0.
+    # Of a token, by role. Of what the policy wrote it multiplies the advantage, of everything else -log p; where a role
+    # is not in it, the one is trained on as verl does, and the other not at all.
     weights: ClassVar[Mapping[Role, Weight]] = {}
+    # Whether `edit` may add rows to groups, such as a demonstration.
+    joins_groups: ClassVar[bool] = False
 
     def __init__(self, settings: Any, resources: Resources):
         """
@@ -126,7 +130,12 @@ class Method:
         return []
 
     def edit(self, groups: Sequence[Group], step: int) -> list[Group]:
-        """Return the groups with the rollouts that the policy update trains on. By default all of them."""
+        """Return the groups with the rollouts that the policy update trains on. By default all of them.
+
+        A method with `joins_groups` may add rows, which `placement.demonstration_row` makes. They are written as
+        rollouts are, and verl's policy loss does not train on them: `terms` or `weights` do. Any rollout may come back
+        with `counts_in_mean=False`.
+        """
         return list(groups)
 
     def supervised(self, groups: Sequence[Group], step: int) -> Supervised:
@@ -144,6 +153,18 @@ class Method:
         That of `Role.OWN` multiplies verl's whole policy loss.
         """
         return {}
+
+    # ---- the loss, in the Megatron workers -------------------------------------------------------------------------
+
+    @classmethod
+    def token_weights(cls, settings: Any) -> Mapping[Role, Weight]:
+        """Return the weights by role, where they depend on settings. By default `weights`."""
+        return cls.weights
+
+    @classmethod
+    def terms(cls, settings: Any) -> Sequence[Term]:
+        """Return terms of the policy loss that are not verl's, nor -w log p with a weight. By default none."""
+        return ()
 
     # ---- a run -----------------------------------------------------------------------------------------------------
 
@@ -174,9 +195,21 @@ class Method:
     @classmethod
     def weighs_tokens(cls) -> bool:
         """Whether the policy loss is more than verl's own on what the policy wrote."""
-        return bool(cls.weights) or cls.coefficients is not Method.coefficients
+        by_settings = (cls.token_weights, Method.token_weights), (cls.terms, Method.terms)
+        changed = any(own.__func__ is not default.__func__ for own, default in by_settings)
+        return bool(cls.weights) or cls.coefficients is not Method.coefficients or changed
 
     @classmethod
     def guides_generation(cls) -> bool:
         """Whether the method changes what is sampled, which verl's agent loop does not support."""
         return cls.prompts is not Method.prompts or cls.retries()
+
+    @classmethod
+    def writes_roles(cls) -> bool:
+        """Whether a step's rows say who wrote each token."""
+        return cls.guides_generation() or cls.joins_groups
+
+    @classmethod
+    def changes_rows(cls) -> bool:
+        """Whether the policy update may see more or fewer rows than questions times rollouts."""
+        return cls.writes_roles() or cls.edit is not Method.edit

@@ -1,4 +1,4 @@
-"""Where demonstrations meet the RL update: in an optimizer step of their own, or in the RL update's last mini-batch."""
+"""Where demonstrations meet the RL update: as rows of it, in its last mini-batch, or in a step of their own."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -6,9 +6,35 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
+
 from ..demonstrations.buffer import Demonstration
 from ..settings import SettingsError
+from ..types import GradedRollout, Group, Role
 from .schedule import LearningRate
+
+
+def demonstration_row(group: Group, demonstration: Demonstration, counts_in_mean: bool = True) -> GradedRollout:
+    """Return a verified demonstration as a row of its question's group.
+
+    It was verified, so it is not graded again: its reward is that of a right answer, 1.
+
+    Args:
+        group: as graded; the row's name comes after those of its rollouts.
+        counts_in_mean: whether the group's rollouts are compared with it.
+    """
+    last = max((int(rollout.key.rsplit("_", 2)[1]) for rollout in group.rollouts), default=-1)
+    return GradedRollout(
+        key=f"{group.question.draw}_{last + 1}_0",
+        reward=1.0,
+        accuracy=1.0,
+        info={},
+        tokens=len(demonstration.response_ids),
+        token_ids=np.asarray(demonstration.response_ids, dtype=np.int64),
+        role=Role.DEMONSTRATION,
+        prompt_ids=tuple(demonstration.prompt_ids),
+        counts_in_mean=counts_in_mean,
+    )
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def policy_batch(data: TensorDict, config: DictConfig, method: type[Method], ran
     data["rollout_log_probs"] = jagged([torch.zeros(length) for length in lengths])
     if old:
         data["old_log_probs"] = jagged([torch.zeros(length) for length in lengths])
-    if method.guides_generation():
+    if method.writes_roles():
         data["roles"] = jagged([torch.full((length,), Role.OWN) for length in lengths])
     actor, rows = config.actor_rollout_ref.actor, len(data) * ranks
     weighs = {"coefficients": {}} if method.weighs_tokens() else {}

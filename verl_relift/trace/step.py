@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 import verl  # noqa: F401  loads the platform plugin
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.utils.megatron_utils import unwrap_model
@@ -106,7 +106,7 @@ class _Step:
         worker = TracedWorker(config=self.config.actor_rollout_ref, role="actor")
         worker.init_model()
         if self.method.weighs_tokens():
-            worker.set_method(self.config.method.name)
+            worker.set_method(OmegaConf.to_container(self.config.method, resolve=True))
         return worker
 
     def _name_resident(self) -> None:

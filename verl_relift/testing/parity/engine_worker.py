@@ -17,6 +17,7 @@ from verl.workers.config import HFModelConfig, McoreActorConfig, McoreEngineConf
 from verl.workers.engine import EngineRegistry
 from verl.workers.utils.losses import ppo_loss
 
+from ...actor.losses import all_terms
 from ...actor.roles import role_loss, role_tokens_counted
 from ...actor.splice import accumulate_both
 from ...actor.worker import _engine_loss, _relative_to_own
@@ -27,6 +28,7 @@ from .batch import (
     OWN_COEFF,
     SPLICE_WEIGHT,
     SPLITS,
+    VOCABULARY,
     hint_lengths,
     make_batch,
     make_policy_inputs,
@@ -173,8 +175,18 @@ def guided(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
         Role.HINT: lambda token: (token.log_prob.exp() * (1 - token.log_prob.exp())).detach(),
         Role.CONTINUATION: lambda token: 1 - token.log_prob.exp(),
     }
+    coefficients = {Role.OWN: OWN_COEFF, Role.HINT: HINT_COEFF}
+    loss = partial(
+        role_loss,
+        loss,
+        weights,
+        all_terms(weights, ()),
+        coefficients,
+        config=loss.keywords["config"],
+        vocabulary=VOCABULARY,
+    )
     with role_tokens_counted(engine):
-        return gradients(engine, data, partial(role_loss, loss, weights, {Role.OWN: OWN_COEFF, Role.HINT: HINT_COEFF}))
+        return gradients(engine, data, loss)
 
 
 def gradients(engine, data, loss_function) -> tuple[float, dict[str, torch.Tensor]]:

@@ -1,0 +1,100 @@
+"""Rows that a method adds to its groups, in TransferQueue: verl's trainer and workers take them for rollouts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from omegaconf import DictConfig
+from tensordict import NonTensorStack, TensorDict
+from transfer_queue import KVBatchMeta
+
+from ..types import GradedRollout, Group
+from .groups import draw_of
+
+
+def write_edited(batch: KVBatchMeta, edited: Sequence[Group], config: DictConfig) -> KVBatchMeta:
+    """Write what a method's edit has added to its groups, and note which rows do not count in their group's mean.
+
+    Args:
+        batch: the rows of the groups as graded; it is left as it is.
+        edited: the groups as the method has returned them.
+        config: the whole configuration.
+
+    Returns:
+        `batch` with the added rows behind the others. Their tags have `added`.
+    """
+    known = set(batch.keys)
+    rollouts = [(group, rollout) for group in edited for rollout in group.rollouts]
+    apart = [rollout.key for _, rollout in rollouts if rollout.key in known and not rollout.counts_in_mean]
+    if apart:
+        names = TensorDict({"uid": NonTensorStack(*apart)}, batch_size=[len(apart)])
+        tq.kv_batch_put(keys=apart, partition_id=batch.partition_id, fields=names)
+    added = [(group, rollout) for group, rollout in rollouts if rollout.key not in known]
+    if not added:
+        return batch
+    tags_by_draw = {draw_of(key): tag for key, tag in zip(batch.keys, batch.tags, strict=True)}
+    tags = [_tag(rollout, tags_by_draw[group.question.draw]) for group, rollout in added]
+    keys = [rollout.key for _, rollout in added]
+    tq.kv_batch_put(keys=keys, partition_id=batch.partition_id, fields=_columns(added, config), tags=tags)
+    return KVBatchMeta(
+        partition_id=batch.partition_id,
+        keys=[*batch.keys, *keys],
+        tags=[*batch.tags, *tags],
+        extra_info=batch.extra_info,
+    )
+
+
+def _tag(rollout: GradedRollout, sibling: dict[str, Any]) -> dict[str, Any]:
+    """Return what verl's trainer reads of a row without fetching it; what is not its own is its group's."""
+    return {
+        **sibling,
+        "prompt_len": len(rollout.prompt_ids),
+        "response_len": rollout.tokens,
+        "seq_len": len(rollout.prompt_ids) + rollout.tokens,
+        "forced": 0,
+        "truncated": False,
+        "added": True,
+    }
+
+
+def _columns(added: Sequence[tuple[Group, GradedRollout]], config: DictConfig) -> TensorDict:
+    """Return the columns of a rollout. The mask is 0: verl's policy loss is of what the policy wrote."""
+    questions = [group.question for group, _ in added]
+    rollouts = [rollout for _, rollout in added]
+    prompts = [torch.tensor(rollout.prompt_ids) for rollout in rollouts]
+    responses = [torch.from_numpy(rollout.token_ids) for rollout in rollouts]
+    sequences = [torch.cat(pair) for pair in zip(prompts, responses, strict=True)]
+    masks = _jagged([torch.zeros_like(response) for response in responses])
+    scores = [torch.zeros(len(response)) for response in responses]
+    for rollout, score in zip(rollouts, scores, strict=True):
+        score[-1] = rollout.reward
+    compared_with = [
+        question.draw if rollout.counts_in_mean else rollout.key
+        for question, rollout in zip(questions, rollouts, strict=True)
+    ]
+    fields = {
+        "prompts": _jagged(prompts),
+        "responses": _jagged(responses),
+        "input_ids": _jagged(sequences),
+        "position_ids": _jagged([torch.arange(len(ids)) for ids in sequences]),
+        "response_mask": masks,
+        "loss_mask": masks,
+        "roles": _jagged(
+            [torch.full_like(r, int(rollout.role)) for rollout, r in zip(rollouts, responses, strict=True)]
+        ),
+        "rm_scores": _jagged(scores),
+        "num_turns": torch.full((len(added),), 2),
+        "uid": NonTensorStack(*compared_with),
+        "extra_fields": NonTensorStack(*[{"reward_extra_info": rollout.info} for rollout in rollouts]),
+    }
+    if config.actor_rollout_ref.rollout.calculate_log_probs:
+        fields["rollout_log_probs"] = _jagged([torch.zeros(len(response)) for response in responses])
+    if config.trainer.get("rollout_data_dir"):
+        fields["reward_model"] = NonTensorStack(*[{"ground_truth": question.ground_truth} for question in questions])
+        fields["data_source"] = NonTensorStack(*[question.data_source for question in questions])
+    return TensorDict(fields, batch_size=[len(added)])
+
+
+def _jagged(tensors: list[torch.Tensor]) -> torch.Tensor:
+    return torch.nested.as_nested_tensor(tensors, layout=torch.jagged)
