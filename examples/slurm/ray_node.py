@@ -61,6 +61,9 @@ def run(address: str, gpus: int) -> int:
     start = time.time()
     ip, port = address.split(":")
     folder = make_folder()
+    # Temporary files of the processes that Ray starts.
+    (folder / "tmp").mkdir()
+    os.environ["TMPDIR"] = str(folder / "tmp")
     # Ray opens its own folder to all users.
     command = ["ray", "start", "--block", f"--num-gpus={gpus}", f"--temp-dir={folder}/ray", "--disable-usage-stats"]
     if os.environ["SLURM_PROCID"] == "0":
@@ -82,11 +85,11 @@ def run(address: str, gpus: int) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     # This import takes seconds (verl), in which Ray starts.
-    from verl_relift.run import private
-    from verl_relift.run.cluster import SOCKETS, remove_orphaned_segments
+    from verl_relift.run import leftovers, private
+    from verl_relift.run.cluster import SOCKETS
 
     status = process.wait()
-    remove_orphaned_segments(since=start)
+    leftovers.remove_segments(since=start)
     private.remove_unheld(SOCKETS)
     if stopped:
         shutil.rmtree(folder, ignore_errors=True)

@@ -13,17 +13,16 @@ import ray
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
-from . import private
-from .environment import LOOPBACK, SPEED_PATCHES, joins_cluster
+from . import leftovers, private
+from .environment import LOOPBACK, joins_cluster
 from .stopping import Stopped
 
 # Folders below /tmp: of a cluster of our own, and of the sockets over which weights go to vLLM (verl's name).
 _FOLDER, SOCKETS = "relift-ray-", "rl-colocate-zmq-"
 # Where every process of a run is on this machine, no other machine needs to reach one.
 _ON_LOOPBACK = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-_SHARED_MEMORY = Path("/dev/shm")
-# Python's shared_memory, vLLM's CPU communicator and verl's weight transfer. Their owners unlink them unless killed.
-_SEGMENTS = ("psm_*", "vllm_dist_*", "verl_weights_*")
+# Settings by environment that every process must have: this project's, and the platform.
+_OURS = ("VERL_RELIFT_", "VERL_PLATFORM")
 
 
 @contextmanager
@@ -49,7 +48,7 @@ def started(config: DictConfig) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-            remove_orphaned_segments(since=start)
+            leftovers.remove_segments(since=start)
             private.remove_unheld(SOCKETS)
 
 
@@ -62,8 +61,8 @@ def _runtime_env(config: DictConfig, alone: bool) -> dict:
     runtime_env = get_ppo_ray_runtime_env(config)
     variables = runtime_env.setdefault("env_vars", {})
     variables["TRANSFER_QUEUE_ENABLE"] = "1"
-    if SPEED_PATCHES in os.environ:
-        variables[SPEED_PATCHES] = os.environ[SPEED_PATCHES]  # the same on every node
+    # The same on every node.
+    variables |= {name: value for name, value in os.environ.items() if name.startswith(_OURS)}
     if alone:
         variables |= {name: os.environ.get(name, value) for name, value in _ON_LOOPBACK.items()}
     return runtime_env
@@ -105,32 +104,3 @@ def _own_folder(arguments: dict) -> Iterator[None]:
             print(f"Ray's logs of this run stay in {folder} for a day", file=sys.stderr, flush=True)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_orphaned_segments(since: float) -> list[str]:
-    """Unlink this user's shared memory that no living process maps.
-
-    Args:
-        since: only segments created at or after this time, in Unix seconds.
-
-    Returns:
-        The paths of the segments removed, sorted.
-    """
-    candidates = {}
-    for pattern in _SEGMENTS:
-        for path in _SHARED_MEMORY.glob(pattern):
-            status = path.stat()
-            if status.st_uid == os.getuid() and status.st_ctime >= since:
-                candidates[str(path)] = path
-    if not candidates:
-        return []
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        try:
-            mapped = maps.read_text()
-        except OSError:
-            continue  # the process has ended, or belongs to another user
-        for name in [name for name in candidates if name in mapped]:
-            del candidates[name]
-    for path in candidates.values():
-        path.unlink(missing_ok=True)
-    return sorted(candidates)

@@ -107,6 +107,21 @@ def test_processes_of_one_machine_listen_on_loopback(environment):
     assert "VLLM_HOST_IP" not in cluster._runtime_env(CONFIG, alone=False)["env_vars"]
 
 
+def test_settings_by_environment_reach_every_node(environment):
+    given = {
+        "VERL_RELIFT_TRANSFORMER_ENGINE": "1",
+        "VERL_RELIFT_SPEED_PATCHES": "0",
+        "VERL_RELIFT_ANOTHER": "x",
+        "VERL_PLATFORM": "nvidia",
+    }
+    for name, value in given.items():
+        environment.setenv(name, value)
+    environment.setenv("NOT_VERL_RELIFT", "1")
+    for alone in (True, False):
+        variables = cluster._runtime_env(CONFIG, alone)["env_vars"]
+        assert given.items() <= variables.items() and "NOT_VERL_RELIFT" not in variables
+
+
 def test_no_secret_is_in_what_ray_puts_on_command_lines(parent):
     """Ray hands the runtime environment to its workers' launcher as an argument."""
     with cluster._own_folder({}):
