@@ -26,7 +26,6 @@ from .methods import Needs
 from .model_support import longest_sequence, model_problems
 from .rewards.problems import has_own_function
 from .schema import name_problems
-from .settings import Source
 
 # Rows of each parquet file whose answers are graded before training, evenly spaced; `data_preprocess.check` grades all.
 GRADED_ROWS = 5000
@@ -36,6 +35,21 @@ CORES_PER_RANK = 3
 
 # A model's vocabulary may be padded (Qwen2.5-7B: 399 unused rows); more than this is another model's tokenizer.
 MAX_VOCABULARY_PADDING = 1024
+
+
+# What verl's configuration names where the user names nothing.
+_DEFAULTS = {
+    "actor_rollout_ref.model.path": ("~/models/deepseek-llm-7b-chat", "a Hugging Face folder or hub id"),
+    "data.train_files": ("~/data/rlhf/gsm8k/train.parquet", "parquet files; docs/data.md makes them"),
+    "data.val_files": ("~/data/rlhf/gsm8k/test.parquet", "parquet files; docs/data.md makes them"),
+}
+
+
+def missing(config: DictConfig) -> Iterator[str]:
+    """Yield what every run needs and the user has not named."""
+    for key, (default, what) in _DEFAULTS.items():
+        if OmegaConf.select(config, key) == default and not Path(default).expanduser().exists():
+            yield f"{key} is not set; give {what}"
 
 
 def check(config: DictConfig) -> None:
@@ -49,7 +63,7 @@ def check(config: DictConfig) -> None:
         engines.vllm_problems,
         engines.ray_problems,
     )
-    for find_problems in (*of_settings, *of_engines, _reward, model_problems, _model, _memory, _data):
+    for find_problems in (missing, *of_settings, *of_engines, _reward, model_problems, _model, _memory, _data):
         problems = list(find_problems(config))
         if problems:
             raise ConfigurationError("\n".join(shortened(problems)))
@@ -225,7 +239,7 @@ def _data(config: DictConfig) -> Iterator[str]:
             tokenizer=config.actor_rollout_ref.model.tokenizer_path or config.actor_rollout_ref.model.path,
             max_prompt_tokens=data.max_prompt_length,
             max_target_tokens=wanted.max_tokens if wanted is not None else None,
-            demonstrations=wanted is not None and wanted.source is Source.DATASET,
+            demonstrations=wanted is not None and wanted.source.needs_dataset,
             column=wanted.column if wanted is not None else "target",
             verify=wanted is None or wanted.verify,
             mathematics=not has_own_function(config),
@@ -270,7 +284,7 @@ def _amounts(config: DictConfig, needs: Needs | None, files: list[FileSummary], 
     if needs is None:
         return
     demonstrations = sum(summary.demonstrations for summary in files)
-    of_data = needs.demonstrations is not None and needs.demonstrations.source is Source.DATASET
+    of_data = needs.demonstrations is not None and needs.demonstrations.source.needs_dataset
     if of_data and needs.exact_rows and needs.supervised_rows > demonstrations:
         yield (
             f"method.sft.batch_size={needs.supervised_rows}: data.train_files hold {demonstrations} demonstrations, so "

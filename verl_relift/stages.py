@@ -67,13 +67,19 @@ def stage_problems(runs: Sequence[tuple[Stage, DictConfig]]) -> list[str]:
     return problems
 
 
-def run_stages(runs: Sequence[tuple[Stage, DictConfig]], commands: Sequence[Arguments], max_restarts: int) -> int:
+def run_stages(
+    runs: Sequence[tuple[Stage, DictConfig]],
+    commands: Sequence[Arguments],
+    max_restarts: int,
+    options: Sequence[str] = (),
+) -> int:
     """Run the stages one after the other, from the first that is not finished.
 
     Args:
         runs: each stage with the configuration of its run.
         commands: the arguments of each stage's command.
         max_restarts: of each stage.
+        options: further options of each stage's command.
 
     Returns:
         The exit status of the last command that ran.
@@ -84,7 +90,7 @@ def run_stages(runs: Sequence[tuple[Stage, DictConfig]], commands: Sequence[Argu
         if config.trainer.resume_mode == "auto" and _steps_made(folder) >= steps:
             print(f"stage {stage.folder}: its {steps} steps are done, see {folder}", file=sys.stderr)
         else:
-            command = [*arguments.command_line(), *model]
+            command = [*arguments.command_line(), *options, *model]
             status = restarts.supervise([sys.executable, "-m", "verl_relift.train", *command], folder, max_restarts)
             if status != 0:
                 return status

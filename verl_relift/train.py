@@ -1,16 +1,16 @@
-"""Train: `python -m verl_relift.train [--config-name NAME] [--max-restarts N] key=value ...`
+"""Train: `python -m verl_relift.train [--config-name NAME] [--max-restarts N] [--verbose] key=value ...`
 
 Configuration -> preflight -> Ray -> trainer. The trainer runs in this process, so that Ctrl-C and errors end here and
 one import of the stack is saved; everything heavy happens in Ray actors. A method of several stages runs each as a
-process of its own.
+process of its own. What the user reads is written by `run/console.py`, everything else goes to a log file.
 """
 
-import logging
 import os
 import re
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -21,26 +21,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .checks import ConfigurationError, settings_problems, shortened
+from .checks import ConfigurationError, chosen_method, settings_problems, shortened
 from .methods import method_class
-from .preflight import check
-from .run import checkpoints, disk, leftovers, lock, restarts, resume, stopping, trust
+from .preflight import check, missing
+from .run import announce, checkpoints, console, disk, leftovers, lock, restarts, resume, stopping, trust
 from .run import folder as runfolder
 from .run.composition import Arguments
 from .run.environment import SPEED_PATCHES, detect_platform, prepare_environment, prepare_ray
+from .run.progress import Progress, stage
 from .settings import SettingsError
 from .stages import run_stages, stage_arguments, stage_problems
-
-
-def _show_own_messages() -> None:
-    """Give this program's loggers a handler of their own: a library that vLLM imports silences the root logger."""
-    logger = logging.getLogger("verl_relift")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+from .usage import training as usage
 
 
 def run(config: DictConfig) -> None:
@@ -50,10 +41,10 @@ def run(config: DictConfig) -> None:
         ConfigurationError: before Ray starts, if the configuration can't work.
         Stopped: if stopping was requested with steps left; the checkpoint is saved.
     """
-    _show_own_messages()
+    begin = time.monotonic()
+    console.show_messages()
     check(config)
-    for line in resume.find(config).lines():
-        print(line, file=sys.stderr, flush=True)
+    start = resume.find(config)
     OmegaConf.resolve(config)
     folder = Path(config.trainer.default_local_dir)
     try:
@@ -68,15 +59,24 @@ def run(config: DictConfig) -> None:
     os.environ.setdefault("TENSORBOARD_DIR", str(folder / "tensorboard"))
     os.environ.setdefault("WANDB_DIR", str(folder))
 
+    method, settings = chosen_method(config)
+    console.say("\n".join(announce.opening(config, start, method.needs(settings).rollouts)))
+    with Progress() as progress:
+        progress.start("starting Ray, the training engine and vLLM")
+        _run_in_cluster(config, progress)
+    console.say("\n".join(announce.closing(config, progress.records, time.monotonic() - begin)))
+
+
+def _run_in_cluster(config: DictConfig, progress: Progress) -> None:
     from .run.cluster import started
 
     with started(config):
         # After Ray, which sets a handler that ends with status 15. This one unwinds like Ctrl-C.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        _train(config)
+        _train(config, progress)
 
 
-def _train(config: DictConfig) -> None:
+def _train(config: DictConfig, progress: Progress) -> None:
     import transfer_queue as tq
 
     from .rollout import server
@@ -99,6 +99,8 @@ def _train(config: DictConfig) -> None:
             trainer.init()
             manager = _rollout_manager(config, trainer)
             at_end.callback(getattr(manager, "close", lambda: None))
+            trainer.on_record = lambda record: progress.update(record, trainer.total_training_steps)
+            progress.doing = lambda: stage(trainer.timing_raw)
             with workers_end_with(trainer.workers(), trainer.servers()) as deaths:
                 trainer.fit(manager)
             succeeded = True
@@ -145,8 +147,10 @@ _DEFAULT_OVERRIDES = {
     "hydra.run.dir": "${trainer.default_local_dir}",
     "hydra.output_subdir": "null",
     "hydra/job_logging": "none",
+    "hydra/hydra_logging": "none",
 }
 
+_VERBOSE = "--verbose"
 
 # Hydra's options that show something and train nothing.
 _SHOWING = ("help", "hydra_help", "cfg", "info", "shell_completion")
@@ -157,20 +161,20 @@ def _main(config: DictConfig) -> None:
     try:
         run(config)
     except ConfigurationError as error:
-        print(error, file=sys.stderr)
+        console.say(str(error))
         sys.exit(2)
     except stopping.Stopped as stopped:
-        print(stopped, file=sys.stderr)
+        console.say(str(stopped))
         sys.exit(stopping.EXIT_STATUS)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        console.say(f"interrupted; {announce.resumes_from(config)}")
         sys.exit(130)
     except Exception as error:
         sys.exit(_report(error, config))
 
 
 def _report(error: Exception, config: DictConfig) -> int:
-    """Print what ended a training, with the cause in the last line, and remove what it has not finished.
+    """Say what ended a training, with the cause in the last line, and remove what it has not finished.
 
     Returns:
         The exit status.
@@ -179,13 +183,12 @@ def _report(error: Exception, config: DictConfig) -> int:
     if not lock.is_lost():
         with suppress(OSError):  # it is about another failure, which is told next
             checkpoints.discard_partial(Path(config.trainer.default_local_dir))
-    if full:
-        print(f"training failed: {full}", file=sys.stderr)
-        return disk.EXIT_STATUS
-    # Not Hydra's report of it, which says little and ends with advice on Hydra.
-    traceback.print_exception(error)
-    print(f"training failed: {error}", file=sys.stderr)
-    return 1
+    if not full:
+        traceback.print_exception(error)  # into the log
+    if console.log_file() is not None:
+        console.say(f"{console.log_file()} has the details; {announce.resumes_from(config)}")
+    console.say(f"training failed: {full or error}")
+    return disk.EXIT_STATUS if full else 1
 
 
 def main() -> None:
@@ -196,16 +199,27 @@ def main() -> None:
     except ValueError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    verbose = _VERBOSE in sys.argv
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != _VERBOSE]
     prepare_environment()
-    _act_before_hydra(max_restarts)
-    _complete_arguments()
-    _main()
+    try:
+        _act_before_hydra(max_restarts, verbose)
+        _complete_arguments()
+        _main()
+    except KeyboardInterrupt:
+        console.say("interrupted")
+        sys.exit(130)
+    finally:
+        console.show_followed()
 
 
-def _act_before_hydra(max_restarts: int) -> None:
+def _act_before_hydra(max_restarts: int, verbose: bool = False) -> None:
     """Do what must come before verl is imported, which Hydra does to find its files; child processes end here."""
     # Hydra's own parser knows every spelling: -c job, --cfg=job, -cjob.
     shown, _ = get_args_parser().parse_known_args()
+    if shown.help:
+        print(usage(), end="")
+        sys.exit(0)
     if any(getattr(shown, name) for name in _SHOWING):
         return
     arguments, platform = Arguments.parse(sys.argv[1:]), detect_platform()
@@ -233,12 +247,17 @@ def _act_before_hydra(max_restarts: int) -> None:
     os.environ.setdefault(SPEED_PATCHES, "1" if config.relift.speed_patches else "0")
     prepare_ray(config.trainer.nnodes, config.ray_kwargs.ray_init.get("address"))
     if stages:
-        sys.exit(run_stages(runs, [of_stage for _, of_stage in stages], max_restarts))
+        sys.exit(run_stages(runs, [of_stage for _, of_stage in stages], max_restarts, [_VERBOSE] * verbose))
     _end_if_done(config)
     if max_restarts:
-        command = [sys.executable, "-m", "verl_relift.train", *sys.argv[1:]]
+        command = [sys.executable, "-m", "verl_relift.train", *[_VERBOSE] * verbose, *sys.argv[1:]]
         sys.exit(restarts.supervise(command, Path(config.trainer.default_local_dir), max_restarts))
     _take_folder(Path(config.trainer.default_local_dir), config.relift.resume.trust_others)
+    problems = list(missing(config))
+    if problems:
+        print("\n".join(problems), file=sys.stderr)
+        sys.exit(2)
+    _open_log(Path(config.trainer.default_local_dir), verbose)
 
 
 def _end_if_done(config: DictConfig) -> None:
@@ -263,6 +282,15 @@ def _take_folder(folder: Path, trust_others: bool) -> None:
         sys.exit(2)
     leftovers.remove()
     leftovers.note_this_run()
+
+
+def _open_log(folder: Path, verbose: bool) -> None:
+    """Leave the console to this program: what libraries print goes to the run's log."""
+    try:
+        console.redirect(folder / console.LOG, follow=verbose)
+    except OSError as error:
+        print(disk.cannot_write(error, folder), file=sys.stderr)
+        sys.exit(2)
 
 
 def _complete_arguments() -> None:

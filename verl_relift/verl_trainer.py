@@ -7,6 +7,7 @@ is there whole or not at all, and is in use once its step's metrics are written.
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class ResumableTrainer(PPOTrainerSync):
         self._startup: float | None = None  # seconds, until it has been logged
         self._metrics_file: runfolder.MetricsFile | None = None
         self._step: tuple[KVBatchMeta, dict] | None = None  # rows and metrics of the last one
+        self.on_record: Callable[[dict[str, Any]], None] = lambda record: None  # gets each line of metrics.jsonl
         self._drawn_in = -1  # the step that `_drawn` counts
         self._drawn = 0  # questions drawn for it
 
@@ -157,8 +159,13 @@ class ResumableTrainer(PPOTrainerSync):
     @logger.setter
     def logger(self, tracking) -> None:
         self._metrics_file = runfolder.MetricsFile.beside(
-            tracking, self.config.trainer.default_local_dir, self.global_steps, self._commit_checkpoint
+            tracking, self.config.trainer.default_local_dir, self.global_steps, self._recorded
         )
+
+    def _recorded(self, record: dict[str, Any]) -> None:
+        """Put the step's checkpoint into use, and pass its record on."""
+        self._commit_checkpoint()
+        self.on_record(record)
 
     def _save_checkpoint(self) -> None:
         """Write verl's layout plus `relift/` beside the last whole checkpoint, which stays in use until then."""

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 # From top to bottom. A room imports only rooms of lower levels, so rooms of one level don't import each other.
 LEVELS = (
-    ("train", "quickstart"),
+    ("train", "quickstart", "__main__"),
     ("preflight",),
     ("trainer",),
     ("verl_trainer",),
@@ -28,7 +28,7 @@ LEVELS = (
     ("plan",),
     ("trace",),
     ("stages",),
-    ("checks", "model_support"),
+    ("checks", "model_support", "usage"),
     ("actor", "rollout", "engines"),
     ("methods",),
     ("demonstrations",),

@@ -1,14 +1,20 @@
 """Options of Hydra that show something: nothing is composed, checked or trained before Hydra answers."""
 
+import re
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 
 from verl_relift import train
+from verl_relift.methods import METHODS
+from verl_relift.preflight import missing
+from verl_relift.run.composition import compose_config
+from verl_relift.usage import training as usage
 
 SHOWING = [
     ["--cfg", "job"], ["--cfg=job"], ["-c", "job"], ["-cjob"], ["--cfg", "all", "--resolve"], ["--cf", "hydra"],
-    ["--info"], ["-i"], ["--info=searchpath"], ["--help"], ["-h"], ["--hydra-help"],
+    ["--info"], ["-i"], ["--info=searchpath"], ["--hydra-help"],
 ]  # fmt: skip
 # What recipe/sft_then_rl/run.sh gives.
 RECIPE = ["method=sft_then_rl", "method.first.overrides=['method.sft.lr=1e-5']", "method.then.method=grpo"]
@@ -53,3 +59,36 @@ def test_hydra_understands_what_it_is_given(options, monkeypatch):
     found = train.get_args_parser().parse_args()
     assert set(RECIPE) <= set(found.overrides)
     assert any(getattr(found, name) for name in train._SHOWING)
+
+
+@pytest.mark.parametrize("options", [["--help"], ["-h"], [*RECIPE, "--help"]], ids=["long", "short", "with-overrides"])
+def test_help_is_one_page_that_names_every_method(options, composed, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train", *options])
+    with pytest.raises(SystemExit) as ended:
+        train._act_before_hydra(0)
+    text = capsys.readouterr().out
+    assert ended.value.code == 0 and composed[0] == []
+    assert len(text.splitlines()) <= 22 and max(map(len, text.splitlines())) <= 120
+    assert [name for name in METHODS if not re.search(rf"\b{name}\b", text)] == []
+    for word in ("--max-restarts", "--verbose", "--config-name", "docs/train.md", "verl_relift.plan"):
+        assert word in text
+
+
+def test_every_key_and_default_in_the_help_is_that_of_the_configuration():
+    config = compose_config("relift", None, [], "cuda")
+    pairs = re.findall(r"^(?:\S+=\S+ )*?([\w.]+\.[\w.]+)=([\w.-]+)|(?<= )([\w.]+\.[\w.]+)=([\w.-]+)", usage(), re.M)
+    found = {key or other: value or another for key, value, other, another in pairs}
+    assert len(found) >= 10
+    for key, shown in found.items():
+        value = OmegaConf.select(config, key, default="missing")
+        assert value != "missing", key
+        if not shown.isupper() and shown != "FILE.py":
+            assert float(shown) == value, (key, shown, value)
+
+
+def test_what_the_user_must_name_and_did_not_is_named():
+    config = compose_config("relift", None, ["data.val_files=v.parquet"], "cpu")
+    assert [line.split(" is not set; give ")[0] for line in missing(config)] == [
+        "actor_rollout_ref.model.path",
+        "data.train_files",
+    ]

@@ -9,7 +9,7 @@ The page has no scripts and makes no network requests. All text from models and 
 | `runs` | reads a run's folder as arrays and lists its problems |
 | `timing` | reads the seconds of a run by stage |
 | `thin` | reduces the number of points of a curve |
-| `charts` | draws curves as SVG, and `curves.png` |
+| `charts` | draws curves as SVG, and a PNG of the main ones |
 | `samples` | pairs answers to the same questions before and after training |
 | `tables` | builds the tables of totals, settings, stages, evaluations and metrics |
 | `page` | fills in the template `templates/report.html.j2` |

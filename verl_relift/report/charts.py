@@ -1,4 +1,4 @@
-"""Draws curves of one or more runs with matplotlib: SVG images for the page, and `curves.png`."""
+"""Draws curves of one or more runs with matplotlib: SVG images for the page, and a PNG of the main ones."""
 
 import base64
 import io
@@ -52,6 +52,7 @@ class Panel:
         note: sentence for the caption.
         log: whether the vertical axis is logarithmic.
         zero: whether the vertical axis starts at 0.
+        healthy: what a good run's curve looks like, and what a bad one's means.
     """
 
     metric: str
@@ -60,34 +61,88 @@ class Panel:
     note: str = ""
     log: bool = False
     zero: bool = False
+    healthy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawn chart: title, text alternative, caption, and the SVG as a data URL."""
+    """A drawn chart: title, text alternative, caption, the SVG as a data URL, and how a good one looks."""
 
     title: str
     alternative: str
     note: str
     address: str
+    healthy: str = ""
 
 
 PANELS = (
-    Panel("critic/score/mean", "Reward", "mean of all rollouts", "1 for a correct answer, 0 for any other.", zero=True),
-    Panel("relift/hardest_fraction", "Hardest questions", "fraction of batch", "No rollout was correct.", zero=True),
+    Panel(
+        "critic/score/mean",
+        "Reward",
+        "mean of all rollouts",
+        zero=True,
+        healthy="rises, then levels off. Flat at 0: no answer is graded as right; look at the answers.",
+    ),
+    Panel(
+        "training/accuracy",
+        "Accuracy in training",
+        "fraction of rollouts",
+        zero=True,
+        healthy="rises with the reward. Reward without accuracy: the reward is earned by something else.",
+    ),
+    Panel(
+        "relift/hardest_fraction",
+        "Hardest questions",
+        "fraction of batch",
+        "No rollout was correct.",
+        zero=True,
+        healthy="falls. At 1 throughout: the answers are cut off, or have the wrong format.",
+    ),
     Panel("relift/buffer_size", "Demonstrations waiting", "in the buffer", zero=True),
     Panel("relift/demonstrations_used", "Demonstrations used", "cumulative", zero=True),
-    Panel("actor/pg_loss", "RL loss"),
-    Panel("relift/sft_loss", "Supervised loss", "nats per token", zero=True),
-    Panel("actor/entropy", "Entropy in rollouts", "nats per token", zero=True),
+    Panel("actor/pg_loss", "RL loss", healthy="stays near 0; it says little about learning."),
+    Panel(
+        "relift/sft_loss",
+        "Supervised loss",
+        "nats per token",
+        zero=True,
+        healthy="falls, and does not jump. Rising: the learning rate is too high.",
+    ),
+    Panel(
+        "actor/entropy",
+        "Entropy in rollouts",
+        "nats per token",
+        zero=True,
+        healthy="falls slowly. Near 0 early: all answers are the same. Rising fast: the model comes apart.",
+    ),
     Panel("relift/sft_entropy", "Entropy on demonstrations", "nats per token", zero=True),
-    Panel("actor/grad_norm", "Gradient norm, RL", log=True),
+    Panel(
+        "actor/grad_norm",
+        "Gradient norm, RL",
+        log=True,
+        healthy="stays within a factor of ten. 0: all answers of every question earn the same reward.",
+    ),
     Panel("relift/sft_grad_norm", "Gradient norm, supervised", log=True),
-    Panel("response_length/mean", "Response length", "tokens", zero=True),
-    Panel("response_length/clip_ratio", "Responses cut at the limit", "fraction", zero=True),
-    Panel("actor/perf/max_memory_allocated_gb", "Device memory", "GB, peak of a rank", zero=True),
-    Panel("actor/perf/cpu_memory_used_gb", "Host memory", "GB", zero=True),
+    Panel(
+        "response_length/mean",
+        "Response length",
+        "tokens",
+        zero=True,
+        healthy="changes slowly. At the limit: answers are cut off. Near 0: the model ends at once.",
+    ),
+    Panel(
+        "response_length/clip_ratio",
+        "Responses cut at the limit",
+        "fraction",
+        zero=True,
+        healthy="stays low. High: raise data.max_response_length, or answers can't be right.",
+    ),
+    Panel("actor/perf/max_memory_allocated_gb", "Device memory", "GB, peak of a rank", zero=True, healthy="flat."),
+    Panel("actor/perf/cpu_memory_used_gb", "Host memory", "GB", zero=True, healthy="flat. Rising steadily: a leak."),
     Panel("perf/throughput", "Throughput", "tokens per second and device", zero=True),
+)
+_VALIDATION_HEALTHY = (
+    "rises. Falling while the reward rises: the run learns its training questions, or a flaw of grading."
 )
 _VISIBLE_SHARE = 0.01  # of the time of all steps
 # A stage has the same color in every run. There are more stages than colors, so the usually short ones get others.
@@ -96,7 +151,7 @@ _STAGE_COLORS = {
     **dict(zip((title for title in STAGES.values() if title not in _SHORT_STAGES), COLORS, strict=False)),
     **_SHORT_STAGES,
 }
-# The panels of `curves.png`, after the validation accuracy.
+# The panels of the PNG, after the validation accuracy.
 _FIGURE = ("Reward", "Hardest questions", "Demonstrations used", "Entropy in rollouts", "Response length")
 
 
@@ -137,6 +192,7 @@ def panel_charts(runs: Sequence[Run]) -> list[Chart]:
             _describe(panel.title, runs, panel.metric),
             panel.note,
             lambda axes, panel=panel: _draw_panel(axes, panel, runs),
+            panel.healthy,
         )
         for panel in PANELS
         if any(panel.metric in run.series and len(run.series[panel.metric].finite) for run in runs)
@@ -150,7 +206,7 @@ def validation_charts(runs: Sequence[Run]) -> list[Chart]:
         return []
     title = "Validation accuracy"
     if len(runs) == 1:
-        return [_render(title, title, "", lambda axes: draw_sources(axes, runs[0]))]
+        return [_render(title, title, "", lambda axes: draw_sources(axes, runs[0]), _VALIDATION_HEALTHY)]
     charts = [
         _render(f"{title}, average", title, "Unweighted mean of the sources.", lambda axes: _draw_average(axes, runs))
     ]
@@ -294,14 +350,14 @@ def _visible_stages(layers: dict[str, Series]) -> dict[str, Series]:
     }
 
 
-def _render(title: str, alternative: str, note: str, draw: Callable[[Axes], None]) -> Chart:
+def _render(title: str, alternative: str, note: str, draw: Callable[[Axes], None], healthy: str = "") -> Chart:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 2.8), layout="constrained")
         draw(figure.add_subplot())
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     address = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return Chart(title, alternative, note, address)
+    return Chart(title, alternative, note, address, healthy)
 
 
 def _describe(title: str, runs: Sequence[Run], metric: str) -> str:

@@ -22,13 +22,19 @@ class Section:
     charts: list[charts.Chart]
 
 
-def render_page(runs: Sequence[Run], evaluations: Sequence[tables.Evaluation], title: str | None = None) -> str:
+def render_page(
+    runs: Sequence[Run],
+    evaluations: Sequence[tables.Evaluation],
+    title: str | None = None,
+    reload: float | None = None,
+) -> str:
     """Render the page. The template escapes all text from files.
 
     Args:
         runs: the runs; at least one.
         evaluations: evaluations to show.
         title: heading of the page; None joins the runs' labels.
+        reload: seconds after which a browser reads the page again; None: never.
 
     Returns:
         The page as HTML.
@@ -45,6 +51,7 @@ def render_page(runs: Sequence[Run], evaluations: Sequence[tables.Evaluation], t
         finalize=_as_text,
     )
     return environment.get_template("report.html.j2").render(
+        reload=reload,
         title=title or " and ".join(run.label for run in runs),
         runs=runs,
         colors=[charts.color_of(position) for position in range(len(runs))],
@@ -71,7 +78,7 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
         return [found[title] for title in titles if title in found]
 
     sections = [
-        Section("What it learned", [*charts.validation_charts(runs), *pick("Reward")]),
+        Section("What it learned", [*charts.validation_charts(runs), *pick("Reward", "Accuracy in training")]),
         Section("Hardest questions", pick("Hardest questions", "Demonstrations waiting", "Demonstrations used")),
         Section(
             "Optimization",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..run.lock import LOCK
 from ..run.redact import redact
 from .errors import ReportError
 
 METRICS = "metrics.jsonl"
 _NOT_METRICS = ("step", "time")
+# Seconds after which a lock that nobody has touched is that of a dead process; a living one touches it every 15 s.
+_SIGN_OF_LIFE = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class Run:
         first_time: Unix seconds of the first line, or None.
         last_time: Unix seconds of the last line, or None.
         problems: sentences for the reader about missing or unreadable data.
+        held: whether a training command has the folder now.
     """
 
     label: str
@@ -56,6 +61,35 @@ class Run:
     first_time: float | None
     last_time: float | None
     problems: list[str] = field(default_factory=list)
+    held: bool = False
+
+    @property
+    def total_steps(self) -> int | None:
+        """Steps of the whole run, as far as the configuration says it."""
+        steps = (self.config.get("trainer") or {}).get("total_training_steps")
+        return steps if isinstance(steps, int) else None
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether more steps may come while the page is read."""
+        return self.held
+
+    @property
+    def state(self) -> str:
+        """Where the run is, in words."""
+        step, total = self.last_step, self.total_steps
+        where = f"step {step} of {total}" if total else f"step {step}"
+        if self.held:
+            return f"in progress, {where}"
+        return f"finished, {where}" if total is None or step >= total else f"ended early, {where}"
+
+    @property
+    def seconds(self) -> float | None:
+        """From the command to the last line, if one process made all of them; None if that is unknown."""
+        if self.first_time is None or self.last_time is None:
+            return None
+        before = [self.series[name].finite[:1] for name in ("timing_s/startup", "timing_s/step") if name in self.series]
+        return self.last_time - self.first_time + float(sum(values.sum() for values in before))
 
     @property
     def last_step(self) -> int:
@@ -109,7 +143,17 @@ def read_run(folder: Path, label: str | None = None) -> Run:
     series = {name: _series(values) for name, values in table.items()}
     problems = _problems(series, unreadable)
     bounds = (min(times), max(times)) if times else (None, None)
-    return Run(label or folder.resolve().name, folder, series, _config(folder, problems), *bounds, problems)
+    config = _config(folder, problems)
+    return Run(label or folder.resolve().name, folder, series, config, *bounds, problems, _is_held(folder))
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a training command has the folder: its lock is there, and was touched a short while ago."""
+    try:
+        touched = (folder / LOCK).stat().st_mtime
+    except OSError:
+        return False
+    return time.time() - touched < _SIGN_OF_LIFE
 
 
 def _record(line: str) -> dict[str, Any] | None:

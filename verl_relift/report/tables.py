@@ -40,7 +40,7 @@ def totals(runs: Sequence[Run]) -> Table:
     """Return the totals of each run: one row per fact, one column per run."""
     facts = {
         "method": lambda run: str(_at(run.config, "method.name") or ""),
-        "steps": lambda run: str(run.last_step),
+        "state": lambda run: run.state,
         "wall-clock time": _duration,
         "reward, first to last step": lambda run: _first_to_last(run, "critic/score/mean"),
         "validation accuracy, first to last": _validation_change,
@@ -166,9 +166,9 @@ def _joined(value: Any) -> str:
 
 
 def _duration(run: Run) -> str:
-    if run.first_time is None or run.last_time is None:
+    if run.seconds is None:
         return ""
-    minutes, seconds = divmod(round(run.last_time - run.first_time), 60)
+    minutes, seconds = divmod(round(run.seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
@@ -186,7 +186,7 @@ def _validation_change(run: Run) -> str:
 
 def _rejected(run: Run) -> str:
     names = [name for name in run.series if name.startswith(_REJECTED)]
-    counts = {name.removeprefix(_REJECTED): float(run.series[name].finite.sum()) for name in names}
+    counts = {name.removeprefix(_REJECTED): run.last(name) for name in names}  # since the start of the run
     return ", ".join(f"{count:.0f} {reason}" for reason, count in counts.items() if count)
 
 

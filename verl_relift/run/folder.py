@@ -62,17 +62,21 @@ class MetricsFile:
         tracking: verl's `Tracking`, which receives every record too.
         path: the file.
         resume_step: the step that the run resumes from; 0 starts an empty file.
-        then: called after each line.
+        then: called with each record once its line is written.
     """
 
-    def __init__(self, tracking: Any, path: Path, resume_step: int, then: Callable[[], None] = lambda: None):
+    def __init__(
+        self, tracking: Any, path: Path, resume_step: int, then: Callable[[dict[str, Any]], None] = lambda record: None
+    ):
         self._tracking, self._then = tracking, then
         path.parent.mkdir(parents=True, exist_ok=True)
         self._keep_until(path, resume_step)
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115  closed in finish()
 
     @classmethod
-    def beside(cls, tracking: Any, folder: str, resume_step: int, then: Callable[[], None]) -> "MetricsFile":
+    def beside(
+        cls, tracking: Any, folder: str, resume_step: int, then: Callable[[dict[str, Any]], None]
+    ) -> "MetricsFile":
         """Create the file in the run's `folder`, under its usual name."""
         return cls(tracking, Path(folder) / METRICS, resume_step, then)
 
@@ -104,10 +108,12 @@ class MetricsFile:
             if number is not None or _is_nan(value):
                 record[name] = number
         self._append((json.dumps(record) + "\n").encode())
+        # Plain numbers: verl's trackers print numpy's as `np.float64(0.5)`.
+        plain = {name: value.item() if _is_numpy_scalar(value) else value for name, value in data.items()}
         try:
-            self._tracking.log(data=data, step=step, backend=backend)
+            self._tracking.log(data=plain, step=step, backend=backend)
         finally:
-            self._then()  # a tracker that fails does not cost the step's checkpoint
+            self._then(record)  # a tracker that fails does not cost the step's checkpoint
 
     def _append(self, line: bytes) -> None:
         end = os.fstat(self._file.fileno()).st_size
@@ -134,6 +140,10 @@ def _number(value: Any) -> float | int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if math.isfinite(value) else None
+
+
+def _is_numpy_scalar(value: Any) -> bool:
+    return hasattr(value, "item") and getattr(value, "shape", None) == ()
 
 
 def _is_nan(value: Any) -> bool:

@@ -7,6 +7,8 @@ command resumes the run. (Ctrl-C and SIGTERM end a run immediately; it resumes f
 import os
 import signal
 
+from . import console
+
 # sysexits.h: a temporary condition, try again later
 EXIT_STATUS = os.EX_TEMPFAIL
 
@@ -32,6 +34,5 @@ def stop_requested() -> bool:
 def _request(signum, frame) -> None:
     global _requested
     if not _requested:
-        # not print: the signal may have interrupted one
-        os.write(2, b"SIGUSR1: stopping after this step, with a checkpoint\n")
+        console.say_at_once("SIGUSR1: stopping after this step, with a checkpoint")
     _requested = True

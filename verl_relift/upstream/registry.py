@@ -14,7 +14,6 @@ The folder of a patch says why it exists:
 
 import functools
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from enum import StrEnum
 from types import ModuleType
 from typing import Any
 
+from ..run import console
 from . import transformer_engine, versions
 from .post_import import after_import, matches
 
@@ -182,10 +182,10 @@ def _run(declared: Patch, *module: ModuleType) -> None:
 
 
 def _warn(message: str) -> None:
-    """Print it once in this process. Not by `logging`: verl, vLLM and the judge silence what is not theirs."""
+    """Say it once in this process. Not by `logging`: verl, vLLM and the judge silence what is not theirs."""
     if message not in _warned:
         _warned.add(message)
-        print(f"verl_relift: warning: {message}", file=sys.stderr, flush=True)
+        console.say(f"verl_relift: warning: {message}")
 
 
 # ---- what patches change with ----------------------------------------------------------------------------------------

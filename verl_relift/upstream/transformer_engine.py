@@ -13,6 +13,8 @@ import sys
 import warnings
 from collections.abc import Iterator
 
+from ..run import console
+
 NAME = "transformer_engine"
 # 1: end with the reason if it can't be used. 0: the local spec. Unset: Transformer Engine where it loads.
 VARIABLE = "VERL_RELIFT_TRANSFORMER_ENGINE"
@@ -66,11 +68,9 @@ def usable() -> bool:
         return True
     rule_out(problem)
     if "not installed" not in problem:
-        print(
+        console.say(
             f"verl_relift: warning: {problem}. Megatron's local layer spec takes its place: slower, and without "
-            "context parallelism. `make check-gpu-stack` tests an installation",
-            file=sys.stderr,
-            flush=True,
+            "context parallelism. `make check-gpu-stack` tests an installation"
         )
     return False
 

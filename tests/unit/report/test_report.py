@@ -237,7 +237,7 @@ def test_a_long_run_is_thinned_and_the_page_says_so(tmp_path):
     report(run, "--output", tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "Each point is the mean of 5 steps" in text and "one tick stands for 3 updates" in text
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_same_run_gives_the_same_page(tmp_path):

@@ -34,14 +34,17 @@ def test_every_record_becomes_a_line_and_reaches_verl(tmp_path):
     assert line.pop("time") > 0
     assert line == {"step": 1, "loss": 0.5, "count": 3, "bad": None}
     assert recorder.logged[0][0] == 1 and recorder.finished == 7
+    assert "np." not in repr(recorder.logged), "verl's trackers print what they get"
 
 
 def test_the_callback_finds_the_record_written(tmp_path):
     path, found = tmp_path / "metrics.jsonl", []
-    metrics = MetricsFile(Recorder(), path, resume_step=0, then=lambda: found.append(len(lines(path))))
+    metrics = MetricsFile(
+        Recorder(), path, resume_step=0, then=lambda record: found.append((len(lines(path)), record["loss"]))
+    )
     metrics.log({"loss": 1.0}, step=1)
     metrics.log({"loss": 2.0}, step=2)
-    assert found == [1, 2]
+    assert found == [(1, 1.0), (2, 2.0)]
 
 
 def test_a_resumed_run_drops_the_steps_that_it_repeats(tmp_path):

@@ -1,0 +1,96 @@
+"""What a training command says first and last."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from verl_relift.run import announce, checkpoints
+from verl_relift.run.composition import Arguments
+from verl_relift.run.resume import Resume
+
+ROOT = Path(__file__).parents[3]
+
+
+def compose(*overrides, name="smoke"):
+    return Arguments(name, None, ("actor_rollout_ref.model.path=m", *overrides)).compose("cpu")
+
+
+def commands(lines):
+    """The words of every command in these lines."""
+    found = [line[line.index("python -m ") :] for line in lines if "python -m " in line]
+    return [shlex.split(command) for command in found]
+
+
+def test_a_new_run_says_what_it_is_and_how_to_watch_and_stop_it(tmp_path):
+    lines = announce.opening(compose(f"trainer.default_local_dir={tmp_path}"), Resume(), rollouts=True)
+    text = "\n".join(lines)
+    assert len(lines) <= 6
+    assert lines[0] == "relift: m on 2 CPU processes (tensor parallel 2), 8 questions x 4 answers a step"
+    assert lines[1] == f"a new run of 6 steps in {tmp_path}"
+    said = ["saves every 3 steps, validates never", f"{tmp_path}/logs/train.log", "tensorboard --logdir"]
+    said += [f"verl_relift.report {tmp_path} --watch", "Ctrl-C", "kill -USR1", "the same command resumes"]
+    for part in said:
+        assert part in text, part
+
+
+def test_a_resumed_run_says_from_where(tmp_path):
+    resumed = Resume(tmp_path / "global_step_3", 3, 6, [])
+    lines = announce.opening(compose(f"trainer.default_local_dir={tmp_path}"), resumed, rollouts=True)
+    assert lines[1] == f"resuming from step 3 of 6 in {tmp_path}"
+
+
+def test_a_checkpoint_that_is_not_used_is_named(tmp_path):
+    checkpoints.begin(tmp_path, 4)
+    checkpoints.commit(tmp_path, 4)
+    config = compose(f"trainer.default_local_dir={tmp_path}", "trainer.resume_mode=disable")
+    text = "\n".join(announce.opening(config, Resume(), rollouts=False))
+    assert "step 4, which is there, is not used (trainer.resume_mode=disable)" in text
+    assert "trainer.resume_mode=auto resumes" in text and "answers" not in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("trainer.n_gpus_per_node=1", "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1"),
+         "1 CPU process"),
+        (("trainer.n_gpus_per_node=4",), "4 CPU processes (tensor parallel 2, data parallel 2)"),
+        (("platform=cuda", "trainer.nnodes=2"), "16 GPUs of 2 nodes (tensor parallel 2, data parallel 8)"),
+        (("platform=cuda", "trainer.n_gpus_per_node=1", "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1"
+          ), "1 GPU"),
+    ],
+)  # fmt: skip
+def test_devices(overrides, said):
+    assert announce.devices(compose(*overrides)) == said
+
+
+def test_a_finished_run_says_what_comes_next_in_commands_that_exist(tmp_path):
+    run = tmp_path / "a run"  # with a space
+    run.mkdir()
+    checkpoints.begin(run, 6)
+    checkpoints.commit(run, 6)
+    config = compose(f"trainer.default_local_dir='{run}'", "data.val_files=[a.parquet,b.parquet]")
+    records = {
+        "first": {"step": 1, "critic/score/mean": 0.1},
+        "last": {"step": 6, "critic/score/mean": 0.5},
+        "validation": {"step": 4, "val-core/a/acc/mean@1": 0.25},
+    }
+    lines = announce.closing(config, records, 83.0)
+    assert lines[0] == "done: step 6 in 1:23, reward 0.10 to 0.50, validation accuracy 0.250 at step 4"
+    report, evaluate, export = commands(lines)
+    assert report[2:] == ["verl_relift.report", str(run)]
+    assert evaluate[evaluate.index("--data") + 1 :][:2] == ["a.parquet", "b.parquet"]
+    assert evaluate[evaluate.index("--max-tokens") + 1] == "64"
+    assert export[export.index("--checkpoint") + 1] == f"{run}/global_step_6"
+    for command in (report, evaluate, export):
+        assert (ROOT / command[2].replace(".", "/") / "__main__.py").exists()
+
+
+def test_a_run_that_ends_early_says_from_where_it_resumes(tmp_path):
+    config = compose(f"trainer.default_local_dir={tmp_path}")
+    assert announce.resumes_from(config) == "there is no checkpoint yet, so the same command starts again"
+    checkpoints.begin(tmp_path, 3)
+    checkpoints.commit(tmp_path, 3)
+    assert announce.resumes_from(config) == "the same command resumes from step 3"
+    other = compose(f"trainer.default_local_dir={tmp_path}", "trainer.resume_mode=disable")
+    assert announce.resumes_from(other) == "the same command with trainer.resume_mode=auto resumes from step 3"

@@ -1,0 +1,113 @@
+"""What a training command says when it begins and when it ends: where things are and what to do next."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from . import checkpoints
+from .console import LOG
+from .progress import clock, validation_accuracy
+from .resume import Resume
+
+
+def opening(config: DictConfig, start: Resume, rollouts: bool) -> list[str]:
+    """Return what a run is, and how to watch and stop it.
+
+    Args:
+        config: resolved.
+        start: what the run resumes from.
+        rollouts: whether its method samples.
+    """
+    trainer, run = config.trainer, config.trainer.default_local_dir
+    sampled = f" x {config.actor_rollout_ref.rollout.n} answers" if rollouts else ""
+    batch = f"{config.data.train_batch_size} questions{sampled} a step"
+    first = f"{config.method.name}: {config.actor_rollout_ref.model.path} on {devices(config)}, {batch}"
+    steps = trainer.total_training_steps or "as many as trainer.total_epochs has"
+    where = start.lines() or [f"a new run of {steps} steps in {run}{_unused(config)}"]
+    resumes = "the same command resumes" if trainer.resume_mode == "auto" else "trainer.resume_mode=auto resumes"
+    report = _command("verl_relift.report", run, "--watch", "60")
+    board = f"tensorboard --logdir {shlex.quote(f'{run}/tensorboard')}, or " if "tensorboard" in trainer.logger else ""
+    return [
+        first,
+        *where,
+        f"  saves {_every(trainer.save_freq)}, validates {_every(trainer.test_freq)}; all output is in {run}/{LOG}",
+        f"  watch: {board}{report}",
+        f"  stop: Ctrl-C, or kill -USR1 {os.getpid()} to save after the running step; {resumes}",
+    ]
+
+
+def devices(config: DictConfig) -> str:
+    """Return how many devices of which kind a run takes, and how the model is divided among them."""
+    trainer, megatron = config.trainer, config.actor_rollout_ref.actor.megatron
+    count = trainer.nnodes * trainer.n_gpus_per_node
+    kind = "GPU" if trainer.device == "cuda" else "CPU process"
+    text = f"{count} {kind}{'es' * (kind[-1] == 's') or 's' if count > 1 else ''}"
+    text += f" of {trainer.nnodes} nodes" if trainer.nnodes > 1 else ""
+    sizes = {
+        "tensor": megatron.tensor_model_parallel_size,
+        "pipeline": megatron.pipeline_model_parallel_size,
+        "context": megatron.context_parallel_size,
+    }
+    rest = count
+    for size in sizes.values():
+        rest //= size
+    divided = [f"{name} parallel {size}" for name, size in {**sizes, "data": rest}.items() if size > 1]
+    return f"{text} ({', '.join(divided)})" if divided else text
+
+
+def _every(steps: int) -> str:
+    return "never" if steps <= 0 else "every step" if steps == 1 else f"every {steps} steps"
+
+
+def _unused(config: DictConfig) -> str:
+    """Return a clause about a checkpoint that the run could resume from and doesn't."""
+    trainer = config.trainer
+    there = checkpoints.latest(Path(trainer.default_local_dir)) if trainer.resume_mode == "disable" else None
+    step = checkpoints.step_of(there) if there is not None else 0
+    return f"; step {step}, which is there, is not used (trainer.resume_mode=disable)" if step else ""
+
+
+def closing(config: DictConfig, records: Mapping[str, Mapping[str, Any]], seconds: float) -> list[str]:
+    """Return what a finished run has done, and the commands that come next.
+
+    Args:
+        config: resolved.
+        records: of `Progress`.
+        seconds: since the command was given.
+    """
+    run = config.trainer.default_local_dir
+    last = records.get("last", {"step": 0})
+    facts = [f"done: step {last['step']} in {clock(seconds)}"]
+    if last.get("critic/score/mean") is not None:
+        facts.append(f"reward {records['first'].get('critic/score/mean') or 0:.2f} to {last['critic/score/mean']:.2f}")
+    if "validation" in records:
+        validation = records["validation"]
+        facts.append(f"validation accuracy {validation_accuracy(validation):.3f} at step {validation['step']}")
+    checkpoint = checkpoints.latest(Path(run))
+    lines = [", ".join(facts), f"  report    {_command('verl_relift.report', run)}"]
+    if checkpoint is None:
+        return [*lines, "  there is no checkpoint: trainer.save_freq=N saves every N steps, and the last one"]
+    files = config.data.val_files
+    data = [files] if isinstance(files, str) else list(files)
+    most = str(config.data.max_response_length)
+    weights = ["--model", f"{checkpoint}/actor/model/huggingface", "--data", *data]
+    evaluate = _command("verl_relift.evaluate", *weights, "--max-tokens", most, "--output", f"{run}/evaluation")
+    export = _command("verl_relift.export", "--checkpoint", str(checkpoint), "--output", f"{run}/hf")
+    return [*lines, f"  evaluate  {evaluate}", f"  export    {export}"]
+
+
+def resumes_from(config: DictConfig) -> str:
+    """Return a clause: which checkpoint a run that has ended early resumes from."""
+    checkpoint = checkpoints.latest(Path(config.trainer.default_local_dir))
+    if checkpoint is None:
+        return "there is no checkpoint yet, so the same command starts again"
+    how = "" if config.trainer.resume_mode == "auto" else " with trainer.resume_mode=auto"
+    return f"the same command{how} resumes from step {checkpoints.step_of(checkpoint)}"
+
+
+def _command(module: str, *arguments: str) -> str:
+    return shlex.join(["python", "-m", module, *arguments])

@@ -1,0 +1,160 @@
+"""How far a run is: one line a step for people."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from . import console
+
+# What the line shows of a step's record, where the record has it: word, metric, format.
+_FIELDS = (
+    ("reward", "critic/score/mean", "{:.2f}"),
+    ("accuracy", "training/accuracy", "{:.2f}"),
+    ("hardest", "relift/hardest_questions", "{:.0f}"),
+    ("buffer", "relift/buffer_size", "{:.0f}"),
+    ("supervised updates", "relift/sft_updates", "{:.0f}"),
+)
+_WITHOUT_ROLLOUTS = ("supervised loss", "relift/sft_loss", "{:.3f}")
+_VALIDATION = re.compile(r"val-core/(?P<source>.+)/(?P<kind>acc|reward)/mean@\d+")
+# The stages of a step, by the timer that is there when the stage is over.
+_STAGES = (
+    ("gen", "generating"),
+    ("adv", "preparing the update"),
+    ("update_actor", "updating"),
+    ("update_actor_sft", "supervised update"),
+    ("update_weights", "saving, or sending weights"),
+)
+
+_RECENT = 10  # steps that the remaining time is estimated from
+_LINES = 10  # of a whole run, at least, where the output is no terminal
+_MOST_SECONDS = 60.0  # between two lines there, if a step is done
+_SILENCE = 300.0  # after which a line says that the run is alive
+_TICK = 1.0
+
+
+def describe(record: Mapping[str, Any], total: int | None, seconds_left: float | None) -> str:
+    """Return a step's record in one line.
+
+    Args:
+        record: a line of `metrics.jsonl`.
+        total: steps of the run.
+        seconds_left: estimate of the time that the rest takes.
+    """
+    step = record["step"]
+    parts = [f"step {step}/{total}" if total else f"step {step}"]
+    fields = _FIELDS if "critic/score/mean" in record else (*_FIELDS, _WITHOUT_ROLLOUTS)
+    parts += [f"{word} {form.format(record[name])}" for word, name, form in fields if record.get(name) is not None]
+    accuracy = validation_accuracy(record)
+    if accuracy is not None:
+        parts.append(f"validation {accuracy:.3f}")
+    seconds = record.get("timing_s/step")
+    if seconds:
+        tokens = record.get("perf/total_num_tokens")
+        parts += [f"{tokens / seconds:,.0f} tokens/s"] if tokens else []
+        parts.append(f"{seconds:.1f} s/step")
+    if seconds_left is not None:
+        parts.append(f"ETA {clock(seconds_left)}")
+    return "  ".join(parts)
+
+
+def validation_accuracy(record: Mapping[str, Any]) -> float | None:
+    """Return the mean over the sources of a validation; None if the step has none."""
+    sources: dict[str, float] = {}
+    for name, value in record.items():
+        found = _VALIDATION.fullmatch(name)
+        if found and value is not None and (found["kind"] == "acc" or found["source"] not in sources):
+            sources[found["source"]] = value
+    return sum(sources.values()) / len(sources) if sources else None
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as `m:ss` or `h:mm:ss`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def is_due(step: int, total: int | None, seconds: float) -> bool:
+    """Return whether a step gets a line where the output is no terminal.
+
+    Args:
+        step: the step that is done.
+        total: steps of the run.
+        seconds: since the last line.
+    """
+    tenth = -(-(total or _LINES) // _LINES)
+    return step <= 1 or step == total or step % tenth == 0 or seconds >= _MOST_SECONDS
+
+
+class Pace:
+    """Estimates the time that is left from the records of the last steps, validations and checkpoints included."""
+
+    def __init__(self):
+        self._times: list[float] = []  # at which steps ended, Unix seconds
+
+    def seconds_left(self, record: Mapping[str, Any], total: int | None) -> float | None:
+        """Add a step's record; returns None while nothing is known."""
+        if not record.get("timing_s/step") or total is None:
+            return None
+        self._times = self._times or [record["time"] - record["timing_s/step"]]
+        self._times = [*self._times, record["time"]][-_RECENT - 1 :]
+        return (total - record["step"]) * (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+
+
+def stage(finished: Mapping[str, float]) -> str:
+    """Return what a step is doing, from the timers of what it has done."""
+    return next((name for timer, name in _STAGES if timer not in finished), "validating")
+
+
+class Progress:
+    """Shows on the console how far a run is.
+
+    On a terminal one line is replaced every second; elsewhere there is a line every so often.
+
+    Attributes:
+        doing: returns what the run is doing now.
+        records: of the first step, the last one, and the last validation of this process.
+    """
+
+    def __init__(self):
+        self.doing: Callable[[], str] = lambda: ""
+        self.records: dict[str, Mapping[str, Any]] = {}
+        self._text, self._pace, self._since = "", Pace(), time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        console.live("")
+
+    def start(self, what: str) -> None:
+        """Say what the run does before its first step."""
+        self.doing = lambda: what
+        if not console.is_terminal():
+            console.say(f"{what} ...")
+
+    def update(self, record: Mapping[str, Any], total: int | None) -> None:
+        """Show a step's record."""
+        self._text = describe(record, total, self._pace.seconds_left(record, total))
+        self._since = time.monotonic()
+        self.records.setdefault("first", record)
+        self.records["last"] = record
+        validated = validation_accuracy(record) is not None
+        if validated:
+            self.records["validation"] = record
+        if validated or (not console.is_terminal() and is_due(record["step"], total, console.seconds_of_silence())):
+            console.say(self._text)
+
+    def _tick(self) -> None:
+        while not self._over.wait(_TICK):
+            now = f"{self.doing()} {clock(time.monotonic() - self._since)}"
+            console.live("  ".join(filter(None, (self._text, f"| {now}" if self._text else now))))
+            if not console.is_terminal() and console.seconds_of_silence() >= _SILENCE:
+                console.say(now)

@@ -1,0 +1,50 @@
+"""What `--help` of the training command says, and which commands there are."""
+
+import textwrap
+
+from .methods.registry import METHODS
+
+COMMANDS = {
+    "verl_relift.quickstart": "train, evaluate, export and try a small model on a CPU",
+    "verl_relift.plan": "does a configuration fit on these GPUs, and how long does it take",
+    "verl_relift.train": "train",
+    "verl_relift.report": "one page of curves of one or more runs, also while they run",
+    "verl_relift.evaluate": "accuracy of a model on parquet files",
+    "verl_relift.export": "a checkpoint as a Hugging Face model",
+    "data_preprocess.jsonl": "your own jsonl, csv or parquet as training data; gsm8k, math, ... for known data sets",
+    "data_preprocess.check": "is a parquet file fit to train on",
+    "data_preprocess.prepare_model": "positions and a chat template for a base model",
+}
+
+
+def commands() -> str:
+    """Return the list of commands."""
+    rows = "\n".join(f"  {name:<30} {what}" for name, what in COMMANDS.items())
+    return f"usage: python -m COMMAND --help\n\n{rows}\n\nREADME.md and docs/ explain them."
+
+
+def training() -> str:
+    """Return the usage of the training command."""
+    names = textwrap.fill(", ".join(METHODS), 100, subsequent_indent=" " * 16)
+    return f"""\
+usage: python -m verl_relift.train [--config-name NAME] [method=NAME] [key=value ...] [--max-restarts N] [--verbose]
+
+--config-name   relift (default, the paper's sizes), smoke (a few steps on a CPU), quickstart; --config-dir for your own
+method          {names}
+--max-restarts  start again from the last checkpoint when the run dies, at most N times
+--verbose       show what goes to logs/train.log in the run's folder
+--cfg job       print the configuration and train nothing; --hydra-help has Hydra's other options
+
+data.train_files=FILE data.val_files=FILE              parquet files (docs/data.md); no default
+actor_rollout_ref.model.path=DIR                       Hugging Face folder or hub id; no default
+data.max_prompt_length=1024 data.max_response_length=8192   tokens; their sum at most the model's positions
+data.train_batch_size=128 actor_rollout_ref.rollout.n=8     questions a step, answers a question
+actor_rollout_ref.actor.optim.lr=1e-6                  learning rate of the RL update
+actor_rollout_ref.actor.megatron.tensor_model_parallel_size=2   devices that share one copy of the model
+trainer.n_gpus_per_node=8 trainer.nnodes=1             devices (on a CPU: processes)
+trainer.total_training_steps=500 trainer.save_freq=50 trainer.test_freq=50
+trainer.default_local_dir=DIR                          the run's folder; the same command resumes from it
+reward.custom_reward_function.path=FILE.py             your own reward function (docs/own-reward.md)
+
+docs/train.md explains all keys, `python -m verl_relift.plan` takes the same ones and says whether they fit.
+"""
