@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -80,6 +81,8 @@ class MethodTrainer(ResumableTrainer):
             groups = self._groups_of(batch) if method.reads_groups() else []
             batch = self._keep(batch, groups, method.edit(groups, step))
             everything = sorted([*groups, *self._filtered], key=lambda group: group.question.draw)
+            if everything:
+                metrics["training/accuracy"] = fmean(group.accuracy for group in everything)
             supervised = method.supervised(everything, step)
         with marked_timer("balance", timing_raw):
             batch = self._balance_batch(batch, metrics)
@@ -96,8 +99,7 @@ class MethodTrainer(ResumableTrainer):
         with marked_timer("collect", timing_raw):
             updates = supervised.updates()
         with marked_timer("update_actor_sft", timing_raw):
-            for update in updates:
-                self._update_supervised(update, metrics)
+            self._make_updates(updates, metrics)
         metrics.update(method.metrics())
         return batch
 
@@ -108,8 +110,7 @@ class MethodTrainer(ResumableTrainer):
             groups = [Group(Prompt.bare(question)) for question in questions]
             updates = self.method.supervised(groups, self.global_steps).updates()
         with marked_timer("update_actor_sft", timing_raw):
-            for update in updates:
-                self._update_supervised(update, metrics)
+            self._make_updates(updates, metrics)
         metrics.update(self.method.metrics())
         return self._register(questions, "finished")
 
@@ -235,8 +236,16 @@ class MethodTrainer(ResumableTrainer):
                     metrics[f"training/{name}"] = metrics.pop(f"actor/{name}")
         return batch
 
-    def _update_supervised(self, update: SupervisedUpdate, metrics: dict) -> None:
-        """Make an optimizer step on demonstrations alone."""
+    def _make_updates(self, updates: Sequence[SupervisedUpdate], metrics: dict) -> None:
+        """Make an optimizer step on each batch of demonstrations; a step's metrics are means over its updates."""
+        made = [self._update_supervised(update) for update in updates]
+        for name in _SUPERVISED_METRICS:
+            values = [metrics_of[name] for metrics_of in made if name in metrics_of]
+            if values:
+                metrics[f"relift/sft_{name}"] = sum(values) / len(values)
+
+    def _update_supervised(self, update: SupervisedUpdate) -> dict[str, float]:
+        """Make an optimizer step on demonstrations alone; returns its metrics."""
         output = self.actor_rollout_wg.update_actor_sft(
             self._batch_of(
                 update.demonstrations,
@@ -248,8 +257,7 @@ class MethodTrainer(ResumableTrainer):
                 sft_separate=update.separate_moments,
             )
         )
-        values = tu.get(output, "metrics")
-        metrics.update({f"relift/sft_{name}": values[name] for name in _SUPERVISED_METRICS if name in values})
+        return tu.get(output, "metrics")
 
     def _batch_of(self, demonstrations: Sequence[Any], max_tokens: int | None = None, **settings: Any) -> TensorDict:
         budget = max_tokens or self.config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu
