@@ -1,9 +1,10 @@
 """Tests the evaluation command with vLLM: numbers, resuming after an interruption, replicas."""
 
 import json
-import os
 import subprocess
 import sys
+import tempfile
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ import pytest
 
 from verl_relift.evaluate.__main__ import main
 from verl_relift.quickstart.base_model import build_model, build_tokenizer
+from verl_relift.testing.launch import listening, socket_files, with_empty_folders
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
@@ -42,9 +44,23 @@ def data(tmp_path_factory):
 
 
 def evaluate(model, data, output, *more):
+    """Evaluate; while it runs, nobody else reaches it, and then nothing is left."""
     command = [sys.executable, "-m", "verl_relift.evaluate", "--model", model, "--data", data, "--output", output]
     command += ["--n", "2", "arithmetic/hard=1", "--temperature", "1.0", "--max-tokens", "24", *more]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, env=dict(os.environ))
+    started, left = with_empty_folders(list(map(str, command)), output.with_suffix(".clean"))
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(started, stdout=out, stderr=err, text=True)
+        ports, sockets = {}, set()
+        while process.poll() is None:
+            ports |= listening(process)
+            sockets |= socket_files(process)
+            time.sleep(0.2)
+        out.seek(0), err.seek(0)
+        ended = subprocess.CompletedProcess(command, process.returncode, out.read(), err.read())
+    assert ports and all(address.startswith("127.") for address, _ in ports.values()), ports
+    assert all("/relift-run-" in str(path) for path in sockets), sockets
+    assert left.read_text() == ""
+    return ended
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
-from verl_relift.testing.launch import family, kill, records, start, wait_until
+from verl_relift.testing.launch import family, kill, listening, records, socket_files, start, wait_until
 from verl_relift.testing.stranger import as_stranger, needs_stranger
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu covers machines with a GPU")
@@ -59,14 +58,22 @@ def run(tmp_path_factory):
         kill(process)
 
 
-def listening(process: subprocess.Popen) -> dict[int, tuple[str, str]]:
-    """The ports on which a run's processes listen, with the address and the process's name."""
-    return {
-        connection.laddr.port: (connection.laddr.ip.removeprefix("::ffff:"), " ".join(one.cmdline()[:2]) or one.name())
-        for one in family(process)
-        for connection in one.net_connections(kind="tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
+def folders(process: subprocess.Popen) -> set[Path]:
+    """The run's folders in /tmp: of Ray, of the weights' sockets, of temporary files and torch's store."""
+    held = {Path(*path.parts[:3]) for path in socket_files(process) if str(path).startswith("/tmp/r")}
+    return held | {Path(process_environment(process)["TMPDIR"])}
+
+
+def process_environment(process: subprocess.Popen) -> dict[str, str]:
+    """The environment of one of the run's training processes."""
+    return next(one.environ() for one in family(process) if "WorkerDict" in " ".join(one.cmdline()))
+
+
+def test_torchs_store_is_a_file_in_a_folder_of_the_owner(run):
+    folder = Path(process_environment(run[0])["TMPDIR"])
+    (store,) = folder.glob("store-*")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert int(store.name.removeprefix("store-")) not in listening(run[0])
 
 
 def test_nothing_listens_off_loopback(run):
@@ -76,12 +83,7 @@ def test_nothing_listens_off_loopback(run):
 
 
 def test_every_socket_in_the_file_system_is_in_a_folder_of_the_owner(run):
-    paths = {
-        Path(connection.laddr)
-        for one in family(run[0])
-        for connection in one.net_connections(kind="unix")
-        if connection.laddr.startswith("/")
-    }
+    paths = socket_files(run[0])
     assert any("rl-colocate-zmq-" in str(path) for path in paths) and any("raylet" in str(path) for path in paths)
     for path in paths:
         assert any(parent.exists() and parent.stat().st_mode & 0o777 == 0o700 for parent in path.parents), path
@@ -100,15 +102,10 @@ def test_no_secret_is_an_argument(run):
 
 @needs_stranger
 def test_a_stranger_opens_no_folder_of_the_run(run):
-    held = {
-        Path(file.split("/", 3)[2])
-        for one in family(run[0])
-        for file in (connection.laddr for connection in one.net_connections(kind="unix"))
-        if file.startswith(("/tmp/relift-ray-", "/tmp/rl-colocate-zmq-"))
-    }
-    assert len(held) == 2
+    held = folders(run[0])
+    assert len(held) == 3
     for folder in held:
-        assert "PermissionError" in as_stranger(f"print(os.listdir('/tmp/{folder}'))")
+        assert "PermissionError" in as_stranger(f"print(os.listdir({str(folder)!r}))")
 
 
 @needs_stranger
@@ -178,13 +175,8 @@ def answer(port: int, request: str) -> int:
 
 def test_nothing_of_the_run_stays_in_tmp(run):
     process, _ = run
-    mine = {
-        Path(*Path(path).parts[:3])
-        for one in family(process)
-        for path in (connection.laddr for connection in one.net_connections(kind="unix"))
-        if path.startswith("/tmp/r")
-    }
-    assert len(mine) == 2
+    mine = folders(process)
+    assert len(mine) == 3
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=300)
     time.sleep(1.0)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from verl_relift.testing.launch import story
+from verl_relift.testing.launch import story, with_empty_folders
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu covers machines with a GPU")
 
@@ -66,11 +66,13 @@ def train(prepared: Path, run: Path, *overrides: str) -> list[dict]:
     """Run to the end; the lines of its metrics.jsonl."""
     log = run.with_suffix(".log")
     environment = {**os.environ, "WANDB_MODE": "offline"}
+    started, left = with_empty_folders(command(prepared, run, *overrides), run.with_suffix(".clean"))
     with open(log, "w") as output:
         status = subprocess.run(
-            command(prepared, run, *overrides), stdout=output, stderr=subprocess.STDOUT, timeout=600, env=environment
+            started, stdout=output, stderr=subprocess.STDOUT, timeout=600, env=environment
         ).returncode
     assert status == 0, story(run)
+    assert left.read_text() == ""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     import torch
 
-    from ..run import toolkit
+    from ..run import leftovers, toolkit
     from .run import Job, evaluate
     from .summary import table
     from .tokens import inspect_model
@@ -72,7 +72,9 @@ def _evaluate(options: argparse.Namespace) -> None:
         max_num_seqs=options.max_num_seqs,
         verbose=options.verbose,
     )
-    summary = evaluate(job)
+    leftovers.remove()
+    with leftovers.temporary_files():
+        summary = evaluate(job)
     print(visible(table(summary)))
 
 

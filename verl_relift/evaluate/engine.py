@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..run import toolkit
+from ..run.environment import ON_LOOPBACK
 
 # Requests queued in vLLM beyond those that run: enough to keep its scheduler busy, few enough to hold in memory.
 _WAITING = 256
@@ -98,6 +99,7 @@ def prepare_environment(tensor_parallel: int, verbose: bool) -> None:
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        **ON_LOOPBACK,
     }
     if tensor_parallel == 1:
         defaults["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # runs the engine in this process and saves one import of vLLM

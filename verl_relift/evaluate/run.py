@@ -12,6 +12,7 @@ from typing import Any
 
 from ..rewards import Grade, Grader, GradingRules
 from ..rewards.extract import THINK_OPEN
+from ..run.redact import redact_text
 from .engine import Completion, EngineSettings, Request, Sampler, prepare_environment
 from .protocol import Sampling
 from .questions import DataFile, EvaluationQuestion
@@ -207,10 +208,10 @@ def _settings(job: Job, chat_template: str) -> dict[str, Any]:
     """Return everything that the numbers depend on: equal settings give equal numbers."""
     sampling = job.sampling
     return {
-        "model": job.model.path.resolve().name,
+        "model": redact_text(job.model.path.resolve().name),
         "architecture": job.model.architecture,
         "weights_sha256": job.model.weights_sha256,
-        "data": [{"file": file.name, "sha256": file.sha256, "rows": file.rows} for file in job.files],
+        "data": [{"file": redact_text(file.name), "sha256": file.sha256, "rows": file.rows} for file in job.files],
         "chat_template_sha256": hashlib.sha256(chat_template.encode()).hexdigest(),
         "chat_template": chat_template,
         "protocol": job.protocol,

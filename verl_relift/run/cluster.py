@@ -14,13 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
 from . import leftovers, private
-from .environment import LOOPBACK, joins_cluster
+from .environment import LOOPBACK, ON_LOOPBACK, joins_cluster
 from .stopping import Stopped
 
 # Folders below /tmp: of a cluster of our own, and of the sockets over which weights go to vLLM (verl's name).
 _FOLDER, SOCKETS = "relift-ray-", "rl-colocate-zmq-"
-# Where every process of a run is on this machine, no other machine needs to reach one.
-_ON_LOOPBACK = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 # Settings by environment that every process must have: this project's, and the platform.
 _OURS = ("VERL_RELIFT_", "VERL_PLATFORM")
 
@@ -64,7 +62,7 @@ def _runtime_env(config: DictConfig, alone: bool) -> dict:
     # The same on every node.
     variables |= {name: value for name, value in os.environ.items() if name.startswith(_OURS)}
     if alone:
-        variables |= {name: os.environ.get(name, value) for name, value in _ON_LOOPBACK.items()}
+        variables |= {name: os.environ.get(name, value) for name, value in ON_LOOPBACK.items()}
     return runtime_env
 
 

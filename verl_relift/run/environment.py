@@ -53,6 +53,9 @@ def prepare_environment() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+# Where every process is on this machine, no other machine needs to reach one.
+ON_LOOPBACK = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+
 # "0" keeps a Ray that this process starts to the loopback interface. Ray's name for it: elsewhere that is its default.
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -89,6 +89,69 @@ def family(process: subprocess.Popen) -> list[psutil.Process]:
         return [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+_WITH_EMPTY_FOLDERS = """
+set -e
+new=$1 left=$2 keep=$3
+shift 3
+mount -t tmpfs -o mode=1777 tmpfs "$new"
+case $keep in /tmp/*) mkdir -p "$new${keep#/tmp}" && mount --bind "$keep" "$new${keep#/tmp}" ;; esac
+mount --move "$new" /tmp
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+status=0
+"$@" || status=$?
+find /tmp /dev/shm -mindepth 1 -path "$keep" -prune -o \\( ! -type d -o -empty \\) -print > "$left"
+exit $status
+"""
+
+
+def with_empty_folders(command: Sequence[str], scratch: Path) -> tuple[list[str], Path]:
+    """Let a command see an empty /tmp and an empty /dev/shm, and nobody else's files in them.
+
+    Args:
+        command: the command.
+        scratch: a folder of pytest's, which stays visible with all that is beside it.
+
+    Returns:
+        The command to run instead, and the file in which it lists what it has left there. Where this user may not
+        mount, the command itself, and an empty file.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    left, new = scratch / "left", scratch / "new"
+    left.write_text("")
+    new.mkdir()
+    below_tmp = [path for path in scratch.parents if path.parent == Path("/tmp")]
+    keep = below_tmp[0] if below_tmp else scratch
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        return list(command), left
+    return ["unshare", "--mount", "sh", "-c", _WITH_EMPTY_FOLDERS, "sh", *map(str, (new, left, keep)), *command], left
+
+
+def listening(process: subprocess.Popen) -> dict[int, tuple[str, str]]:
+    """Return the ports on which a process and its descendants listen, with the address and the process's name."""
+    found = {}
+    for one in family(process):
+        try:
+            name, connections = " ".join(one.cmdline()[:2]) or one.name(), one.net_connections(kind="tcp")
+        except psutil.NoSuchProcess:
+            continue
+        for connection in connections:
+            if connection.status == psutil.CONN_LISTEN:
+                found[connection.laddr.port] = (connection.laddr.ip.removeprefix("::ffff:"), name)
+    return found
+
+
+def socket_files(process: subprocess.Popen) -> set[Path]:
+    """Return the sockets in the file system that a process and its descendants have open."""
+    found = set()
+    for one in family(process):
+        try:
+            connections = one.net_connections(kind="unix")
+        except psutil.NoSuchProcess:
+            continue
+        found |= {Path(one.laddr) for one in connections if one.laddr.startswith("/")}
+    return found
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen, run: Path, seconds: float = 900) -> None:

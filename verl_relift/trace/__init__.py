@@ -19,6 +19,7 @@ Only `work` and this module can be imported where torch and verl must not be.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -65,7 +66,8 @@ def trace(config: DictConfig, work: Work, model: Mapping[str, Any]) -> dict[str,
         (folder / "model").mkdir()
         (folder / "model" / "config.json").write_text(json.dumps(dict(model)))
         command = [sys.executable, "-m", "verl_relift.trace.rank", name]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=MAX_SECONDS)
+        environment = {**os.environ, "TMPDIR": name}  # verl leaves locks of folders there
+        result = subprocess.run(command, capture_output=True, text=True, timeout=MAX_SECONDS, env=environment)
         if result.returncode:
             raise TraceError(_reason(result.stdout + result.stderr))
         return json.loads((folder / "result.json").read_text())
