@@ -14,7 +14,7 @@ from .consistency import micro_batch_problems, platform_problems, sampling_probl
 from .methods import Method, Needs, read_method
 from .rewards.problems import reward_problems
 from .run import checkpoints, resume
-from .settings import ProgramSettings, SettingsError, Source, build
+from .settings import ProgramSettings, SettingsError, build
 
 # The only one that shows groups before it evicts them.
 SAMPLER = "pkg://verl_relift.rollout.sampler"
@@ -79,9 +79,10 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
             f"actor_rollout_ref.rollout.n={config.actor_rollout_ref.rollout.n}: a group needs at least 2 rollouts; "
             "the paper uses 8"
         )
-    yield from _filter_problems(config, needs, method)
+    asks_again = method.asks_again(settings)
+    yield from _filter_problems(config, needs, asks_again)
     yield from reward_problems(config)
-    yield from _rollout_problems(config, program, method)
+    yield from _rollout_problems(config, program, method.writes_roles() or asks_again)
     yield from method.problems(settings, config)
     splices = needs.supervised_rows > 0 and not needs.own_step
     transformer = config.actor_rollout_ref.actor.megatron.override_transformer_config
@@ -92,7 +93,7 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
             "to false"
         )
     yield from _checkpoint_problems(config)
-    if needs.demonstrations is not None and needs.demonstrations.source is not Source.DATASET:
+    if needs.demonstrations is not None and needs.demonstrations.source.asks_teacher:
         variable = settings.teacher.api_key_env
         if variable and not os.environ.get(variable):
             yield (
@@ -103,11 +104,11 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
     yield from schedule_problems(config)
 
 
-def _filter_problems(config: DictConfig, needs: Needs, method: type[Method]) -> Iterator[str]:
+def _filter_problems(config: DictConfig, needs: Needs, asks_again: bool) -> Iterator[str]:
     """Yield where groups that `algorithm.filter_groups` removes would be lost for the method."""
     if not config.algorithm.filter_groups.enable:
         return
-    if method.retries():
+    if asks_again:
         yield (
             "algorithm.filter_groups.enable=true evicts questions that every rollout fails before "
             f"method={config.method.name} asks them again; set it to false"
@@ -120,16 +121,16 @@ def _filter_problems(config: DictConfig, needs: Needs, method: type[Method]) -> 
         )
 
 
-def _rollout_problems(config: DictConfig, program: ProgramSettings, method: type[Method]) -> Iterator[str]:
-    """Yield what the chosen way of generating cannot do."""
+def _rollout_problems(config: DictConfig, program: ProgramSettings, guided: bool) -> Iterator[str]:
+    """Yield what the chosen way of generating cannot do; `guided`: the method changes or adds to what is sampled."""
     rollout = config.actor_rollout_ref.rollout
     if not program.rollout.batched:
         if config.reward.num_workers < 1:
             yield "relift.rollout.batched=false needs verl's reward workers: set reward.num_workers=8"
-        if method.writes_roles():
+        if guided:
             yield (
-                f"relift.rollout.batched=false: method={config.method.name} guides what is sampled or adds to it, which "
-                "verl's agent loop does not support; set it to true"
+                f"relift.rollout.batched=false: method={config.method.name} guides what is sampled or adds to it, "
+                "which verl's agent loop does not support; set it to true"
             )
         return
     if not config.trainer.v1.sampler.custom_sampler.path:

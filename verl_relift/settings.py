@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, ClassVar, get_args, get_origin
 
 
 class SettingsError(ValueError):
@@ -29,6 +29,17 @@ class Source(StrEnum):
     DATASET = "dataset"  # the column of the data set
     TEACHER = "teacher"  # a server, see TeacherSettings
     DATASET_THEN_TEACHER = "dataset_then_teacher"  # the teacher where the data set has none that verifies
+    PRIVILEGED = "privileged"  # the policy, which is shown the data set's solution
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether a server is asked."""
+        return self in (Source.TEACHER, Source.DATASET_THEN_TEACHER)
+
+    @property
+    def needs_dataset(self) -> bool:
+        """Whether nothing is trained on without solutions in the data set."""
+        return self in (Source.DATASET, Source.PRIVILEGED)
 
 
 class BufferOrder(StrEnum):
@@ -52,6 +63,35 @@ class DemonstrationSettings:
     def __post_init__(self):
         if self.max_tokens < 1:
             raise SettingsError(f"method.demonstrations.max_tokens={self.max_tokens} must be at least 1")
+
+
+@dataclass(frozen=True)
+class SolutionSettings(DemonstrationSettings):
+    """Which solutions of the data set are good enough to guide the policy."""
+
+    source: ClassVar[Source] = Source.DATASET
+
+
+@dataclass(frozen=True)
+class PrivilegedSettings:
+    """Rollouts with the solution in the question; see `demonstrations/privileged.py`."""
+
+    fraction: float = 1.0  # of the solution that is shown
+    samples: int | None = None  # rollouts of a question; None: as many as without the solution
+    traces: int = 1  # right ones of a question that are kept, at most
+    template: str = (
+        "{question}\n\nHere is a reference solution:\n{hint}\n\nSolve the problem yourself, in your own words, as if "
+        "you had not seen it."
+    )
+
+    def __post_init__(self):
+        if not 0.0 < self.fraction <= 1.0:
+            raise SettingsError(f"method.privileged.fraction={self.fraction} must be in (0, 1]")
+        for name in ("samples", "traces"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"method.privileged.{name}={value} must be at least 1")
+        require_places("method.privileged.template", self.template)
 
 
 @dataclass(frozen=True)
@@ -156,13 +196,23 @@ class ProgramSettings:
     speed_patches: bool = True
 
 
+def require_places(key: str, template: str) -> None:
+    """Check that a template has its two places, once each.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    if any(template.count(place) != 1 for place in ("{question}", "{hint}")):
+        raise SettingsError(f"{key}={template!r} must contain {{question}} and {{hint}}, once each")
+
+
 def require_teacher(demonstrations: DemonstrationSettings, teacher: TeacherSettings) -> None:
     """Check that a source that asks a teacher says which.
 
     Raises:
         SettingsError: it does not.
     """
-    if demonstrations.source is not Source.DATASET and not (teacher.base_url and teacher.model):
+    if demonstrations.source.asks_teacher and not (teacher.base_url and teacher.model):
         raise SettingsError(
             f"method.demonstrations.source={demonstrations.source} asks a teacher: set method.teacher.base_url and "
             "method.teacher.model"

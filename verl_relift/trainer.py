@@ -106,7 +106,7 @@ class MethodTrainer(ResumableTrainer):
     def _step_without_rollouts(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
         """Make the supervised updates that are due on the questions of the step."""
         with marked_timer("collect", timing_raw):
-            questions = questions_of(self._next_train_batch(), self._target_column)
+            questions = questions_of(self._next_train_batch(), self._target_column, self.needs.hints_column)
             groups = [Group(Prompt.bare(question)) for question in questions]
             updates = self.method.supervised(groups, self.global_steps).updates()
         with marked_timer("update_actor_sft", timing_raw):
@@ -132,7 +132,7 @@ class MethodTrainer(ResumableTrainer):
 
     def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
         """Ask what the method makes of the questions; verl calls it for a step's questions and for refills."""
-        questions = questions_of(batch, self._target_column)
+        questions = questions_of(batch, self._target_column, self.needs.hints_column)
         prompts = self.method.prompts(questions, self.global_steps)
         if [prompt.question.draw for prompt in prompts] != [question.draw for question in questions]:
             raise ValueError(f"step {self.global_steps}: a method makes one prompt of each question, in their order")
@@ -155,30 +155,36 @@ class MethodTrainer(ResumableTrainer):
 
     def _retry(self, batch: KVBatchMeta) -> KVBatchMeta:
         """Ask again as long as the method wants to; new groups take the places of those of the same draw."""
-        if not self._method_class.retries():
+        if not self._method_class.asks_again(self._method_settings):
             return batch
+        groups = {group.question.draw: group for group in self._groups_of(batch)}
+        aside: list[Group] = []
         attempt = 1
-        while prompts := self.method.retry(self._groups_of(batch), self.global_steps, attempt):
-            asked = {prompt.question.draw: replace(prompt, attempt=attempt) for prompt in prompts}
-            if len(asked) < len(prompts) or not asked.keys() <= self._prompts.keys():
+        while prompts := self.method.retry([*groups.values(), *aside], self.global_steps, attempt):
+            draws = [prompt.question.draw for prompt in prompts]
+            if len(set(draws)) < len(draws) or not groups.keys() >= set(draws):
                 raise ValueError(f"step {self.global_steps}: the method retries a draw twice, or one of another step")
-            batch = self._without(batch, [key for key in batch.keys if draw_of(key) in asked])
-            self._prompts |= asked
-            self._ask(list(asked.values()))
-            retried = self._sample(len(asked), {})
-            batch = self.in_order(
-                KVBatchMeta(
-                    partition_id=batch.partition_id,
-                    keys=[*batch.keys, *retried.keys],
-                    tags=[*batch.tags, *retried.tags],
-                    extra_info=batch.extra_info,
-                )
-            )
+            asked = [replace(_apart(prompt, attempt), attempt=attempt) for prompt in prompts]
+            self._prompts |= {prompt.question.draw: prompt for prompt in asked}
+            replaced = {prompt.question.draw for prompt in asked if not prompt.aside}
+            batch = self._without(batch, [key for key in batch.keys if draw_of(key) in replaced])
+            self._ask(asked)
+            new, aside = self._set_aside(self._sample(len(asked), {}))
+            groups |= {group.question.draw: group for group in self._groups_of(new)}
+            batch = self.in_order(replace(batch, keys=[*batch.keys, *new.keys], tags=[*batch.tags, *new.tags]))
             attempt += 1
         return batch
 
-    def _groups_of(self, batch: KVBatchMeta) -> list[Group]:
-        return read_groups(batch, self._prompts, self.settings.reward.correct_from)
+    def _set_aside(self, batch: KVBatchMeta) -> tuple[KVBatchMeta, list[Group]]:
+        """Take rows that are for the method alone out of TransferQueue; returns the rest, and their groups."""
+        keys = [key for key in batch.keys if self._prompts[draw_of(key)].aside]
+        groups = self._groups_of(_only(batch, keys), with_tokens=True)
+        return self._without(batch, keys), groups
+
+    def _groups_of(self, batch: KVBatchMeta, with_tokens: bool = False) -> list[Group]:
+        if not batch.keys:
+            return []
+        return read_groups(batch, self._prompts, self.settings.reward.correct_from, with_tokens)
 
     def _keep_filtered(self, rows: KVBatchMeta) -> None:
         """Note groups that `algorithm.filter_groups` is about to remove: among them is what every rollout failed."""
@@ -197,13 +203,7 @@ class MethodTrainer(ResumableTrainer):
             return batch
         tq.kv_clear(keys=list(keys), partition_id=batch.partition_id)
         removed = set(keys)
-        left = [(key, tag) for key, tag in zip(batch.keys, batch.tags, strict=True) if key not in removed]
-        return KVBatchMeta(
-            partition_id=batch.partition_id,
-            keys=[key for key, _ in left],
-            tags=[tag for _, tag in left],
-            extra_info=batch.extra_info,
-        )
+        return _only(batch, [key for key in batch.keys if key not in removed])
 
     def _update_policy(self, batch: KVBatchMeta, spliced: SplicedRows | None, metrics: dict) -> KVBatchMeta:
         """Make verl's RL update, with demonstrations in its last mini-batch where the method splices some."""
@@ -393,6 +393,18 @@ class MethodTrainer(ResumableTrainer):
         """End what runs beside the trainer."""
         if self.method is not None:
             self.method.close()
+
+
+def _only(batch: KVBatchMeta, keys: Sequence[str]) -> KVBatchMeta:
+    """Return some rows of a batch."""
+    tags = dict(zip(batch.keys, batch.tags, strict=True))
+    return replace(batch, keys=list(keys), tags=[tags[key] for key in keys], fields=None)
+
+
+def _apart(prompt: Prompt, attempt: int) -> Prompt:
+    """Return a prompt that is set aside under a name of its own: the rows of its draw stay where they are."""
+    question = prompt.question
+    return replace(prompt, question=replace(question, draw=f"{question.draw}-{attempt}")) if prompt.aside else prompt
 
 
 def _encode(tokenizer, template_kwargs: dict[str, Any], max_tokens: int, question: Question) -> tuple[int, ...]:

@@ -2,9 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ class _Collection:
     answers: "list[TeacherAnswer]"
     verified: Future[list[Demonstration | Rejected]]  # of the answers, then of the data set's solutions
     questions: list[str]  # ids of those whose solutions are in it
+    traces: Mapping[str, Sequence[Demonstration]]  # right answers of the policy that saw the solution, by id
 
 
 class Collector:
@@ -70,24 +71,31 @@ class Collector:
         self.tokens = 0  # in those batches, prompts included
         self.used: set[str] = set()  # questions whose demonstration was taken
 
-    def collect(self, chosen: Sequence[Question], solved: Sequence[Question], step: int) -> None:
+    def collect(
+        self,
+        chosen: Sequence[Question],
+        solved: Sequence[Question],
+        step: int,
+        traces: Mapping[str, Sequence[Demonstration]] | None = None,
+    ) -> None:
         """Start getting a demonstration of each chosen question.
 
         Args:
             chosen: questions in the order in which their demonstrations are to wait.
             solved: questions that need none any more; the buffer's settings say whether one that waits goes.
+            traces: right answers by question, of those that the policy was asked with their solutions.
         """
         self.settle()
         answers = self._teacher.collect() if self._teacher is not None else []
         answers = [answer for answer in answers if answer.text is not None]
         solutions = [Solution(_question_of(a.question), a.text, a.question.step) for a in answers]
         questions = []
-        if self._settings.source is not Source.TEACHER:
+        if self._settings.source in (Source.DATASET, Source.DATASET_THEN_TEACHER):
             new = {question.id: question for question in chosen if question.id not in self.buffer}
             questions = list(new)
             solutions += [Solution(q, q.target, step, self._settings.overlong) for q in new.values()]
         verified = self._thread.submit(self._verify, solutions)
-        self._collection = _Collection(chosen, solved, step, answers, verified, questions)
+        self._collection = _Collection(chosen, solved, step, answers, verified, questions, traces or {})
 
     def settle(self) -> None:
         """Finish what `collect` has started.
@@ -108,7 +116,9 @@ class Collector:
         for question in collection.chosen:
             if question.id in self.buffer:
                 self.buffer.renew(question.id, collection.step)
-            else:
+            elif question.id in collection.traces:
+                self._offer_traces(question, collection.traces[question.id])
+            elif self._settings.source is not Source.PRIVILEGED:
                 self._obtain(question, collection.step, verified.get(question.id))
         self.buffer.expire(collection.step)
 
@@ -195,6 +205,15 @@ class Collector:
                 answer_start(self._tokenizer, prompt_ids, messages),
             )
         )
+
+    def _offer_traces(self, question: Question, traces: Sequence[Demonstration]) -> None:
+        """Put the policy's answers into the buffer; the second and further ones under names of their own."""
+        if not traces:
+            self._offer(Rejected.UNSOLVED)
+        for place, trace in enumerate(traces):
+            name = f"{question.id}/{place}" if place else question.id
+            if name not in self.buffer:
+                self._offer(replace(trace, question=name))
 
     def _offer(self, result: Demonstration | Rejected) -> bool:
         if isinstance(result, Rejected):

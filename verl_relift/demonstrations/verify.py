@@ -19,6 +19,7 @@ class Rejected(StrEnum):
     MISSING = "missing"  # its row has no solution
     WRONG = "wrong"  # the solution's final answer is not the ground truth
     UNVERIFIABLE = "unverifiable"  # the ground truth cannot be parsed, or grading took too long
+    UNSOLVED = "unsolved"  # the policy was shown the solution, and no rollout was right
     OVERLONG = "overlong"  # more tokens than allowed; never cut, a cut proof teaches to stop mid-proof
 
 

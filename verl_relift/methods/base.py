@@ -8,11 +8,12 @@ neither Ray nor Megatron nor vLLM: everything here is plain Python on the types 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
+from ..data.chat import PromptTooLong
 from ..demonstrations.verify import Tokenizer
 from ..rewards.function import RewardFunction
 from ..settings import DemonstrationSettings
@@ -38,6 +39,8 @@ class Needs:
     token_budget: int | None = None  # tokens per micro-batch of an own step; None: as the RL update
     failed_groups: bool = False  # looks at questions that every rollout fails
     exact_rows: bool = False  # an update has exactly supervised_rows, which the data-parallel size must divide
+    retries: int = 0  # the most times that a question is asked again in a step
+    hints_column: str | None = None  # of the data set: a list of texts; None: it needs none
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,14 @@ class Resources:
     def rng(self, purpose: str, step: int, draw: int = 0) -> Random:
         """Return a generator for one purpose of one step, so that none has to be in a checkpoint."""
         return Random(f"{self.seed}/{purpose}/{step}/{draw}")
+
+    def fits(self, question: Question, messages: Sequence[dict[str, str]]) -> bool:
+        """Whether a chat for `question` has at most `data.max_prompt_length` tokens."""
+        try:
+            self.encode_prompt(replace(question, messages=tuple(messages)))
+        except PromptTooLong:
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -123,8 +134,11 @@ class Method:
     def retry(self, groups: Sequence[Group], step: int, attempt: int) -> list[Prompt]:
         """Return prompts to sample in the same step: their groups replace those of the same draw. By default none.
 
+        Groups of prompts that are set aside replace none. They are in the next call, behind the others and with token
+        ids, and gone after it.
+
         Args:
-            groups: graded so far, one per draw.
+            groups: graded so far, one per draw, and what was set aside.
             attempt: 1 before the first retry, and so on until the method returns none.
         """
         return []
@@ -184,8 +198,13 @@ class Method:
 
     @classmethod
     def retries(cls) -> bool:
-        """Whether the method may ask again in a step."""
+        """Whether groups of a retry may take the places of others."""
         return cls.retry is not Method.retry
+
+    @classmethod
+    def asks_again(cls, settings: Any) -> bool:
+        """Whether `retry` may return prompts with these settings."""
+        return cls.retries()
 
     @classmethod
     def reads_groups(cls) -> bool:

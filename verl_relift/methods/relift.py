@@ -34,6 +34,7 @@ class ReLIFT(CollectingMethod):
             token_budget=settings.sft.max_token_len_per_gpu,
             failed_groups=True,
             exact_rows=settings.schedule.kind is Schedule.ADAPTIVE,
+            retries=int(cls.asks_again(settings)),
         )
 
     @classmethod

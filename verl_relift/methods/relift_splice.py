@@ -39,6 +39,7 @@ class SplicedReLIFT(CollectingMethod):
             supervised_rows=settings.sft.batch_size,
             failed_groups=True,
             exact_rows=settings.schedule.kind is Schedule.ADAPTIVE,
+            retries=int(cls.asks_again(settings)),
         )
 
     @classmethod

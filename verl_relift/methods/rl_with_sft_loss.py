@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ..settings import BufferSettings, DemonstrationSettings, TeacherSettings, require_teacher
+from ..settings import BufferSettings, DemonstrationSettings, PrivilegedSettings, TeacherSettings, require_teacher
 from .gate import Select, TriggerSettings
 from .placement import SpliceSettings
 from .relift_splice import SplicedReLIFT
@@ -19,6 +19,7 @@ class RLWithSFTLossSettings:
     buffer: ClassVar[BufferSettings] = BufferSettings()
     demonstrations: DemonstrationSettings = field(default_factory=DemonstrationSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    privileged: PrivilegedSettings = field(default_factory=PrivilegedSettings)
     sft: SpliceSettings = field(default_factory=SpliceSettings)
 
     def __post_init__(self):

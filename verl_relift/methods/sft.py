@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from ..settings import BufferSettings, DemonstrationSettings, SettingsError, TeacherSettings, require_teacher
+from ..settings import BufferSettings, DemonstrationSettings, SettingsError, Source, TeacherSettings, require_teacher
 from ..types import Group
 from .base import Needs, Supervised
 from .placement import Moments, OwnStepSettings
@@ -25,6 +25,10 @@ class SFTMethodSettings:
 
     def __post_init__(self):
         require_teacher(self.demonstrations, self.teacher)
+        if self.demonstrations.source is Source.PRIVILEGED:
+            raise SettingsError(
+                "method.demonstrations.source=privileged: this method samples nothing; choose dataset or a teacher"
+            )
         if self.sft.optimizer is not Moments.SHARED:
             raise SettingsError(
                 f"method.sft.optimizer={self.sft.optimizer}: there is no RL update to be separate from; set it to "
