@@ -19,7 +19,6 @@ No evaluation question of any level is in the training or the pretraining set.
     python -m data_preprocess.arithmetic --output DIR [--seed 0 --train-size 1280 --eval-size 200]
 """
 
-import argparse
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from functools import cache
 from itertools import product
 
 from verl_relift.data.schema import Row
+from verl_relift.usage import argument_parser
 
 from .output import write_rows
 
@@ -273,9 +273,7 @@ def _sizes(total: int, shares: Mapping[str, float]) -> dict[str, int]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write train.parquet, test.parquet and pretrain.parquet."""
-    parser = argparse.ArgumentParser(
-        prog="data_preprocess.arithmetic", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argument_parser("data_preprocess.arithmetic", __doc__, page="docs/data.md")
     parser.add_argument("--output", required=True, help="folder for train.parquet, test.parquet, pretrain.parquet")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train-size", type=int, default=1280, help="distinct training questions")

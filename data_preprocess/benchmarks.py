@@ -10,7 +10,6 @@ itself determine the order of GPQA's choices, so a question keeps its order what
     python -m data_preprocess.benchmarks --benchmark aime24 math500 --input DIR --output DIR
 """
 
-import argparse
 import random
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from verl_relift.data.errors import DataError, Reason
 from verl_relift.data.fields import QUESTION_COLUMNS, optional_text, scalar, text
 from verl_relift.data.schema import Row
 from verl_relift.data.sources import SUFFIXES, Source, find
+from verl_relift.usage import argument_parser
 
 from .answers import last_boxed
 from .cli import DataSet, Flags, add_common_flags, check_flags, options_of, report, run_reporting
@@ -222,8 +222,7 @@ def make(flags: Flags) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    description = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("data_preprocess.benchmarks", description=__doc__, formatter_class=description)
+    parser = argument_parser("data_preprocess.benchmarks", __doc__, page="docs/data.md")
     names = list(BENCHMARKS)
     parser.add_argument("--benchmark", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--choice-seed", type=int, default=0, help="seed of the order of GPQA's choices")

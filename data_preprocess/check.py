@@ -19,15 +19,14 @@ from collections.abc import Sequence
 from verl_relift.data.check import TOKEN_SAMPLE, check_files
 from verl_relift.data.findings import Kind, Report
 from verl_relift.data.overlap import DEFAULT_N
+from verl_relift.usage import argument_parser
 
 from .cli import positive, run_reporting
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    parser = argparse.ArgumentParser(
-        "data_preprocess.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser("data_preprocess.check", __doc__, "FILE ...", "docs/data.md")
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="parquet files")
     add(

@@ -12,6 +12,7 @@ from verl_relift.data.fields import QUESTION_COLUMNS, question_of
 from verl_relift.data.filters import Verify
 from verl_relift.data.overlap import DEFAULT_N, NGramIndex
 from verl_relift.data.sources import MAX_FIELD_BYTES, Source, find, read_file
+from verl_relift.usage import argument_parser
 
 from .pipeline import Job, MapRow, Options, run
 from .template import Template
@@ -55,11 +56,7 @@ def main(data_set: DataSet, arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status, 0 or 1. A fault is reported in one line on stderr.
     """
-    parser = argparse.ArgumentParser(
-        prog=f"data_preprocess.{data_set.name}",
-        description=data_set.help,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argument_parser(f"data_preprocess.{data_set.name}", data_set.help, page="docs/data.md")
     add_common_flags(parser, data_set)
     if data_set.add_flags is not None:
         data_set.add_flags(parser)

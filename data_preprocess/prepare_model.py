@@ -10,7 +10,6 @@ for chats that have none; a file name selects your own template. The weights are
 original model is unchanged. The copy is loaded, and its vocabulary is checked.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_relift.data.errors import DataError
+from verl_relift.usage import argument_parser
 
 from .cli import positive
 from .template import Template, system_prompt
@@ -200,8 +200,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    description = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("data_preprocess.prepare_model", description=__doc__, formatter_class=description)
+    parser = argument_parser("data_preprocess.prepare_model", __doc__, page="docs/data.md")
     parser.add_argument("--model", required=True, help="folder in Hugging Face's format")
     parser.add_argument("--output", required=True, help="a new folder")
     parser.add_argument("--rope-theta", type=float, help="base of the rotary positions, e.g. 40000")

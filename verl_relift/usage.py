@@ -1,6 +1,8 @@
-"""What `--help` of the training command says, and which commands there are."""
+"""What `--help` says, and which commands there are."""
 
+import argparse
 import textwrap
+from pathlib import Path
 
 from .methods.registry import METHODS
 
@@ -9,6 +11,7 @@ COMMANDS = {
     "verl_relift.plan": "does a configuration fit on these GPUs, and how long does it take",
     "verl_relift.train": "train",
     "verl_relift.report": "one page of curves of one or more runs, also while they run",
+    "verl_relift.grade": "the answers of a file, graded with your reward function",
     "verl_relift.evaluate": "accuracy of a model on parquet files",
     "verl_relift.export": "a checkpoint as a Hugging Face model",
     "data_preprocess.jsonl": "your own jsonl, csv or parquet as training data; gsm8k, math, ... for known data sets",
@@ -48,3 +51,28 @@ reward.custom_reward_function.path=FILE.py             your own reward function 
 
 docs/train.md explains all keys, `python -m verl_relift.plan` takes the same ones and says whether they fit.
 """
+
+
+class _Compact(argparse.RawDescriptionHelpFormatter):
+    """One line for each flag, with short names of values."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=40, width=120)
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return "N" if action.type not in (None, str, Path) else "PATH" if action.type is Path else "VALUE"
+
+
+def argument_parser(module: str, text: str | None, positional: str = "", page: str = "") -> argparse.ArgumentParser:
+    """Return a parser whose help fits on a screen.
+
+    Args:
+        module: the command, as it stands behind `python -m`.
+        text: what it does; its first paragraph is shown.
+        positional: the arguments that are no flags, as usage shows them.
+        page: where the rest is explained.
+    """
+    prog = f"python -m {module}"
+    usage = " ".join(filter(None, (prog, positional, "[--flag ...]")))
+    description = (text or "").strip().split("\n\n")[0] + (f"\n{page} explains the rest." if page else "")
+    return argparse.ArgumentParser(prog, usage=usage, description=description, formatter_class=_Compact)

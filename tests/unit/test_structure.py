@@ -24,7 +24,7 @@ LEVELS = (
     ("preflight",),
     ("trainer",),
     ("verl_trainer",),
-    ("evaluate", "report", "export"),
+    ("evaluate", "report", "export", "grade"),
     ("plan",),
     ("trace",),
     ("stages",),
@@ -57,6 +57,7 @@ PURE = (
     "consistency",
     "checks",
     "model_support",
+    "usage",
     "stages",
     "plan",
 )

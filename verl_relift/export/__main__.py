@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..usage import argument_parser
 from .errors import ExportError
 
 _GIGABYTE = 10**9
@@ -62,9 +63,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m verl_relift.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser("verl_relift.export", __doc__, page="docs/evaluate.md")
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="RUN/global_step_N, or RUN for its latest checkpoint")
     add("--output", type=Path, required=True, help="output folder")

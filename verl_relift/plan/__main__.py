@@ -20,6 +20,7 @@ from ..run.environment import detect_platform, prepare_environment
 from ..settings import SettingsError
 from ..stages import stage_arguments
 from ..trace import TraceError
+from ..usage import argument_parser
 from . import hardware, tracing
 from .planner import make_plan
 from .report import Plan, as_json, show, show_trace
@@ -27,9 +28,8 @@ from .shapes import UnknownModel, load_config
 
 
 def _parse() -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        prog="python -m verl_relift.plan", description="Predict the memory, tokens and FLOPs of a run before it starts."
-    )
+    does = "Predict the memory, tokens and FLOPs of a run before it starts."
+    parser = argument_parser("verl_relift.plan", does, "key=value ...", "docs/scale.md")
     parser.add_argument("--config-name", default="relift", help="as in verl_relift.train; default %(default)s")
     parser.add_argument("--config-dir", help="folder with your own configuration")
     size = parser.add_mutually_exclusive_group()

@@ -1,6 +1,6 @@
 """Train, evaluate, export and try a small model: `python -m verl_relift.quickstart [key=value ...]`
 
-Each stage is a command of its own, which is shown as it runs. Arguments override the training configuration.
+Each stage is a command of its own, which is shown as it runs.
 """
 
 import hashlib
@@ -25,6 +25,14 @@ BASE_EVALUATION, TRAINED_EVALUATION = RUN / "evaluation" / "base", RUN / "evalua
 KEPT = (DATA.name, BASE.name)
 EXAMPLE = Path("examples/inference/chat.py")
 QUESTIONS = ("7*2+3-4=?", "8+5-6=?")
+USAGE = f"""\
+usage: python -m verl_relift.quickstart [key=value ...]
+
+Trains a model of 0.3M parameters on a CPU, in some minutes: data, base model, evaluation, training, evaluation, export,
+sample usage, report. Everything goes to {RUN}/, which is emptied first except for data and base model.
+
+key=value overrides the training configuration verl_relift/config/quickstart.yaml: method=grpo,
+trainer.total_training_steps=40, ... Exit status: 0 if the model has learned its task, 1 if not or if a stage fails."""
 
 
 class Quickstart:
@@ -165,9 +173,17 @@ def main() -> None:
     Raises:
         SystemExit: with status 0; with 1 if a stage failed or the model did not learn; with 130 on Ctrl-C.
     """
+    overrides = sys.argv[1:]
+    if {"-h", "--help"} & set(overrides):
+        print(USAGE)
+        return
+    wrong = [argument for argument in overrides if "=" not in argument or argument.startswith("-")]
+    if wrong:
+        print(f"quickstart: {wrong[0]}: arguments are key=value; --help says more", file=sys.stderr)
+        sys.exit(2)
     console = Console()
     try:
-        missing = Quickstart(sys.argv[1:], console).go()
+        missing = Quickstart(overrides, console).go()
     except StageFailed as error:
         console.print(str(error), markup=False, highlight=False, style="red")
         sys.exit(1)

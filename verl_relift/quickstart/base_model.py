@@ -4,7 +4,6 @@
 minute on two cores. Tokens are characters, except that each tag of the answer format is one token.
 """
 
-import argparse
 import math
 import random
 import shutil
@@ -15,6 +14,8 @@ import pyarrow.parquet as pq
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from ..usage import argument_parser
 
 SPECIAL = ["<|pad|>", "<|endoftext|>", "<|user|>", "<|assistant|>"]
 TAGS = ["<think>", "</think>", "\\boxed{", "}"]
@@ -136,7 +137,7 @@ def pretrain(
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser("verl_relift.quickstart.base_model", __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with pretrain.parquet")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,17 +1,16 @@
 """Shows the progress of a training run, read from its `metrics.jsonl`."""
 
 import json
-import time
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-PLAIN_EVERY = 10  # steps between two lines if the output is not a terminal
+from ..run.progress import Pace, describe, is_due
 
 
 class TrainingProgress:
-    """Shows step, reward, hardest questions, buffer, supervised updates and remaining time.
+    """Shows the line of the training command, and a bar.
 
     Args:
         metrics: the run's `metrics.jsonl`; it need not exist yet.
@@ -22,7 +21,7 @@ class TrainingProgress:
     def __init__(self, metrics: Path, total_steps: int, console: Console):
         self._path, self._total, self._console = metrics, total_steps, console
         self._position = 0
-        self._durations: list[float] = []
+        self._pace = Pace()
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -57,16 +56,7 @@ class TrainingProgress:
         step = record["step"]
         if step == 0:
             return
-        self._durations.append(record.get("timing_s/step") or 0.0)
-        recent = self._durations[-10:]
-        left = (self._total - step) * sum(recent) / len(recent)
-        text = (
-            f"step {step}/{self._total}  reward {record.get('critic/score/mean', 0):.2f}  "
-            f"hardest {record.get('relift/hardest_questions', 0):.0f}  "
-            f"buffer {record.get('relift/buffer_size', 0):.0f}  "
-            f"SFT updates {record.get('relift/sft_updates', 0):.0f}  "
-            f"{recent[-1]:.1f} s/step  ETA {time.strftime('%M:%S', time.gmtime(left))}"
-        )
+        text = describe(record, self._total, self._pace.seconds_left(record, self._total))
         self._bar.update(self._task, completed=step, description=text)
-        if not self._console.is_terminal and (step % PLAIN_EVERY == 0 or step == 1):
-            self._console.print(text, soft_wrap=True)
+        if not self._console.is_terminal and is_due(step, self._total, 0.0):
+            self._console.print(text, soft_wrap=True, highlight=False)

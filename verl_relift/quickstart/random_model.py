@@ -6,13 +6,13 @@ The model is a Qwen2 with a byte-level tokenizer. It lets you try the training l
 weights. It knows nothing, so that every question is hardest and every supervised update lowers its loss.
 """
 
-import argparse
 from pathlib import Path
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from ..usage import argument_parser
 from .base_model import CHAT_TEMPLATE, MULTIPLE, TAGS
 
 # `<|system|>` lets the chat template encode system prompts.
@@ -37,7 +37,7 @@ def build_byte_tokenizer() -> PreTrainedTokenizerFast:
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser("verl_relift.quickstart.random_model", __doc__)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--hidden-size", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)

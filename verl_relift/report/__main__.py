@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..run.display import visible
+from ..usage import argument_parser
 from .errors import ReportError
 
 
@@ -83,9 +84,7 @@ def _seconds(text: str) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m verl_relift.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser("verl_relift.report", __doc__, "RUN [LABEL=RUN ...]")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or LABEL=FOLDER")
     parser.add_argument("--output", type=Path, metavar="FILE.html", help="default for one run: RUN/report.html")
     parser.add_argument(
