@@ -32,6 +32,7 @@ from .methods import Resources
 from .methods.placement import SplicedRows, SupervisedUpdate
 from .rewards.problems import has_own_function
 from .rollout.advantages import write_guided
+from .rollout.dataset import TrainingSet
 from .rollout.groups import draw_of, read_groups
 from .rollout.prompts import prompt_token_ids
 from .rollout.questions import questions_of
@@ -214,7 +215,8 @@ class MethodTrainer(ResumableTrainer):
                 )
             )
         if batch.fields:
-            batch.fields = [name for name in batch.fields if name not in _NOT_FOR_WORKERS]
+            unread = _NOT_FOR_WORKERS - ({"rm_scores"} if self._method_class.reads_rewards else set())
+            batch.fields = [name for name in batch.fields if name not in unread]
         if self._method_class.changes_rows():
             # As many optimizer steps as without the method, whatever the number of rows.
             batch.extra_info["mini_batches"] = self._mini_batches()
@@ -322,6 +324,7 @@ class MethodTrainer(ResumableTrainer):
                 data_parallel_size=data_parallel_size(self.config),
                 folder=Path(self.config.trainer.default_local_dir),
                 available=available,
+                training_set=TrainingSet(self.train_dataset, self._target_column),
                 rollouts=self.config.actor_rollout_ref.rollout.n,
             ),
         )

@@ -73,10 +73,15 @@ def role_loss(
     entropy = None if entropy is None else response_from_nested(entropy, data["response_mask"]).values()
     advantages, mask = data["advantages"], data["response_mask"].values().bool()
     old = data["old_log_probs"].values()
-    statistics = TokenStatistics(log_probs.values(), old, entropy, advantages.values(), vocabulary)
     roles = data["roles"].values() if "roles" in data else torch.full_like(advantages.values(), Role.OWN).long()
     # What is masked among the policy's own tokens is padding, or rejected.
     roles = torch.where(mask | ~torch.isin(roles, _POLICY_ROLES.to(roles.device)), roles, _NOBODY)
+    lengths = advantages.offsets().diff()
+    rows = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+    rewards = torch.stack([row.sum() for row in data["rm_scores"].unbind()])[rows] if "rm_scores" in data else None
+    statistics = TokenStatistics(
+        log_probs.values(), old, entropy, advantages.values(), vocabulary, roles, rows, rewards
+    )
     counts = tu.get_non_tensor_data(data, key="role_num_tokens", default=None)
     counts = [0] * len(Role) if counts is None else counts
     joint = {term.role for term in terms if term.joint and term.role not in POLICY_ROLES}

@@ -38,6 +38,7 @@ class Needs:
     separate_moments: bool = False  # AdamW moments of its own
     token_budget: int | None = None  # tokens per micro-batch of an own step; None: as the RL update
     failed_groups: bool = False  # looks at questions that every rollout fails
+    joined_rows: int = 0  # demonstrations that are rows of one question's group
     exact_rows: bool = False  # an update has exactly supervised_rows, which the data-parallel size must divide
     retries: int = 0  # the most times that a question is asked again in a step
     hints_column: str | None = None  # of the data set: a list of texts; None: it needs none
@@ -54,6 +55,7 @@ class Resources:
     data_parallel_size: int
     folder: Path  # of the run
     available: int = 0  # rows of the training set with a solution
+    training_set: Sequence[Question] = ()  # every row, read when it is asked for
     rollouts: int = 8  # answers to a question: actor_rollout_ref.rollout.n
 
     def rng(self, purpose: str, step: int, draw: int = 0) -> Random:
@@ -99,6 +101,8 @@ class Method:
     weights: ClassVar[Mapping[Role, Weight]] = {}
     # Whether `edit` may add rows to groups, such as a demonstration.
     joins_groups: ClassVar[bool] = False
+    # Whether a token's loss depends on its row's reward.
+    reads_rewards: ClassVar[bool] = False
 
     def __init__(self, settings: Any, resources: Resources):
         """

@@ -143,6 +143,42 @@ def own_step_problems(settings: OwnStepSettings, config: Any) -> Iterator[str]:
         )
 
 
+def group_row_problems(config: Any) -> Iterator[str]:
+    """Find what cannot do with rows that the policy did not write."""
+    algorithm = config.algorithm
+    if algorithm.adv_estimator != "grpo":
+        yield (
+            f"algorithm.adv_estimator={algorithm.adv_estimator}: a demonstration in a group is compared with its "
+            "rollouts, which grpo does; set it to grpo"
+        )
+    if algorithm.use_kl_in_reward:
+        yield (
+            "algorithm.use_kl_in_reward=true would take a KL penalty from rollouts and none from demonstrations, which "
+            "are compared with them; use actor_rollout_ref.actor.use_kl_loss=true"
+        )
+    if algorithm.filter_groups.enable:
+        yield (
+            "algorithm.filter_groups.enable=true removes questions before their demonstrations join; set it to false"
+        )
+    if (algorithm.get("rollout_correction") or {}).get("bypass_mode"):
+        yield (
+            "algorithm.rollout_correction.bypass_mode=true takes old log-probs from sampling, but nobody has sampled "
+            "demonstrations; set it to false"
+        )
+
+
+def one_update_problems(config: Any) -> Iterator[str]:
+    """Find more than one RL update in a step: coefficients of both losses hold where both are."""
+    actor, batch = config.actor_rollout_ref.actor, config.data.train_batch_size
+    if actor.ppo_mini_batch_size != batch:
+        yield (
+            f"actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size}: demonstrations join a "
+            f"step's last RL update, so this method makes one update a step; set it to data.train_batch_size={batch}"
+        )
+    if actor.ppo_epochs != 1:
+        yield f"actor_rollout_ref.actor.ppo_epochs={actor.ppo_epochs}: this method makes one update a step; set it to 1"
+
+
 def splice_problems(config: Any) -> Iterator[str]:
     """Find what would reduce gradients before both losses are in."""
     if config.actor_rollout_ref.actor.megatron.override_ddp_config.get("overlap_grad_reduce"):

@@ -83,6 +83,39 @@ class LearningRate:
         return self.lr * (self.min_lr_ratio + (1.0 - self.min_lr_ratio) * left)
 
 
+@dataclass(frozen=True)
+class RiseAndFall:
+    """A coefficient that rises linearly from 0 to its peak, falls as half a cosine wave, and stays."""
+
+    peak: float
+    valley: float
+    warmup_steps: int = 0
+    decay_steps: int = 0
+
+    def at(self, step: int) -> float:
+        """Return the coefficient of a training step, counted from 1."""
+        done = step - 1
+        if done < self.warmup_steps:
+            return self.peak * done / self.warmup_steps
+        done -= self.warmup_steps
+        if done >= self.decay_steps:
+            return self.valley
+        return self.valley + (self.peak - self.valley) * 0.5 * (1.0 + math.cos(math.pi * done / self.decay_steps))
+
+    def require_fraction(self, key: str) -> None:
+        """Check that it is always in [0, 1].
+
+        Raises:
+            SettingsError: it is not, or a number of steps is negative.
+        """
+        for name in ("peak", "valley"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise SettingsError(f"{key}.{name}={getattr(self, name)} must be in [0, 1]")
+        for name in ("warmup_steps", "decay_steps"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{key}.{name}={getattr(self, name)} must not be negative")
+
+
 def updates_due(step: int, waiting: int, batch_size: int, schedule: ScheduleSettings, multiple: int = 1) -> list[int]:
     """Return the sizes of the supervised updates to make in this step.
 

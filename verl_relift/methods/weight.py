@@ -22,6 +22,9 @@ class TokenStatistics:
     entropy: "Tensor | None"  # of the policy's distribution at the token, nats; None where it is not computed
     advantage: "Tensor"
     vocabulary: int = 0  # token ids of the model
+    roles: "Tensor | None" = None  # values of `Role`, int64
+    rows: "Tensor | None" = None  # the number of the token's sequence in its micro-batch, int64
+    reward: "Tensor | None" = None  # of the token's row, where the method reads rewards
 
 
 Weight = Callable[[TokenStatistics], "Tensor"]
@@ -40,6 +43,17 @@ class Term:
     role: Role
     loss: TokenLoss
     joint: bool = False
+
+
+def probability(token: TokenStatistics) -> "Tensor":
+    """Return p without gradient: DFT's weight, whose gradient is that of an importance ratio to probability 1."""
+    return token.log_prob.detach().exp()
+
+
+def uncertain(token: TokenStatistics) -> "Tensor":
+    """Return p (1 - p) without gradient: small on what the policy is sure of, and on what it finds impossible."""
+    p = probability(token)
+    return p * (1.0 - p)
 
 
 def likelihood(weight: Weight) -> TokenLoss:

@@ -15,9 +15,10 @@ def starting_with(method: str, name: str) -> str:
     return name if name == method or name.startswith(f"{method}-") else f"{method}-{name}"
 
 
-# `${sum:a,b}` and `${starting_with:a,b}` in the YAML files.
+# `${sum:a,b}`, `${starting_with:a,b}` and `${either:condition,a,b}` in the YAML files.
 OmegaConf.register_new_resolver("sum", lambda *terms: sum(terms), replace=True)
 OmegaConf.register_new_resolver("starting_with", starting_with, replace=True)
+OmegaConf.register_new_resolver("either", lambda condition, one, other: one if condition else other, replace=True)
 
 
 @dataclass(frozen=True)
