@@ -220,15 +220,19 @@ def _data(config: DictConfig) -> Iterator[str]:
     from .data.check import check_files
     from .data.errors import DataError
     from .data.findings import TRAINING_COPES, Kind
+    from .data.hints import hint_problems
 
     data = config.data
     method, settings = chosen_method(config)
-    wanted = method.needs(settings).demonstrations
+    needs = method.needs(settings)
+    wanted = needs.demonstrations
     train, validation = _files(data.train_files), _files(data.val_files)
     for file in (*train, *validation):
         if not Path(file).expanduser().exists():
             yield (f"{file}: no such file (data.train_files / data.val_files); make it with data_preprocess.<name>")
             return
+    if needs.hints_column is not None:
+        yield from hint_problems(train, needs.hints_column, "method.column")
     allowed = set(TRAINING_COPES)
     if not data.filter_overlong_prompts:
         allowed.discard(Kind.PROMPT_TOO_LONG)
@@ -255,7 +259,7 @@ def _data(config: DictConfig) -> Iterator[str]:
         if faults > SHOWN:
             yield f"and {faults - SHOWN} more; python -m data_preprocess.check FILE lists them"
         return
-    yield from _amounts(config, method.needs(settings), [s for s in report.files if s.file in train], "train")
+    yield from _amounts(config, needs, [s for s in report.files if s.file in train], "train")
     yield from _amounts(config, None, [s for s in report.files if s.file in validation], "val")
 
 

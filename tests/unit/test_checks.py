@@ -251,6 +251,27 @@ def test_demonstrations_in_a_column_of_another_name(folder, tmp_path):
         check(configuration(folder, files, "method.demonstrations.column=solutoin"))
 
 
+def test_hints_are_texts_of_a_column_that_is_there(folder, tmp_path):
+    rows, path = pq.read_table(folder / "train.parquet"), tmp_path / "hinted.parquet"
+    hinted = configuration(folder, f"data.train_files={path}", "method=hint_retry", "method.kind=column")
+    texts, numbers = (
+        pa.array([value] * len(rows), pa.list_(kind)) for value, kind in ((["a"], pa.string()), ([1], pa.int64()))
+    )
+    none = pa.array([[]] * len(rows), pa.list_(pa.string()))
+    for column, problem in (
+        (None, r"method\.column=hints: .*hinted\.parquet has no such column; add it with a list of texts"),
+        (numbers, r"method\.column=hints: in .*hinted\.parquet it is list<.*int64>; it must be a list of texts"),
+        (none, r"method\.column=hints: .*hinted\.parquet has a hint in no row"),
+        (texts, None),
+    ):
+        pq.write_table(rows if column is None else rows.append_column("hints", column), path)
+        if problem is None:
+            check(hinted)
+            continue
+        with pytest.raises(ConfigurationError, match=problem):
+            check(hinted)
+
+
 def test_heads_must_be_divisible(folder):
     config = configuration(
         folder, "trainer.n_gpus_per_node=4", "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=4"

@@ -12,6 +12,7 @@
 | `sources`    | `Source`: records of parquet, jsonl, json, csv or hub data        |
 | `overlap`    | `NGramIndex`: questions shared with evaluation sets               |
 | `filters`    | filters that decide which rows stay                               |
+| `hints`      | the column with hints                                             |
 | `stats`      | `Ledger`: counts and length histograms for `stats.json`           |
 | `findings`   | `Kind`, `Finding` and `Report`: the results of a check            |
 | `inspection` | the checks of one file                                            |

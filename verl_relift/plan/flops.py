@@ -67,6 +67,8 @@ def step(job: Job, accelerator: Accelerator | None, response_tokens: float) -> l
         return Work(name, int(count), flops, flops / (peak * utilization) if peak else None)
 
     result = [_rollout(job, accelerator, sequences, prompt, response_tokens)]
+    if batches.retries:
+        result.append(_times(batches.retries, result[0], "asked again, at most"))
     if training.log_probs:
         result.append(timed("old log-probs", tokens, forward, MFU_LOG_PROBS))
     if training.reference:
@@ -95,6 +97,12 @@ def _rollout(job: Job, accelerator: Accelerator | None, sequences: int, prompt: 
         decoding = passes * read / (accelerator.bandwidth * BANDWIDTH_DECODE)
         seconds = decoding + prefill / (job.gpus * accelerator.flops * MFU_PREFILL)
     return Work("rollout", int(batches.questions * prompt + sequences * response), prefill + decode, seconds)
+
+
+def _times(rounds: int, one: Work, name: str) -> Work:
+    """Return the work of several rounds that are each like `one`."""
+    seconds = one.seconds * rounds if one.seconds is not None else None
+    return Work(name, one.tokens * rounds, one.flops * rounds, seconds)
 
 
 def concurrent(job: Job, memory: int, length: float) -> float:

@@ -86,6 +86,7 @@ class Batches:
     demonstration_tokens: int = 8192
     prompt_tokens: int = 1024
     response_tokens: int = 8192
+    retries: int = 0  # the most times that a step asks a question again
 
     @property
     def longest(self) -> int:
@@ -256,4 +257,5 @@ def _batches(config: DictConfig) -> Batches:
         demonstration_tokens=needs.demonstrations.max_tokens if needs.demonstrations is not None else 0,
         prompt_tokens=data.max_prompt_length,
         response_tokens=data.max_response_length,
+        retries=needs.retries,
     )

@@ -28,7 +28,7 @@ def questions_of(
             messages=tuple(messages),
             ground_truth=reward_model["ground_truth"],
             target=target,
-            hints=tuple(hints or ()),
+            hints=tuple(hint or "" for hint in hints or ()),
             data_source=data_source,
             extra_info=extra_info,
         )

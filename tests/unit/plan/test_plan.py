@@ -217,6 +217,15 @@ def test_an_update_is_three_forward_passes_and_four_with_recomputation():
     assert all(work.seconds is None for work in flops.step(job(), unknown, 1000))
 
 
+def test_retries_cost_a_rollout_each_at_most():
+    gpu = hardware.KNOWN["h100"]
+    retried = replace(job(), batches=replace(job().batches, retries=3))
+    first, again, *rest = flops.step(retried, gpu, 1000)
+    assert again.name == "asked again, at most" and first == flops.step(job(), gpu, 1000)[0]
+    assert (again.tokens, again.flops, again.seconds) == (3 * first.tokens, 3 * first.flops, 3 * first.seconds)
+    assert rest == flops.step(job(), gpu, 1000)[1:]
+
+
 # ---- verdict and advice ----------------------------------------------------------------------------------------------
 
 
