@@ -357,9 +357,9 @@ def checkpoint_on_host(job: Job, stage: int, first: bool) -> int:
     """Return the bytes of host memory that one rank's part of a checkpoint takes at its peak.
 
     Megatron-Core gathers the three fp32 values of every parameter that a rank has (master copy and two moments) from
-    the data-parallel ranks, by default on each of them. While the last one arrives, these exist: the three, this
-    rank's shares of them, the last one as it arrived and concatenated, and the one before it, concatenated. Where one
-    rank gathers for all, the writer's copies of all three come later and take no less.
+    the data-parallel ranks, on one or on each of them. While the last one arrives, these exist: the three, this rank's
+    shares of them, the last one as it arrived and concatenated, and the one before it, concatenated. Where one rank
+    gathers for all, the writer's copies of all three come later and take no less.
 
     Args:
         job: the job.
@@ -379,19 +379,34 @@ def checkpoint_on_host(job: Job, stage: int, first: bool) -> int:
     return 12 * parameters + max(12 * bucket + shares, 12 * parameters * training.gathered_on_one_rank)
 
 
+def resume_on_host(job: Job, stage: int) -> int:
+    """Return the bytes of host memory that one rank takes to resume from a checkpoint.
+
+    A gathered one is read by all data-parallel ranks together, and each of them then gets all of it: the three fp32
+    values of every parameter that it has.
+    """
+    training = job.training
+    if not training.saves:
+        return 0
+    parameters = 12 * job.shape.on_rank(training.tensor, training.pipeline, stage)
+    return parameters if training.gathered_checkpoint else parameters // (training.data * training.context)
+
+
 def checkpoint_on_node(job: Job) -> int:
-    """Return the bytes of host memory that a checkpoint takes on the node where it takes most."""
+    """Return the bytes of host memory that saving a checkpoint, or resuming from it, takes where it takes most."""
     training = job.training
     ranks = min(job.gpus, job.gpus_per_node)
     # Megatron's order of ranks: tensor and context inside, then data, then pipeline.
     firsts = training.tensor
     nodes = []
     for node in range(job.nodes):
-        total = 0
+        save = resume = 0
         for rank in range(node * ranks, (node + 1) * ranks):
             stage, within = divmod(rank, max(1, job.gpus // training.pipeline))
-            total += checkpoint_on_host(job, min(stage, training.pipeline - 1), first=within < firsts)
-        nodes.append(total)
+            stage = min(stage, training.pipeline - 1)
+            save += checkpoint_on_host(job, stage, first=within < firsts)
+            resume += resume_on_host(job, stage)
+        nodes.append(max(save, resume))
     return max(nodes)
 
 

@@ -143,9 +143,15 @@ def test_host_memory_of_a_checkpoint_by_hand():
     assert memory.checkpoint_on_host(everywhere, 0, first=False) == 27 * count
     assert memory.checkpoint_on_node(everywhere) == 8 * 27 * count
     assert memory.checkpoint_on_device(everywhere, 0) == 5 * count
-    # One rank of each data-parallel group gathers for all: two of the eight.
+    # One rank of each data-parallel group gathers for all: two of the eight. A resume takes more: all of it on each.
     one = job(tensor=2, data=4, gathered_on_one_rank=True)
-    assert memory.checkpoint_on_node(one) == 2 * 27 * count + 6 * 3 * count
+    saving = [memory.checkpoint_on_host(one, 0, first) for first in (True, False)]
+    assert saving == [27 * count, 3 * count] and 2 * saving[0] + 6 * saving[1] == 72 * count
+    assert memory.resume_on_host(one, 0) == 12 * count
+    assert memory.checkpoint_on_node(one) == 8 * 12 * count
+    four = job(tensor=4, data=2, gathered_on_one_rank=True)
+    quarter = QWEN_7B.on_rank(4, 1, 0)
+    assert memory.checkpoint_on_node(four) == 4 * 30 * quarter + 4 * 6 * quarter > 8 * 12 * quarter
     # The writer's copies take no less than what was gathered.
     wide = job(tensor=2, data=32, gathered_on_one_rank=True)
     assert memory.checkpoint_on_host(wide, 0, first=True) == 24 * count + 12 * count // 32
@@ -252,7 +258,7 @@ def test_changes_make_it_fit():
     ],
 )
 def test_a_checkpoint_that_the_host_memory_is_too_small_for(host, override):
-    """766 GiB are needed on a node, 255 with one rank that gathers, 85 without gathering."""
+    """766 GiB are needed on a node, 340 with one rank that gathers, 85 without gathering."""
     planned, budget = job(tensor=2, data=4), Budget.of_gpu(140 * GIB, host=host * GIB)
     (problem,) = problems(planned, budget)
     assert problem.startswith("trainer.save_freq: a checkpoint takes 766.0 GiB of host memory on a node, which has")
