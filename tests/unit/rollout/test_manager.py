@@ -1,5 +1,7 @@
 """Equal prompts of a step are sampled with other seeds, whoever answers them."""
 
+from dataclasses import replace
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -42,6 +44,12 @@ def test_steps_and_validations_are_counted_for_themselves(copies):
 
 def test_retries_and_forced_heads_are_no_copies(copies):
     assert copies([prompt("a", "0"), prompt("a", "0", attempt=1), prompt("a", "1", forced=(5,))]) == [0, 0, 0]
+
+
+def test_answers_without_a_head_are_copies_whatever_the_head_of_the_others(copies):
+    """Those of two draws of a question would be the same otherwise."""
+    some = [replace(prompt("a", str(n), forced=(n,)), guided=1) for n in (5, 6)]
+    assert copies([prompt("a", "0"), *some]) == [0, 1, 2]
 
 
 def test_the_seed_of_a_first_copy_is_the_one_that_it_had_without_copies():
