@@ -1,12 +1,20 @@
 """The trainer's own parts that need no workers."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
+from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
+from verl_relift import trainer as trainer_module
 from verl_relift.checks import program_settings
+from verl_relift.methods import Method
 from verl_relift.quickstart.base_model import build_tokenizer
+from verl_relift.rollout import groups as groups_module
 from verl_relift.run.composition import Arguments
 from verl_relift.trainer import MethodTrainer
+from verl_relift.types import Prompt, Question
 from verl_relift.verl_trainer import ResumableTrainer
 
 AGENT_LOOP = ("relift.rollout.batched=false", "reward.num_workers=1")
@@ -73,3 +81,121 @@ def test_a_validation_that_fails_costs_no_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="data source"):
         trainer._validate()
     assert logged == [(4, {"relift/updates": 1, "training/global_step": 4})]
+
+
+# ---- asking again ----------------------------------------------------------------------------------------------------
+
+
+class Queue:
+    """TransferQueue's key-value interface, in this process."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def kv_batch_get(self, keys, partition_id, select_fields):
+        return {name: Column(self.rows[key][name] for key in keys) for name in select_fields}
+
+    def kv_clear(self, keys, partition_id):
+        for key in keys:
+            del self.rows[key]
+
+
+class Column(list):
+    """A column of rows of different lengths."""
+
+    def sum(self, dim):
+        return torch.stack([row.sum() for row in self])
+
+    def unbind(self):
+        return list(self)
+
+
+class AsksAgain(Method):
+    """Asks by a plan: for each attempt, the draws to ask and whether they are set aside."""
+
+    def __init__(self, plan):
+        self.plan, self.seen = plan, []
+
+    def retry(self, groups, step, attempt):
+        self.seen.append(groups)
+        by_draw = {group.question.draw: group.question for group in groups}
+        asked = self.plan[attempt - 1] if attempt <= len(self.plan) else {}
+        return [Prompt(by_draw[draw], ({"role": "user", "content": "hint"},), aside=a) for draw, a in asked.items()]
+
+
+@pytest.fixture
+def asking(monkeypatch):
+    """A function from a plan to the method, the batch after its retries, and the queue."""
+    queue = Queue()
+    for module in (trainer_module, groups_module):
+        monkeypatch.setattr(module, "tq", queue)
+
+    def run(plan):
+        trainer = object.__new__(MethodTrainer)
+        trainer.method = AsksAgain(plan)
+        trainer._method_class, trainer._method_settings = AsksAgain, None
+        trainer.global_steps = 1
+        trainer.settings = SimpleNamespace(reward=SimpleNamespace(correct_from=None))
+        trainer._prompts, answered = {}, []
+
+        def ask(prompts):
+            for prompt in prompts:
+                for k in range(2):
+                    reward = torch.tensor([0.0, float(prompt.attempt)])
+                    response = torch.tensor([prompt.attempt, k])
+                    extra = {"reward_extra_info": {"acc": 1.0}}
+                    row = {"rm_scores": reward, "extra_fields": extra, "responses": response}
+                    key = f"{prompt.question.draw}_{k}_0"
+                    queue.rows[key] = row
+                    answered.append(key)
+
+        def sample(count, metrics):
+            keys, answered[:] = list(reversed(answered)), []
+            assert len(keys) == 2 * count
+            return trainer.in_order(
+                KVBatchMeta(keys=keys, tags=[{"response_len": 2}] * len(keys), partition_id="train")
+            )
+
+        trainer._ask, trainer._sample = ask, sample
+        questions = [Question(f"q{n}", f"1-{n}", ({"role": "user", "content": f"{n}"},), "1") for n in range(3)]
+        trainer._prompts = {question.draw: Prompt.bare(question) for question in questions}
+        ask(trainer._prompts.values())
+        return trainer.method, trainer._retry(sample(3, {})), queue
+
+    return run
+
+
+def test_groups_of_a_retry_take_the_places_of_others(asking):
+    method, batch, queue = asking([{"1-0": False, "1-2": False}, {"1-2": False}])
+    assert batch.keys == [f"1-{n}_{k}_0" for n in range(3) for k in range(2)] and set(queue.rows) == set(batch.keys)
+    assert [queue.rows[f"1-{n}_0_0"]["responses"][0].item() for n in range(3)] == [1, 0, 2]
+    assert [[group.question.draw for group in groups] for groups in method.seen] == [["1-0", "1-1", "1-2"]] * 3
+    assert [group.prompt.attempt for group in method.seen[2]] == [1, 0, 2]
+    assert [group.rollouts[0].reward for group in method.seen[2]] == [1.0, 0.0, 2.0]
+
+
+def test_groups_that_are_set_aside_are_seen_once_and_trained_on_never(asking):
+    method, batch, queue = asking([{"1-0": True, "1-1": False}])
+    assert batch.keys == [f"1-{n}_{k}_0" for n in range(3) for k in range(2)] and set(queue.rows) == set(batch.keys)
+    assert [queue.rows[f"1-{n}_0_0"]["responses"][0].item() for n in range(3)] == [0, 1, 0]
+    aside = method.seen[1][3:]
+    assert [(group.question.id, group.question.draw, group.prompt.aside) for group in aside] == [("q0", "1-0-1", True)]
+    assert [rollout.token_ids.tolist() for rollout in aside[0].rollouts] == [[1, 0], [1, 1]]
+
+
+def test_every_question_may_be_asked_again(asking):
+    _, batch, queue = asking([{f"1-{n}": False for n in range(3)}])
+    assert len(batch.keys) == 6 and all(row["responses"][0] == 1 for row in queue.rows.values())
+
+
+def test_a_method_that_asks_what_was_not_drawn_is_stopped(asking):
+    class Twice(AsksAgain):
+        def retry(self, groups, step, attempt):
+            return [Prompt.bare(groups[0].question)] * 2
+
+    with pytest.raises(ValueError, match="retries a draw twice"):
+        method, _, _ = asking([])
+        trainer = object.__new__(MethodTrainer)
+        trainer.method, trainer._method_class, trainer._method_settings = Twice([]), Twice, None
+        trainer.global_steps, trainer._groups_of = 1, lambda batch: method.seen[0]
+        trainer._retry(None)
