@@ -23,7 +23,6 @@ _ON_CPU: dict[str, tuple[tuple[Any, ...], str]] = {
     f"{_ROLLOUT}.free_cache_engine": ((False,), "there is no device memory to free"),
     f"{_ROLLOUT}.enable_sleep_mode": ((False,), "there is no device memory to free"),
     f"{_ROLLOUT}.quantization": ((None,), "vLLM quantizes on GPUs"),
-    "actor_rollout_ref.model.use_fused_kernels": ((False,), "the kernels are for GPUs"),
 }
 _ON_CUDA: dict[str, tuple[tuple[Any, ...], str]] = {
     f"{_ENGINE}.dtype": (("bfloat16", "float16"), "verl trains in these on GPUs"),
@@ -39,6 +38,11 @@ def platform_problems(config: DictConfig) -> Iterator[str]:
         if value not in values:
             allowed = " or ".join(map(shown, values))
             yield f"{key}={shown(value)} must be {allowed} on platform={platform}: {why}"
+    if platform == "cpu" and config.actor_rollout_ref.model.use_fused_kernels and not config.relift.speed_patches:
+        yield (
+            "actor_rollout_ref.model.use_fused_kernels=true needs relift.speed_patches=true on platform=cpu: verl's own "
+            "kernels are for GPUs"
+        )
 
 
 def sampling_problems(config: DictConfig) -> Iterator[str]:

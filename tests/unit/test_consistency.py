@@ -79,7 +79,6 @@ def test_the_quickstart_is_consistent(platform):
         (f"{ROLLOUT}.enforce_eager=false", r"enforce_eager=false must be true on platform=cpu"),
         (f"{ROLLOUT}.free_cache_engine=true", r"free_cache_engine=true must be false on platform=cpu"),
         (f"{ROLLOUT}.quantization=fp8", r"quantization=fp8 must be null on platform=cpu"),
-        ("actor_rollout_ref.model.use_fused_kernels=true", r"use_fused_kernels=true must be false on platform=cpu"),
         (
             f"{ENGINE}.distrib_optim_fully_reshardable_mem_efficient=false",
             r"mem_efficient=false must be true on platform=cpu: the other way gathers by NCCL",

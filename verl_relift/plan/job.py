@@ -39,8 +39,10 @@ class Training:
     sft_token_budget: int = 16384
     log_prob_token_budget: int = 16384
     entropy: bool = True  # the RL update needs the entropy
-    fused_logits: bool = False
+    fused_logits: bool = True  # log-probs are computed with the output layer, in blocks of logits
+    fused_activation: bool = True  # Megatron's fused SwiGLU
     sequence_parallel: bool = True
+    cuda: bool = True
     transformer_engine: bool = True
     recompute: Recompute = field(default_factory=Recompute)
     shared_rotary: bool = True  # layers share the cosines and sines of a micro-batch
@@ -188,8 +190,10 @@ def _training(config: DictConfig, transformer_engine: bool | None) -> Training:
         log_prob_token_budget=config.actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu,
         entropy=actor.entropy_coeff != 0 or actor.calculate_entropy,
         fused_logits=bool(config.actor_rollout_ref.model.use_fused_kernels),
+        fused_activation=bool(megatron.override_transformer_config.get("bias_activation_fusion", False)),
         # verl does not pass its own setting of this name to mbridge, which turns it on.
         sequence_parallel=bool(megatron.override_transformer_config.get("sequence_parallel", True)) and tensor > 1,
+        cuda=cuda,
         transformer_engine=transformer_engine and cuda,
         recompute=_recompute(megatron.override_transformer_config),
         shared_rotary=bool(config.relift.speed_patches),

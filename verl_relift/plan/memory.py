@@ -22,6 +22,9 @@ VLLM_ASLEEP = int(1.5 * GIB)  # context and CUDA graphs that a sleeping vLLM kee
 CUDA_GRAPHS = GIB
 FRAGMENTATION = 0.06  # share of the memory that torch's allocator cannot use
 
+# Bytes of a block of fp32 logits, as `upstream/speed/vocabulary.py` has them.
+LOGIT_BLOCK, LOGIT_BLOCK_CPU = 256 * MIB, 32 * MIB
+
 # ---- measured on CPU: `python -m benchmarks.engine.plan_memory`, the first three with `--processes` -----------
 # Proportional set size of a run with a 0.4M-parameter model, minus what the arithmetic below accounts for.
 CPU_SYSTEM = 2600 * MIB  # driver, Ray, TransferQueue and vLLM's API server, once per machine
@@ -87,8 +90,9 @@ def activation_elements(shape: ModelShape, training: Training, padding: float = 
         attention += query  # copied out of the projection's output
     # Cosines and sines for queries and for keys, not divided; with the speed patches all layers have the same.
     rotary = 0 if training.shared_rotary else 4 * shape.head_dim
-    # Output of the first projection, SiLU of its gate, a copy of its other half (0 is added to it), and their product.
-    feed_forward = 5 * shape.intermediate_size
+    # Output of the first projection and what becomes of it. Megatron's fused SwiGLU keeps nothing between them;
+    # otherwise there are the SiLU of its gate and a copy of its other half (0 is added to it).
+    feed_forward = (3 if training.fused_activation else 5) * shape.intermediate_size
     recompute = training.recompute
     if recompute.granularity == "selective":
         feed_forward *= "mlp" not in recompute.modules
@@ -125,36 +129,42 @@ def activations(shape: ModelShape, training: Training, tokens: int, stage: int, 
     working += backward
     # The logits of a micro-batch are freed before the backward pass of its layers, so that the larger of both counts.
     if stage == training.pipeline - 1:
-        working = max(0.0, working - _logit_bytes(shape, training) / training.element_bytes)
+        working = max(0.0, working - logits(shape, training, tokens) / (tokens * training.element_bytes))
     gathered = shape.hidden_size if training.sequence_parallel else 0  # buffer for a layer's whole input
     last = 3 * boundary if stage == training.pipeline - 1 else 0  # the final norm
     return int((in_flight * kept + working + gathered + last) * tokens * training.element_bytes)
 
 
-def _logit_bytes(shape: ModelShape, training: Training, entropy: bool = True) -> float:
-    """Return the bytes per token of the logits and their copies at the peak.
+def logits(shape: ModelShape, training: Training, tokens: int, entropy: bool = True, gradient: bool = True) -> int:
+    """Return the bytes at the peak of what a rank of the last pipeline stage makes of the final hidden states.
 
-    In bf16 the engine casts its output to fp32. With the entropy there are a copy and a softmax besides, and the
-    gradient takes their place; torch.compile avoids the entropy's product. Without it the gradient is the only copy.
+    Computed apart from the output layer: in bf16 the engine casts the logits to fp32. With the entropy there are a copy
+    and a softmax besides, and the gradient takes their place; torch.compile avoids the entropy's product. Without it
+    the gradient is the only copy. In fp32, on a CPU, these are the logits, a copy, the entropy's softmax and the
+    product.
 
-    In fp32, on a CPU, these are the logits, a copy, the entropy's softmax and the product.
-    """
-    if training.fused_logits:
-        return 0.0
-    each = 16 if training.element_bytes == 4 else 12 if entropy else 8
-    return each * shape.vocab_size / training.tensor
-
-
-def logits(shape: ModelShape, training: Training, tokens: int, entropy: bool) -> int:
-    """Return the bytes of logits and their copies on a rank of the last pipeline stage.
+    Computed with it (`upstream/speed/vocabulary.py`): two blocks of logits and the hidden states of all tensor-parallel
+    ranks; in the backward pass also the gradients of both factors.
 
     Args:
         shape: the model.
         training: the parallelism and dtype.
         tokens: tokens of a micro-batch on this GPU.
         entropy: whether the pass computes the entropy.
+        gradient: whether a backward pass follows.
     """
-    return int(_logit_bytes(shape, training, entropy) * tokens)
+    elements = tokens * shape.vocab_size // training.tensor
+    fp32 = training.element_bytes == 4
+    block = LOGIT_BLOCK if training.cuda else LOGIT_BLOCK_CPU
+    if not training.fused_logits or (fp32 and 4 * elements <= block):
+        return elements * (16 if fp32 else 12 if entropy else 8)
+    blocks = 2 * min(block, 4 * elements)
+    hidden, weight = tokens * shape.hidden_size, shape.embedding // training.tensor
+    gathered = hidden * training.element_bytes if training.sequence_parallel else 0
+    forward = blocks + (0 if fp32 or training.cuda else 4 * weight)  # a CPU multiplies in fp32
+    # The gradient of the hidden states adds up in fp32. A block of gradients in bf16 is there with the logits.
+    backward = blocks + (0 if fp32 else blocks // 4) + 4 * hidden + weight * training.element_bytes
+    return gathered + (max(forward, backward) if gradient else forward)
 
 
 def inference_activations(shape: ModelShape, training: Training, tokens: int) -> int:
@@ -432,7 +442,7 @@ def _at_log_probs(job: Job, stage: int, offloaded: bool) -> dict[str, int]:
     if stage == training.pipeline - 1:
         # The last layer has only its output left when the logits come.
         hidden = shape.hidden_size * tokens * training.element_bytes
-        of_logits = int(_logit_bytes(shape, training) * tokens)
+        of_logits = logits(shape, training, tokens, gradient=False)
         if hidden + of_logits > layer:
             parts |= {"activations": hidden, "logits": of_logits}
     return parts

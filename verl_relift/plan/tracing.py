@@ -58,8 +58,11 @@ def unsupported(config: DictConfig) -> Iterator[str]:
     actor, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.model
     prefix, megatron = "actor_rollout_ref.actor.megatron", actor.megatron
     without = "leave out --trace"
-    if model.use_fused_kernels:
-        yield f"actor_rollout_ref.model.use_fused_kernels=true: --trace cannot run its Triton kernels; {without}"
+    if model.use_fused_kernels and not config.relift.speed_patches:
+        yield (
+            "actor_rollout_ref.model.use_fused_kernels=true: --trace cannot run verl's Triton kernels, which "
+            f"relift.speed_patches=false leaves in place; {without}"
+        )
     if not model.use_remove_padding:
         yield f"actor_rollout_ref.model.use_remove_padding=false: --trace follows packed sequences only; {without}"
     if not actor.use_dynamic_bsz:

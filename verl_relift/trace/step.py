@@ -121,7 +121,7 @@ class _Step:
                 self.memory.rename(tensor, part)
 
     def _follow_logits(self) -> None:
-        """Count as logits what is allocated from the output layer on until its backward pass is done."""
+        """Count as logits what is allocated after the final norm, until the gradient of its output is there."""
 
         def become(part: str) -> Callable[..., None]:
             def hook(*_) -> None:
@@ -129,15 +129,15 @@ class _Step:
 
             return hook
 
-        def at_output_layer(_, arguments: tuple) -> None:
+        def behind_final_norm(_, arguments: tuple, hidden) -> None:
             self.memory.part = "logits"
-            if arguments[0].requires_grad:
-                arguments[0].register_hook(become("activations"))
+            if hidden.requires_grad:
+                hidden.register_hook(become("activations"))
 
         for model in unwrap_model(self.engine.module):
             model.register_forward_pre_hook(become("activations"))
             if model.post_process:
-                model.output_layer.register_forward_pre_hook(at_output_layer)
+                model.decoder.final_layernorm.register_forward_hook(behind_final_norm)
 
     def _expect(self, lengths: Sequence[int]) -> None:
         """Let other pipeline stages send the hidden states of micro-batches with these sequences."""

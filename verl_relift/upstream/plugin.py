@@ -37,7 +37,7 @@ def _load() -> None:
     from .local_spec import bridge  # noqa: F401
     from .post_import import before_import
     from .registry import Where
-    from .speed import broadcasts, rotary, router, rows, transfer_queue, weight_transfer  # noqa: F401
+    from .speed import broadcasts, output_layer, rotary, router, rows, transfer_queue, weight_transfer  # noqa: F401
 
     versions.require("verl")
     where = [Where.EVERYWHERE, Where.LOCAL_SPEC]

@@ -16,6 +16,7 @@ from verl_relift.run.composition import compose_config
 
 GIB = 1 << 30
 QWEN_7B = BUILT_IN["Qwen/Qwen2.5-Math-7B"]
+SMOL = shapes.ModelShape(49152, 576, 1536, 30, 9, 3, 64, True, False, False)  # SmolLM2-135M
 TINY = shapes.ModelShape(16000, 384, 1024, 6, 6, 2, 64, False, True, False)
 
 
@@ -112,13 +113,41 @@ def test_weights_gradients_and_optimizer_by_hand():
 
 
 def test_activations_of_one_layer_by_hand():
-    # Transformer Engine: 4 x 3584 / 2 + (4608 + 3584 + 512 + 3584 + 5 x 18944) / 2
-    assert memory.activation_elements(QWEN_7B, Training(tensor=2)) == 7168 + 53504
+    # Transformer Engine: 4 x 3584 / 2 + (4608 + 3584 + 512 + 3584 + 3 x 18944) / 2
+    assert memory.activation_elements(QWEN_7B, Training(tensor=2)) == 7168 + 34560
     # Without sequence parallelism every rank holds what the norms keep.
     whole = Training(tensor=2, sequence_parallel=False)
-    assert memory.activation_elements(QWEN_7B, whole) == 14336 + 53504
+    assert memory.activation_elements(QWEN_7B, whole) == 14336 + 34560
     # Megatron's own rotary embedding keeps cosines and sines for queries and keys in every layer.
-    assert memory.activation_elements(QWEN_7B, Training(tensor=2, shared_rotary=False)) == 7168 + 53504 + 512
+    assert memory.activation_elements(QWEN_7B, Training(tensor=2, shared_rotary=False)) == 7168 + 34560 + 512
+    # Without its fused SwiGLU two more values of the feed-forward layer.
+    apart = Training(tensor=2, fused_activation=False)
+    assert memory.activation_elements(QWEN_7B, apart) == 7168 + 34560 + 18944
+
+
+def test_logits_in_blocks_by_hand():
+    """16,384 tokens of Qwen2.5-7B, TP2: 76,032 rows of 3,584 on a rank, 256 MiB of logits at a time."""
+    block, hidden, rows = 256 << 20, 16384 * 3584, 76032 * 3584
+    training = Training(tensor=2)
+    gathered = 2 * hidden
+    # Logits, their exponentials and a block of gradients in bf16; the gradients of hidden states and weights.
+    update = gathered + 2 * block + block // 2 + 4 * hidden + 2 * rows
+    assert memory.logits(QWEN_7B, training, 16384) == update
+    assert memory.logits(QWEN_7B, training, 16384, gradient=False) == gathered + 2 * block
+    apart = replace(training, fused_logits=False)
+    assert memory.logits(QWEN_7B, apart, 16384) == 12 * 16384 * 76032
+    assert update < 0.25 * memory.logits(QWEN_7B, apart, 16384)
+
+
+def test_logits_in_blocks_on_a_cpu_by_hand():
+    """4,096 tokens of SmolLM2-135M: 49,152 rows of 576."""
+    block, hidden, rows = 32 << 20, 4096 * 576, 49152 * 576
+    training = Training(cuda=False, sequence_parallel=False, element_bytes=4)
+    assert memory.logits(SMOL, training, 4096) == 2 * block + 4 * hidden + 4 * rows
+    assert memory.logits(SMOL, training, 128) == 16 * 128 * 49152  # no more than a block: as without
+    bf16 = replace(training, element_bytes=2)
+    # The forward pass multiplies in fp32.
+    assert memory.logits(SMOL, bf16, 4096) == 2 * block + max(4 * rows, block // 2 + 4 * hidden + 2 * rows)
 
 
 def test_full_recomputation_keeps_one_hidden_state_a_layer():
@@ -295,7 +324,10 @@ def test_a_micro_batch_must_hold_the_longest_sequence():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("actor_rollout_ref.model.use_fused_kernels=true", "use_fused_kernels=true: --trace cannot run its Triton"),
+        (
+            "relift.speed_patches=false actor_rollout_ref.model.use_fused_kernels=true",
+            "use_fused_kernels=true: --trace cannot run verl's Triton kernels",
+        ),
         ("actor_rollout_ref.model.use_remove_padding=false", "--trace follows packed sequences only"),
         ("actor_rollout_ref.actor.use_dynamic_bsz=false", "--trace follows token budgets only"),
         (
@@ -314,7 +346,7 @@ def test_a_micro_batch_must_hold_the_longest_sequence():
     ],
 )
 def test_what_a_trace_cannot_follow_is_named(override, message):
-    (problem,) = tracing.unsupported(compose_config("relift", None, [override], "cuda"))
+    (problem,) = tracing.unsupported(compose_config("relift", None, override.split(), "cuda"))
     assert message in problem
     assert problem.endswith("leave out --trace")
 
@@ -324,10 +356,11 @@ def test_a_trace_follows_the_default():
 
 
 def test_a_configuration_that_is_not_traced_ends_with_one_line_and_2():
-    answer = run(*SEVEN_B, "--trace", "actor_rollout_ref.model.use_fused_kernels=true")
+    triton = ("relift.speed_patches=false", "actor_rollout_ref.model.use_fused_kernels=true")
+    answer = run(*SEVEN_B, "--trace", *triton)
     assert answer.returncode == 2
     (line,) = answer.stderr.splitlines()
-    assert line.startswith("actor_rollout_ref.model.use_fused_kernels=true: --trace cannot run its Triton kernels")
+    assert line.startswith("actor_rollout_ref.model.use_fused_kernels=true: --trace cannot run verl's Triton kernels")
     assert answer.stdout == ""
 
 
@@ -430,20 +463,26 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-SEVEN_B = ("--gpu", "h100", "actor_rollout_ref.model.path=Qwen/Qwen2.5-Math-7B", "trainer.n_gpus_per_node=8")
+SEVEN_B = ("--gpu", "h100", "actor_rollout_ref.model.path=Qwen/Qwen2.5-7B", "trainer.n_gpus_per_node=8")
+
+
+def test_7b_with_two_ranks_and_16384_tokens_fits_80_gb_without_recomputation():
+    answer = run(*SEVEN_B, "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384", "--json")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert json.loads(answer.stdout)["fits"]
 
 
 def test_the_command_line_refuses_and_accepts():
-    too_large = run(*SEVEN_B, "--json")
+    too_large = run(*SEVEN_B, "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=32768", "--json")
     assert too_large.returncode == 1, too_large.stderr
     answer = json.loads(too_large.stdout)
     assert not answer["fits"]
     assert answer["changes_suffice"]
     overrides = [override for change in answer["changes"] for override in change["overrides"]]
-    accepted = run(*SEVEN_B, *overrides)
+    accepted = run(*SEVEN_B, "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=32768", *overrides)
     assert accepted.returncode == 0, accepted.stdout
     assert "fits" in accepted.stdout
-    assert "built-in shape of Qwen/Qwen2.5-Math-7B" in accepted.stdout
+    assert "built-in shape of Qwen/Qwen2.5-7B" in accepted.stdout
 
 
 @pytest.mark.parametrize(

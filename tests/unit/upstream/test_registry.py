@@ -95,6 +95,7 @@ ALLOWED = {
     "params._relift_groups",
     "self._interp.in_context",
     "parallel.distributed_executor_backend",  # of one engine's configuration
+    "matmul.fp32_precision",  # torch's setting, for one product
 }
 SPECS = FOLDER / "local_spec/layers.py"  # puts modules into a spec, which is data, made to be changed
 

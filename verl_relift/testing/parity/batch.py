@@ -8,6 +8,10 @@ ENTROPY_COEFF = 1e-3
 SPLICE_WEIGHT = 0.3
 SPLITS = (64, 130, 100_000)  # tokens per micro-batch, for many micro-batches, a few, and one
 
+# How log-probs and entropies are computed: by verl's functions from the logits that the model returns; where the model
+# has them, as small micro-batches do it (`upstream/speed/output_layer.py`); and in blocks of logits, as large ones.
+OUTPUT_LAYERS = ("apart", "at once", "in blocks")
+
 # Of a guided policy loss: what multiplies verl's loss, and the term of the hint's tokens.
 OWN_COEFF, HINT_COEFF = 0.8, 0.3
 
@@ -76,3 +80,13 @@ def make_policy_inputs() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
 def hint_lengths() -> list[int]:
     """Return how many tokens at the head of each response are a hint: half of them."""
     return [len(response) // 2 for response in make_batch()[1]]
+
+
+def joined_rows() -> tuple[int, ...]:
+    """Return which sequences of the batch are demonstrations that have joined groups."""
+    return (2, 5, 7)
+
+
+def row_rewards() -> list[float]:
+    """Return the reward of each sequence: 1 of a demonstration, and of every second rollout."""
+    return [1.0 if row in joined_rows() or row % 2 else 0.0 for row in range(len(make_batch()[1]))]

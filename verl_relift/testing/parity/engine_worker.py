@@ -1,10 +1,12 @@
 """Run one rank of a Megatron engine on a CPU: `engine_worker MODEL OUTPUT TP PP`.
 
-It writes log-probs, entropies, weights, losses and gradients to OUTPUT, from the rank that has the outputs of each
-data-parallel replica.
+It writes log-probs, entropies, weights, losses and gradients to OUTPUT, by the way in which the output layer is
+computed (`OUTPUT_LAYERS`), from the rank that has the outputs of each data-parallel replica.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +24,11 @@ from ...actor.roles import role_loss, role_tokens_counted
 from ...actor.splice import accumulate_both
 from ...actor.worker import _engine_loss, _relative_to_own
 from ...types import Role
+from ...upstream.speed import vocabulary
 from .batch import (
     ENTROPY_COEFF,
     HINT_COEFF,
+    OUTPUT_LAYERS,
     OWN_COEFF,
     SPLICE_WEIGHT,
     SPLITS,
@@ -210,12 +214,20 @@ def loss_and_gradients(engine, outputs: list[dict]) -> tuple[float, dict[str, to
     return loss.item(), result
 
 
-def main() -> None:
-    """Run the command line."""
-    model, output, tp, pp = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    dist.init_process_group("cpu:gloo")
-    engine = build_engine(model, tp, pp)
-    weights = export(engine)
+@contextmanager
+def output_layer(engine, how: str) -> Iterator[None]:
+    """Compute the output layer in one of the ways of `OUTPUT_LAYERS`."""
+    engine.engine_config.use_fused_kernels = how != "apart"
+    engine._maybe_enable_fused_kernels()
+    before = vocabulary.BLOCK_BYTES_CPU, vocabulary.ROWS
+    if how == "in blocks":
+        vocabulary.BLOCK_BYTES_CPU, vocabulary.ROWS = 0, 24
+    yield
+    vocabulary.BLOCK_BYTES_CPU, vocabulary.ROWS = before
+
+
+def compute(engine) -> dict | None:
+    """Return outputs, losses and gradients of the batch; None on ranks without outputs."""
     with engine.eval_mode():
         inferred = engine.infer_batch(to_tensordict(engine, max(SPLITS)))
     with engine.train_mode():
@@ -223,9 +235,22 @@ def main() -> None:
             loss.__name__: {max_tokens: loss(engine, max_tokens) for max_tokens in SPLITS}
             for loss in (supervised, policy, policy_reusing, spliced, guided)
         }
+    if not engine.is_mp_src_rank_with_outputs():
+        return None
+    return {"outputs": {name: list(value.unbind()) for name, value in inferred["model_output"].items()}, **losses}
+
+
+def main() -> None:
+    """Run the command line."""
+    model, output, tp, pp = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    dist.init_process_group("cpu:gloo")
+    engine = build_engine(model, tp, pp)
+    found = {"weights": export(engine)}
+    for how in OUTPUT_LAYERS:
+        with output_layer(engine, how):
+            found[how] = compute(engine)
     if engine.is_mp_src_rank_with_outputs():
-        outputs = {name: list(value.unbind()) for name, value in inferred["model_output"].items()}
-        torch.save({"outputs": outputs, "weights": weights, **losses}, output / f"{engine.get_data_parallel_rank()}.pt")
+        torch.save(found, output / f"{engine.get_data_parallel_rank()}.pt")
     dist.barrier()
     dist.destroy_process_group()
 
