@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from . import threads
+
 # "0" turns off the speed patches of verl_relift/upstream, in this process and its children.
 SPEED_PATCHES = "VERL_RELIFT_SPEED_PATCHES"
 
@@ -22,8 +24,6 @@ _EVERYWHERE = {
 
 _ON_CPU = {
     "VERL_PLATFORM": "cpu",
-    # ten processes share the cores, and a sum over several threads is not reproducible
-    "OMP_NUM_THREADS": "1",
     "TQ_NUM_THREADS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -32,6 +32,10 @@ _ON_CPU = {
     # an empty CUDA_VISIBLE_DEVICES, which Ray sets for actors without a GPU, sends libraries looking for a driver
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
 
 
 def prepare_environment() -> None:
@@ -45,7 +49,11 @@ def prepare_environment() -> None:
     if detect_platform() == "cpu":
         for name, value in _ON_CPU.items():
             os.environ.setdefault(name, value)
+        threads.prepare()
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    else:
+        # Not /tmp/torchinductor_USER: another user could put code there first.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_user_cache() / "torchinductor"))
     # Slurm sets it in every allocation with GPUs, beside CUDA_VISIBLE_DEVICES, and verl's workers refuse to choose.
     if os.environ.get("VERL_PLATFORM", "").strip().lower() != "amd":
         os.environ.pop("ROCR_VISIBLE_DEVICES", None)

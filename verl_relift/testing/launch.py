@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -15,7 +15,12 @@ _MEASURED = ("timing_", "perf/", "actor/perf/", "time")
 
 
 def start(
-    config: str, run: Path, *overrides: str, options: tuple[str, ...] = (), cwd: Path | None = None
+    config: str,
+    run: Path,
+    *overrides: str,
+    options: tuple[str, ...] = (),
+    cwd: Path | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.Popen:
     """Start training in a session of its own.
 
@@ -24,6 +29,8 @@ def start(
         run: the run's folder; the output goes to `<run>.log`.
         overrides: `key=value` strings.
         options: further options, for example `("--max-restarts", "2")`.
+        cwd: the working directory; None: this process's.
+        variables: environment variables in addition to this process's.
     """
     command = [sys.executable, "-m", "verl_relift.train", "--config-name", config, *options]
     log = run.with_suffix(".log")
@@ -36,7 +43,7 @@ def start(
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             cwd=cwd,
-            env={**os.environ, "WANDB_MODE": "offline"},
+            env={**os.environ, "WANDB_MODE": "offline", **(variables or {})},
         )
 
 

@@ -32,3 +32,20 @@ def test_what_the_user_has_set_stays():
     os.environ |= {"VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "7"}
     prepare_environment()
     assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("platform", "given", "cache"),
+    [
+        ("cpu", {}, None),
+        ("nvidia", {}, "/home/me/.cache/torchinductor"),
+        ("nvidia", {"XDG_CACHE_HOME": "/c"}, "/c/torchinductor"),
+        ("nvidia", {"TORCHINDUCTOR_CACHE_DIR": "/mine"}, "/mine"),
+    ],
+)
+def test_compiled_kernels_are_where_no_other_user_can_put_some(platform, given, cache):
+    for name in ("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"):
+        os.environ.pop(name, None)
+    os.environ |= {"VERL_PLATFORM": platform, "HOME": "/home/me", **given}
+    prepare_environment()
+    assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == cache
