@@ -77,6 +77,10 @@ def test_the_quickstart_is_consistent(platform):
         # the platform
         (f"{ENGINE}.dtype=float16", r"megatron\.dtype=float16 must be float32 or bfloat16 on platform=cpu"),
         (f"{ROLLOUT}.enforce_eager=false", r"enforce_eager=false must be true on platform=cpu"),
+        (
+            "actor_rollout_ref.model.use_fused_kernels=true relift.speed_patches=false",
+            r"use_fused_kernels=true needs relift\.speed_patches=true on platform=cpu: verl's own kernels",
+        ),
         (f"{ROLLOUT}.free_cache_engine=true", r"free_cache_engine=true must be false on platform=cpu"),
         (f"{ROLLOUT}.quantization=fp8", r"quantization=fp8 must be null on platform=cpu"),
         (
