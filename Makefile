@@ -82,8 +82,9 @@ install-gpu:
 	$(BYTECODE)
 	touch $(STAMP)
 
+check-gpu-stack: COMPILED =
 check-gpu-stack:
-	$(MAKE) install-gpu VENV=.venv-gpu COMPILED=
+	$(MAKE) install-gpu VENV=.venv-gpu COMPILED="$(COMPILED)"
 	.venv-gpu/bin/python -m benchmarks.gpu_stack --output outputs/gpu-stack.md
 
 # Either build of torch fits the lock: it names no build, and what only the CUDA build needs is pinned by torch itself.
