@@ -21,6 +21,10 @@ METHODS: dict[str, str] = {
     "grpo": ".grpo:GRPO",
     "sft": ".sft:SFT",
     "rl_with_sft_loss": ".rl_with_sft_loss:RLWithSFTLoss",
+    "prefix_rft": ".prefix_rft:PrefixRFT",
+    "uft": ".uft:UFT",
+    "hint_retry": ".hint_retry:HintRetry",
+    "regft": ".regft:ReGFT",
     "sft_then_rl": ".sft_then_rl:SFTThenRL",
 }
 
