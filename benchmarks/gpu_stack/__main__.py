@@ -36,20 +36,23 @@ LIBRARIES = {
     "print('with Transformer Engine' if te.HAVE_TE else 'with the local layer spec')",
 }
 
-# Tests that can't pass here, by the beginnings of their names, and why. What needs a CUDA device is marked `gpu`, what takes minutes `slow`.
+# Tests that can't pass here, by the beginnings of their names, and why. What needs a CUDA device is marked `gpu`, what
+# takes minutes `slow`.
 _CPU_BUILD = "looks into vLLM's CPU build"
 _LATER = "asks for later refusals than the one of vLLM's CUDA build on a CPU"
+_ENGINES = "tests/unit/test_engines.py"
+_REFUSED = f"{_ENGINES}::test_one_line_says_what_is_refused"
 _ARGUMENTS = "asks vLLM for its arguments; the CUDA build answers where it sees a GPU"
 LEFT_OUT = {
     "tests/unit/test_checks.py": _LATER,
     "tests/unit/evaluate/test_input.py::test_the_command_line_ends_with_one_line": _LATER,
     "tests/unit/evaluate/test_input.py::test_a_model_folder_without_all_its_weights": _LATER,
-    "tests/unit/test_engines.py::test_the_quickstart_is_accepted": _ARGUMENTS,
-    "tests/unit/test_engines.py::test_asking_leaves_the_environment_as_it_is": _ARGUMENTS,
-    "tests/unit/test_engines.py::test_what_they_know_is_accepted": _ARGUMENTS,
-    "tests/unit/test_engines.py::test_one_line_says_what_is_refused[+actor_rollout_ref.rollout.engine_kwargs": _ARGUMENTS,
-    "tests/unit/test_engines.py::test_one_line_says_what_is_refused[+ray_kwargs": _ARGUMENTS,
-    "tests/unit/test_engines.py::test_one_line_says_what_is_refused[ray_kwargs": _ARGUMENTS,
+    f"{_ENGINES}::test_the_quickstart_is_accepted": _ARGUMENTS,
+    f"{_ENGINES}::test_asking_leaves_the_environment_as_it_is": _ARGUMENTS,
+    f"{_ENGINES}::test_what_they_know_is_accepted": _ARGUMENTS,
+    f"{_REFUSED}[+actor_rollout_ref.rollout.engine_kwargs": _ARGUMENTS,
+    f"{_REFUSED}[+ray_kwargs": _ARGUMENTS,
+    f"{_REFUSED}[ray_kwargs": _ARGUMENTS,
     "tests/unit/test_scripts.py": "linters of the CPU stack",
     "tests/unit/upstream/cpu/test_verl.py::test_the_version_of_vllm_is_still_asked_for_by_name": _CPU_BUILD,
     "tests/unit/upstream/speed/test_vllm.py": _CPU_BUILD,
