@@ -192,8 +192,13 @@ class ProgramSettings:
     resume: ResumeSettings = field(default_factory=ResumeSettings)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     reward: RewardSettings = field(default_factory=RewardSettings)
+    threads: int | None = None  # of a process that computes on a CPU; None: its share of the cores
     reuse_log_probs: bool = True
     speed_patches: bool = True
+
+    def __post_init__(self):
+        if self.threads is not None and self.threads < 1:
+            raise SettingsError(f"relift.threads={self.threads} must be at least 1, or null for a share of the cores")
 
 
 def require_places(key: str, template: str) -> None:

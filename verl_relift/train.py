@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from .checks import ConfigurationError, chosen_method, settings_problems, shortened
 from .methods import method_class
 from .preflight import check, missing
-from .run import announce, checkpoints, console, disk, leftovers, lock, restarts, resume, stopping, trust
+from .run import announce, checkpoints, console, disk, leftovers, lock, restarts, resume, stopping, threads, trust
 from .run import folder as runfolder
 from .run.composition import Arguments
 from .run.environment import SPEED_PATCHES, detect_platform, prepare_environment, prepare_ray
@@ -60,11 +60,22 @@ def run(config: DictConfig) -> None:
     os.environ.setdefault("WANDB_DIR", str(folder))
 
     method, settings = chosen_method(config)
-    console.say("\n".join(announce.opening(config, start, method.needs(settings).rollouts)))
+    console.say("\n".join([*announce.opening(config, start, method.needs(settings).rollouts), *_threads(config)]))
     with Progress() as progress:
         progress.start("starting Ray, the training engine and vLLM")
         _run_in_cluster(config, progress)
     console.say("\n".join(announce.closing(config, progress.records, time.monotonic() - begin)))
+
+
+def _threads(config: DictConfig) -> list[str]:
+    """Choose the threads of the processes that compute on a CPU, and return the line that says so."""
+    if config.trainer.device != "cpu":
+        return []
+    from transformers import AutoConfig
+
+    model = AutoConfig.from_pretrained(config.actor_rollout_ref.model.path, trust_remote_code=False).get_text_config()
+    number, why = threads.choose(config.relift.threads, model.hidden_size, config.trainer.n_gpus_per_node)
+    return [f"  threads: {number} in each training rank and vLLM worker ({why}); relift.threads sets it"]
 
 
 def _run_in_cluster(config: DictConfig, progress: Progress) -> None:

@@ -19,7 +19,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.utils.padding import response_from_nested
 
 from ..methods.weight import Term, TokenStatistics, Weight
-from ..run import garbage
+from ..run import garbage, threads
 from ..types import Role
 from ..upstream.fixes.weight_socket import in_private_folder
 from .hyperparameters import kept
@@ -88,6 +88,7 @@ class DemonstrationWorker(ActorRolloutRefWorker):
     """`ActorRolloutRefWorker` with supervised updates, and with what an exact resume needs beyond verl's part."""
 
     def __init__(self, *args, **kwargs):
+        threads.apply()
         super().__init__(*args, **kwargs)
         self._moments = None  # of the separate optimizer, from its first use
         self._spliced: TensorDict | None = None  # demonstrations that the next RL update carries

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from . import threads
+
 # "0" turns off the speed patches of verl_relift/upstream, in this process and its children.
 SPEED_PATCHES = "VERL_RELIFT_SPEED_PATCHES"
 
@@ -22,8 +24,6 @@ _EVERYWHERE = {
 
 _ON_CPU = {
     "VERL_PLATFORM": "cpu",
-    # ten processes share the cores, and a sum over several threads is not reproducible
-    "OMP_NUM_THREADS": "1",
     "TQ_NUM_THREADS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -49,6 +49,7 @@ def prepare_environment() -> None:
     if detect_platform() == "cpu":
         for name, value in _ON_CPU.items():
             os.environ.setdefault(name, value)
+        threads.prepare()
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     else:
         # Not /tmp/torchinductor_USER: another user could put code there first.

@@ -107,6 +107,7 @@ _FREE: dict[Free, tuple[str, ...]] = {
     Free.SPEED: (
         "relift.speed_patches",
         "relift.reuse_log_probs",
+        "relift.threads",
         "relift.rollout.workers",
         "*_micro_batch_size",
         "*_micro_batch_size_per_gpu",

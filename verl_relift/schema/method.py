@@ -26,6 +26,7 @@ _WHEN: dict[str, Condition] = {
     "relift.rollout.workers": _BATCHED,
     "relift.rollout.seeded": _BATCHED,
     "relift.reuse_log_probs": _BATCHED,
+    "relift.threads": when("trainer.device", "cpu"),
 }
 
 KEYS: dict[str, Rule] = under("", dict.fromkeys(("method", "relift"), Unchecked(complete=True))) | {

@@ -13,6 +13,7 @@ import psutil
 import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 
+from ...run.threads import THREADS
 from ..registry import Where, add, patch
 
 
@@ -133,6 +134,7 @@ class PlatformCPU(PlatformBase):
 
     def rollout_env_vars(self) -> dict[str, str]:
         return {
+            "OMP_NUM_THREADS": os.environ.get(THREADS, "1"),  # vLLM's own kernels read it when they are loaded
             "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"),
             "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
         }
