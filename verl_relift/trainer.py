@@ -37,7 +37,7 @@ from .rollout.groups import draw_of, read_groups
 from .rollout.prompts import prompt_token_ids
 from .rollout.questions import questions_of
 from .rollout.reward import load_reward_function
-from .rollout.rows import write_edited
+from .rollout.rows import graded_metrics, write_edited
 from .settings import reuses_log_probs
 from .types import Group, Prompt, Question, Role
 from .verl_trainer import ResumableTrainer
@@ -64,6 +64,7 @@ class MethodTrainer(ResumableTrainer):
         self._weighs = self._method_class.weighs_tokens()
         self._prompts: dict[str, Prompt] = {}  # of the running step, by draw
         self._filtered: list[Group] = []  # of the running step: kept out of the RL update by algorithm.filter_groups
+        self._graded: Sequence[Group] = []  # of the running step, where the method's edit has left rollouts out
 
     # ---- the step ------------------------------------------------------------------------------------------------
 
@@ -197,6 +198,7 @@ class MethodTrainer(ResumableTrainer):
         if groups and not kept:
             raise ValueError(f"step {self.global_steps}: the method's edit leaves no rollout for the policy update")
         dropped = [rollout.key for group in groups for rollout in group.rollouts if rollout.key not in kept]
+        self._graded = groups if dropped else []
         return self.in_order(self._without(write_edited(batch, edited, self.config), dropped))
 
     def _without(self, batch: KVBatchMeta, keys: Sequence[str]) -> KVBatchMeta:
@@ -352,7 +354,10 @@ class MethodTrainer(ResumableTrainer):
         if self.needs.rollouts:
             # Scores and lengths are those of rollouts; verl leaves padding out of them, and counts its tokens.
             tags = [{**tag, "is_padding": True} if tag.get("added") else tag for tag in batch.tags]
-            super()._compute_metrics(replace(batch, tags=tags), metrics, timing_raw, global_steps, epoch)
+            if not all(tag.get("is_padding", False) for tag in tags):
+                batch = replace(batch, tags=tags)
+            super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
+            metrics.update(graded_metrics(self._graded))
             return
         metrics.update({f"timing_s/{name}": value for name, value in timing_raw.items()})
         metrics.update({"training/global_step": global_steps, "training/epoch": epoch})

@@ -26,6 +26,7 @@ PAGES = [
 ]
 MADE_BY_COMMANDS = ("outputs/", "data/gsm8k/", "model", "report.html")
 TRAIN = (ROOT / "docs/train.md").read_text()
+METHODS_PAGE = (ROOT / "docs/methods.md").read_text()
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -144,15 +145,15 @@ def test_every_setting_that_a_page_names_exists(page):
     assert named_keys(text) - settings().keys() == set()
 
 
-def test_the_page_on_training_names_every_setting():
+def test_the_pages_on_training_and_on_methods_name_every_setting():
     """Those of a teacher have a page of their own."""
     below = {key for key in settings() if not any(other.startswith(f"{key}.") for other in settings())}
-    missing = below - named_keys(TRAIN) - {"method.name"}
+    missing = below - named_keys(TRAIN + METHODS_PAGE) - {"method.name"}
     assert {key for key in missing if not key.startswith("method.teacher.")} == set()
 
 
-def test_the_defaults_on_the_page_on_training_are_those_of_the_configuration():
-    rows = re.findall(r"^\| `((?:method|relift)\.[\w.]+)` \| ([^|]+) \| ", TRAIN, re.MULTILINE)
+def test_the_defaults_on_those_pages_are_those_of_the_configuration():
+    rows = re.findall(r"^\| `((?:method|relift)\.[\w.]+)` \| ([^|]+) \| ", TRAIN + METHODS_PAGE, re.MULTILINE)
     assert len(rows) > 30
     wrong = [f"{key}={default}" for key, default in rows if value_of(default) not in settings()[key]]
     assert wrong == []

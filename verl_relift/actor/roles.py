@@ -68,20 +68,8 @@ def role_loss(
         config: verl's of the actor, for `loss_agg_mode`.
         vocabulary: token ids of the model.
     """
-    log_probs = response_from_nested(model_output["log_probs"], data["response_mask"])
-    entropy = model_output.get("entropy")
-    entropy = None if entropy is None else response_from_nested(entropy, data["response_mask"]).values()
-    advantages, mask = data["advantages"], data["response_mask"].values().bool()
-    old = data["old_log_probs"].values()
-    roles = data["roles"].values() if "roles" in data else torch.full_like(advantages.values(), Role.OWN).long()
-    # What is masked among the policy's own tokens is padding, or rejected.
-    roles = torch.where(mask | ~torch.isin(roles, _POLICY_ROLES.to(roles.device)), roles, _NOBODY)
-    lengths = advantages.offsets().diff()
-    rows = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-    rewards = torch.stack([row.sum() for row in data["rm_scores"].unbind()])[rows] if "rm_scores" in data else None
-    statistics = TokenStatistics(
-        log_probs.values(), old, entropy, advantages.values(), vocabulary, roles, rows, rewards
-    )
+    statistics = _statistics(model_output, data, vocabulary)
+    roles, advantages, dp_size = statistics.roles, data["advantages"], data["dp_size"]
     counts = tu.get_non_tensor_data(data, key="role_num_tokens", default=None)
     counts = [0] * len(Role) if counts is None else counts
     joint = {term.role for term in terms if term.joint and term.role not in POLICY_ROLES}
@@ -90,17 +78,13 @@ def role_loss(
     tu.assign_non_tensor(data, batch_num_tokens=tokens)
     data["advantages"] = jagged_like(weigh_advantages(statistics, roles, weights), advantages)
     loss, metrics = policy_loss(model_output=model_output, data=data, dp_group=dp_group)
-    loss = coefficients.get(Role.OWN, 1.0) * loss
-    dp_size = data["dp_size"]  # the engine averages gradients over data-parallel ranks
-    if any(counts[role] for role in Role if role is not Role.OWN):
-        metrics["own_loss"] = Metric(AggregationType.SUM, loss.detach())
-        metrics |= _by_role(roles, counts, entropy, dp_size)
+    losses = {Role.OWN: coefficients.get(Role.OWN, 1.0) * loss}
 
-    def joint_mean(losses: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        rows, shown = (jagged_like(values, advantages).to_padded_tensor(0) for values in (losses, chosen.long()))
+    def joint_mean(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        padded, mask = (jagged_like(column, advantages).to_padded_tensor(0) for column in (values, chosen.long()))
         return agg_loss(
-            rows,
-            shown.bool(),
+            padded,
+            mask.bool(),
             config.loss_agg_mode,
             batch_num_tokens=tokens,
             global_batch_size=data["global_batch_size"],
@@ -108,9 +92,36 @@ def role_loss(
         )
 
     for role, term in guided_terms(statistics, roles, terms, counts, coefficients, joint_mean).items():
-        loss = loss + term * dp_size
-        metrics[f"{role.name.lower()}_loss"] = Metric(AggregationType.SUM, term.detach() * dp_size)
-    return loss, metrics
+        # The engine averages gradients over data-parallel ranks.
+        losses[role] = losses.get(role, 0.0) + term * dp_size
+    if any(counts[role] for role in Role if role is not Role.OWN):
+        metrics |= {_name(role, "loss"): Metric(AggregationType.SUM, part.detach()) for role, part in losses.items()}
+        metrics |= _by_role(roles, counts, statistics.entropy, dp_size)
+    return sum(losses.values()), metrics
+
+
+def _statistics(model_output: dict, data: TensorDict, vocabulary: int) -> TokenStatistics:
+    """Return what losses and weights depend on, of all response tokens of a micro-batch."""
+    log_probs = response_from_nested(model_output["log_probs"], data["response_mask"]).values()
+    entropy = model_output.get("entropy")
+    mask, lengths = data["response_mask"].values().bool(), data["response_mask"].offsets().diff()
+    roles = data["roles"].values() if "roles" in data else torch.full_like(mask, Role.OWN, dtype=torch.int64)
+    rows = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+    return TokenStatistics(
+        log_prob=log_probs,
+        old_log_prob=data["old_log_probs"].values(),
+        entropy=None if entropy is None else response_from_nested(entropy, data["response_mask"]).values(),
+        advantage=data["advantages"].values(),
+        vocabulary=vocabulary,
+        # What is masked among the policy's own tokens is padding, or rejected.
+        roles=torch.where(mask | ~torch.isin(roles, _POLICY_ROLES.to(roles.device)), roles, _NOBODY),
+        rows=rows,
+        reward=torch.stack([row.sum() for row in data["rm_scores"].unbind()])[rows] if "rm_scores" in data else None,
+    )
+
+
+def _name(role: Role, metric: str) -> str:
+    return f"{role.name.lower()}_{metric}"
 
 
 def _by_role(roles: torch.Tensor, counts: Sequence[int], entropy: torch.Tensor | None, dp_size: int) -> dict:
@@ -119,9 +130,8 @@ def _by_role(roles: torch.Tensor, counts: Sequence[int], entropy: torch.Tensor |
     for role in Role:
         if not counts[role]:
             continue
-        name = role.name.lower()
-        metrics[f"{name}_tokens"] = Metric(AggregationType.MAX, counts[role])
+        metrics[_name(role, "tokens")] = Metric(AggregationType.MAX, counts[role])
         if entropy is not None:
             mean = torch.where(roles == role, entropy.detach(), 0.0).sum() / counts[role]
-            metrics[f"{name}_entropy"] = Metric(AggregationType.SUM, mean * dp_size)
+            metrics[_name(role, "entropy")] = Metric(AggregationType.SUM, mean * dp_size)
     return metrics

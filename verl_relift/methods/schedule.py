@@ -114,6 +114,11 @@ class RiseAndFall:
         for name in ("warmup_steps", "decay_steps"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{key}.{name}={getattr(self, name)} must not be negative")
+        if self.peak != self.valley and not self.warmup_steps and not self.decay_steps:
+            raise SettingsError(
+                f"{key}.peak={self.peak} has no effect where warmup_steps and decay_steps are 0; set one of them, or "
+                f"{key}.valley to the same"
+            )
 
 
 def updates_due(step: int, waiting: int, batch_size: int, schedule: ScheduleSettings, multiple: int = 1) -> list[int]:

@@ -1,6 +1,7 @@
-"""Rows that a method adds to its groups, in TransferQueue: verl's trainer and workers take them for rollouts."""
+"""Rows that a method adds to its groups or leaves out; in TransferQueue verl takes the added ones for rollouts."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -43,6 +44,19 @@ def write_edited(batch: KVBatchMeta, edited: Sequence[Group], config: DictConfig
         tags=[*batch.tags, *tags],
         extra_info=batch.extra_info,
     )
+
+
+def graded_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Return verl's metrics of rewards and lengths over all rollouts as graded; none where there is no group."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    if not rollouts:
+        return {}
+    rewards, lengths = [rollout.reward for rollout in rollouts], [float(rollout.tokens) for rollout in rollouts]
+    return {
+        f"{name}/{statistic}": of(values)
+        for name, values in (("critic/score", rewards), ("critic/rewards", rewards), ("response_length", lengths))
+        for statistic, of in (("mean", fmean), ("max", max), ("min", min))
+    }
 
 
 def _tag(rollout: GradedRollout, sibling: dict[str, Any]) -> dict[str, Any]:
