@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the training configuration")
     parser.add_argument("--limit", type=int, default=1000, metavar="N", help="answers to grade (default 1000)")
     parser.add_argument("--show", type=int, default=10, metavar="N", help="answers to print (default 10)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         answers = list(itertools.islice(read_answers(options.file), options.limit))
         failed = _print(answers, _function(options.overrides), options.show)

@@ -157,6 +157,16 @@ def longest_sequence(hf: Mapping[str, Any]) -> int:
     return int(longest * rope["factor"]) if rope["rope_type"] == "linear" else longest
 
 
+def positions_problem(wanted: int, longest: int) -> Iterator[str]:
+    """Yield that a model reads fewer tokens than a prompt and a response may have together."""
+    if wanted > longest:
+        yield (
+            f"actor_rollout_ref.rollout.max_model_len={wanted}: the model reads at most {longest} tokens "
+            "(max_position_embeddings) of prompt and response together; lower data.max_prompt_length or "
+            "data.max_response_length, or make a copy with more: data_preprocess.prepare_model --max-positions"
+        )
+
+
 def _rope_problems(parameters: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with `rope_parameters`, which older files call `rope_scaling`."""
     kind = parameters.get("rope_type")

@@ -23,7 +23,7 @@ from .checks import (
 )
 from .data.findings import FileSummary
 from .methods import Needs
-from .model_support import longest_sequence, model_problems
+from .model_support import longest_sequence, model_problems, positions_problem
 from .rewards.problems import has_own_function
 from .schema import name_problems
 
@@ -201,12 +201,7 @@ def _template_problems(config: DictConfig, template: Any) -> Iterator[str]:
 
 
 def _length_problems(config: DictConfig, hf: Any) -> Iterator[str]:
-    longest, wanted = longest_sequence(hf.to_dict()), config.actor_rollout_ref.rollout.max_model_len
-    if wanted > longest:
-        yield (
-            f"actor_rollout_ref.rollout.max_model_len={wanted}: the model reads at most {longest} tokens "
-            "(max_position_embeddings); lower data.max_prompt_length or data.max_response_length"
-        )
+    yield from positions_problem(config.actor_rollout_ref.rollout.max_model_len, longest_sequence(hf.to_dict()))
 
 
 def _memory(config: DictConfig) -> Iterator[str]:

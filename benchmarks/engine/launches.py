@@ -30,6 +30,7 @@ MODELS = {
     "qwen2.5-7b": "Qwen/Qwen2.5-7B",
     "llama-3.1-8b": "meta-llama/Llama-3.1-8B",
 }
+POSITIONS = 16384  # of the copies that data_preprocess.prepare_model makes for these scripts
 UPDATES = ("RL update", "supervised update")
 GIB = 1 << 30
 MOST_SECONDS, MOST_BYTES = 90, 4 * GIB  # of one launch, on two cores
@@ -59,9 +60,9 @@ class Launch:
             folder: gets the model's `config.json`, and a stand-in for Python.
         """
         config = to_config(BUILT_IN[MODELS[self.model]])
-        (folder / "config.json").write_text(
-            json.dumps(config | {"num_hidden_layers": self.layers or config["num_hidden_layers"]})
-        )
+        config["max_position_embeddings"] = POSITIONS
+        config["num_hidden_layers"] = self.layers or config["num_hidden_layers"]
+        (folder / "config.json").write_text(json.dumps(config))
         python = folder / "python"
         python.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
         python.chmod(0o755)

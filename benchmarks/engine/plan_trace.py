@@ -31,8 +31,8 @@ MEGATRON = f"{ACTOR}.megatron"
 LIMIT = 0.03  # of the trace
 
 MODELS = {
-    "1.5B": BUILT_IN["Qwen/Qwen2.5-Math-1.5B"],
-    "7B": BUILT_IN["Qwen/Qwen2.5-Math-7B"],
+    "1.5B": BUILT_IN["Qwen/Qwen2.5-1.5B-Instruct"],
+    "7B": BUILT_IN["Qwen/Qwen2.5-7B"],
     "8B": BUILT_IN["meta-llama/Llama-3.1-8B"],
     "qwen3-4B": ModelShape(151936, 2560, 9728, 36, 32, 8, 128, True, False, True),
     "mistral-7B": ModelShape(32768, 4096, 14336, 32, 32, 8, 128, False, False, False),

@@ -3,6 +3,7 @@
 from omegaconf import DictConfig
 
 from ..checks import batch_problems, divisibility_problems, settings_problems
+from ..model_support import positions_problem
 from . import hardware
 from .advice import Budget, changes, largest_token_budget, problems
 from .job import Job, read
@@ -50,5 +51,7 @@ def make_plan(
 
 def _refused(config: DictConfig, job: Job) -> list[str]:
     """What training refuses before it looks at memory."""
-    checks = (settings_problems(config), batch_problems(config), divisibility_problems(config, job.shape))
+    checks = [settings_problems(config), batch_problems(config), divisibility_problems(config, job.shape)]
+    if job.shape.positions is not None:
+        checks.append(positions_problem(config.actor_rollout_ref.rollout.max_model_len, job.shape.positions))
     return [problem for check in checks for problem in check]

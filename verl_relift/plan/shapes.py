@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class ModelShape:
     tie_word_embeddings: bool
     attention_bias: bool  # of query, key and value; the output projection has none
     query_key_norm: bool
+    positions: int | None = field(default=None, compare=False)  # tokens that the model reads; None: not known
 
     @property
     def query_size(self) -> int:
@@ -103,10 +104,12 @@ def _qwen25_7b(**other: Any) -> ModelShape:
 
 # From the models' config.json, for machines that cannot reach the hub.
 BUILT_IN = {
-    "Qwen/Qwen2.5-Math-1.5B": ModelShape(151936, 1536, 8960, 28, 12, 2, 128, True, True, False),
-    "Qwen/Qwen2.5-Math-7B": _qwen25_7b(),
-    "Qwen/Qwen2.5-7B": _qwen25_7b(),
-    "meta-llama/Llama-3.1-8B": ModelShape(128256, 4096, 14336, 32, 32, 8, 128, False, False, False),
+    "Qwen/Qwen2.5-0.5B-Instruct": ModelShape(151936, 896, 4864, 24, 14, 2, 64, True, True, False, 32768),
+    "Qwen/Qwen2.5-1.5B-Instruct": ModelShape(151936, 1536, 8960, 28, 12, 2, 128, True, True, False, 32768),
+    "Qwen/Qwen2.5-Math-1.5B": ModelShape(151936, 1536, 8960, 28, 12, 2, 128, True, True, False, 4096),
+    "Qwen/Qwen2.5-Math-7B": _qwen25_7b(positions=4096),
+    "Qwen/Qwen2.5-7B": _qwen25_7b(positions=131072),
+    "meta-llama/Llama-3.1-8B": ModelShape(128256, 4096, 14336, 32, 32, 8, 128, False, False, False, 131072),
 }
 
 
@@ -135,7 +138,18 @@ def from_config(config: Mapping[str, Any]) -> ModelShape:
         tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
         attention_bias=bias or bool(config.get("attention_bias", False)),
         query_key_norm=query_key_norm,
+        positions=_positions(config),
     )
+
+
+def _positions(config: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a model reads; scaled positions count by their type, as in `model_support`."""
+    positions = config.get("max_position_embeddings")
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind, factor = rope.get("rope_type", rope.get("type")), rope.get("factor", 1)
+    if kind == "yarn":
+        return int(rope.get("original_max_position_embeddings", positions) * factor)
+    return int(positions * factor) if kind == "linear" else positions
 
 
 def load(path: str) -> tuple[ModelShape, str]:
@@ -203,11 +217,12 @@ def _read(file: Path) -> dict[str, Any]:
 def to_config(shape: ModelShape) -> dict[str, Any]:
     """Return a `config.json` of a shape, with values that decide no size as they usually are."""
     family = next(name for name, traits in _FAMILIES.items() if traits == (shape.attention_bias, shape.query_key_norm))
-    sizes = {name: value for name, value in asdict(shape).items() if name not in ("attention_bias", "query_key_norm")}
+    not_sizes = ("attention_bias", "query_key_norm", "positions")
+    sizes = {name: value for name, value in asdict(shape).items() if name not in not_sizes}
     return sizes | {
         "model_type": family,
         "architectures": [f"{family.capitalize()}ForCausalLM"],
         "rms_norm_eps": 1e-6,
         "rope_theta": 10000.0,
-        "max_position_embeddings": 32768,
+        "max_position_embeddings": shape.positions or 32768,
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers.utils import logging
 
 from ..usage import argument_parser
 from .base_model import CHAT_TEMPLATE, MULTIPLE, TAGS
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
+    logging.disable_progress_bar()
     tokenizer = build_byte_tokenizer()
     torch.manual_seed(arguments.seed)
     model = Qwen2ForCausalLM(

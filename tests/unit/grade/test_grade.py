@@ -42,7 +42,9 @@ def test_demonstrations_of_a_parquet_file_are_graded_with_the_page_s_function(tm
     ]  # fmt: skip
     rows.append({**rows[0], "target": None})
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
-    status, out, err = grade(capsys, tmp_path / "train.parquet", function, "reward.custom_reward_function.name=reward")
+    status, out, err = grade(
+        capsys, tmp_path / "train.parquet", "--show", 5, function, "reward.custom_reward_function.name=reward"
+    )
     assert status == 0 and err == ""
     lines = out.splitlines()
     assert len(lines) == 4 and lines[1].split()[1:3] == ["1.00", "7"] and lines[2].split()[1:3] == ["0.00", "7"]
@@ -65,7 +67,9 @@ def test_answers_of_every_jsonl_file_are_graded_with_the_package_s_function_by_d
 
 
 def test_a_function_that_fails_is_told_with_its_error(tmp_path, capsys):
-    (tmp_path / "bad.py").write_text("def reward(data_source, solution_str, ground_truth, extra_info):\n    return 1/0\n")
+    (tmp_path / "bad.py").write_text(
+        "def reward(data_source, solution_str, ground_truth, extra_info):\n    return 1/0\n"
+    )
     file = write_jsonl(tmp_path / "answers.jsonl", {"response": "a", "ground_truth": "7"})
     own = [f"reward.custom_reward_function.path={tmp_path}/bad.py", "reward.custom_reward_function.name=reward"]
     status, out, _ = grade(capsys, file, *own)

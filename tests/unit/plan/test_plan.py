@@ -395,7 +395,7 @@ def test_values_come_from_the_configuration():
         "relift",
         None,
         [
-            "actor_rollout_ref.model.path=Qwen/Qwen2.5-Math-7B",
+            "actor_rollout_ref.model.path=Qwen/Qwen2.5-7B",
             "trainer.n_gpus_per_node=8",
             "trainer.nnodes=2",
             "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=2",
@@ -514,3 +514,49 @@ def test_planning_imports_nothing_heavy_and_takes_ten_seconds_of_processor_time(
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "HEAVY []" in answer.stdout, answer.stdout[-500:] + answer.stderr[-2000:]
     assert float(answer.stdout.split("SECONDS")[1]) < 10
+
+
+# ---- positions -------------------------------------------------------------------------------------------------------
+
+LLAMA = dict(model_type="llama", vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+             num_attention_heads=2, num_key_value_heads=2)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "positions"),
+    [
+        (dict(max_position_embeddings=4096), 4096),
+        (dict(max_position_embeddings=4096, rope_scaling={"type": "linear", "factor": 2.0}), 8192),
+        (dict(max_position_embeddings=32768, rope_parameters={"rope_type": "yarn", "factor": 4.0,
+              "original_max_position_embeddings": 8192}), 32768),
+        (dict(max_position_embeddings=131072, rope_scaling={"rope_type": "llama3", "factor": 8.0,
+              "original_max_position_embeddings": 8192}), 131072),
+        ({}, None),
+    ],
+    ids=["plain", "linear", "yarn", "llama3", "unknown"],
+)  # fmt: skip
+def test_positions_are_those_that_training_counts(config, positions):
+    assert shapes.from_config(LLAMA | config).positions == positions
+
+
+@pytest.mark.parametrize(
+    ("model", "fits"), [("Qwen/Qwen2.5-Math-7B", False), ("Qwen/Qwen2.5-7B", True)], ids=["4096", "131072"]
+)
+def test_a_model_with_too_few_positions_does_not_fit_and_the_fix_is_named(model, fits):
+    """1,024 + 8,192 tokens, the default."""
+    overrides = [f"actor_rollout_ref.model.path={model}", "trainer.n_gpus_per_node=8",
+                 "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=4"]  # fmt: skip
+    plan = make_plan(
+        compose_config("relift", None, overrides, "cuda"), hardware.KNOWN["h100"], None, transformer_engine=True
+    )
+    assert plan.fits is fits
+    said = [problem for problem in plan.refused if "max_model_len=9216: the model reads at most 4096 tokens" in problem]
+    assert [("prepare_model --max-positions" in problem) for problem in said] == ([] if fits else [True])
+
+
+def test_a_demonstration_that_joins_a_group_may_be_the_longest_row_of_the_rl_update():
+    sizes = ["data.max_prompt_length=1024", "data.max_response_length=2048", "method.demonstrations.max_tokens=8192"]
+    for method, longest in (("luffy", 9216), ("hpt", 9216), ("chord_mu", 3072)):
+        overrides = [f"method={method}", "actor_rollout_ref.model.path=Qwen/Qwen2.5-Math-7B", *sizes]
+        planned = read(compose_config("relift", None, overrides, "cuda"), transformer_engine=True)
+        assert planned.longest("RL update") == longest
