@@ -208,7 +208,7 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
 def _demonstration_problems(config: DictConfig, needs: Needs) -> Iterator[str]:
     """Yield where the longest demonstration does not fit a micro-batch."""
     actor = config.actor_rollout_ref.actor
-    if needs.demonstrations is None or not needs.supervised_rows:
+    if needs.demonstrations is None or not (needs.supervised_rows or needs.joined_rows):
         return
     own = needs.own_step and needs.token_budget is not None
     key = "method.sft.max_token_len_per_gpu" if own else "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"

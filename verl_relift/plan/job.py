@@ -86,6 +86,7 @@ class Batches:
     epochs: int = 1
     demonstrations: int = 64
     demonstration_tokens: int = 8192
+    joined: bool = False  # demonstrations are among the rows of the RL update
     prompt_tokens: int = 1024
     response_tokens: int = 8192
     retries: int = 0  # the most times that a step asks a question again
@@ -131,8 +132,9 @@ class Job:
     def longest(self, purpose: str) -> int:
         """Tokens of the longest sequence."""
         batches = self.batches
-        answer = batches.demonstration_tokens if purpose == SUPERVISED else batches.response_tokens
-        return batches.prompt_tokens + answer
+        if purpose == SUPERVISED:
+            return batches.prompt_tokens + batches.demonstration_tokens
+        return batches.prompt_tokens + max(batches.response_tokens, batches.demonstration_tokens * batches.joined)
 
     def _tokens_per_gpu(self, purpose: str) -> int:
         batches, training = self.batches, self.training
@@ -259,6 +261,7 @@ def _batches(config: DictConfig) -> Batches:
         epochs=actor.ppo_epochs,
         demonstrations=needs.supervised_rows,
         demonstration_tokens=needs.demonstrations.max_tokens if needs.demonstrations is not None else 0,
+        joined=needs.joined_rows > 0,
         prompt_tokens=data.max_prompt_length,
         response_tokens=data.max_response_length,
         retries=needs.retries,

@@ -559,4 +559,4 @@ def test_a_demonstration_that_joins_a_group_may_be_the_longest_row_of_the_rl_upd
     for method, longest in (("luffy", 9216), ("hpt", 9216), ("chord_mu", 3072)):
         overrides = [f"method={method}", "actor_rollout_ref.model.path=Qwen/Qwen2.5-Math-7B", *sizes]
         planned = read(compose_config("relift", None, overrides, "cuda"), transformer_engine=True)
-        assert planned.longest("RL update") == longest
+        assert planned.longest("update") == longest
