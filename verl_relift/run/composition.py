@@ -15,7 +15,41 @@ def starting_with(method: str, name: str) -> str:
     return name if name == method or name.startswith(f"{method}-") else f"{method}-{name}"
 
 
-# `${sum:a,b}`, `${starting_with:a,b}` and `${either:condition,a,b}` in the YAML files.
+# Tokens of a block of vLLM's cache on a CPU, and how many blocks a server reserves at most: 0.2 to 9 GB, by model.
+_BLOCK, _MOST_BLOCKS = 128, 256
+
+
+def rollouts_per_server(questions: int, samples: int, devices: int, tensor_parallel: int) -> int:
+    """Return how many rollouts of a step one vLLM server has, at most.
+
+    Args:
+        questions: of a step.
+        samples: of each question.
+        devices: of the run.
+        tensor_parallel: devices of a server.
+    """
+    sizes = (questions, samples, devices, tensor_parallel)
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        return 1  # the checks of these keys say what is wrong
+    return -(-questions * samples // max(1, devices // tensor_parallel))
+
+
+def cache_blocks(sequences: int, tokens: int) -> int:
+    """Return the blocks of cache that sequences need which are generated at the same time on a CPU, up to a limit.
+
+    Args:
+        sequences: how many.
+        tokens: of each, at most.
+    """
+    if not all(isinstance(size, int) and size > 0 for size in (sequences, tokens)):
+        return _MOST_BLOCKS
+    each = -(-tokens // _BLOCK)
+    return max(each, min(sequences * each, _MOST_BLOCKS)) + 1  # vLLM keeps one for itself
+
+
+# Functions of the YAML files: `${sum:a,b}` and so on.
+OmegaConf.register_new_resolver("rollouts_per_server", rollouts_per_server, replace=True)
+OmegaConf.register_new_resolver("cache_blocks", cache_blocks, replace=True)
 OmegaConf.register_new_resolver("sum", lambda *terms: sum(terms), replace=True)
 OmegaConf.register_new_resolver("starting_with", starting_with, replace=True)
 OmegaConf.register_new_resolver("either", lambda condition, one, other: one if condition else other, replace=True)
