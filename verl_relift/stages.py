@@ -7,9 +7,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from .checks import batch_problems, chosen_method, settings_problems
+from .data.lengths import demonstration_lengths
 from .methods import Stage
 from .run import checkpoints, restarts
+from .run.budget import By, spent
 from .run.composition import Arguments
+from .settings import SettingsError
 
 _NOT_FOR_STAGES = ("method", "trainer.default_local_dir")
 
@@ -30,13 +33,38 @@ def stage_arguments(arguments: Arguments, config: DictConfig) -> Iterator[tuple[
     Args:
         arguments: of the whole command.
         config: composed from them.
+
+    Raises:
+        SettingsError: a stage is to spend the budget of a run that has none, or cannot be read.
     """
     run = Path(config.trainer.default_local_dir)
     kept = [o for o in arguments.overrides if not _is_for_the_whole(o.split("=", 1)[0].lstrip("+~"))]
     for stage in stages_of(config):
         folder = run / stage.folder
         own = [f"method={stage.method}", f"trainer.default_local_dir={folder}", *stage.overrides]
+        if stage.match is not None:
+            own.append(f"trainer.total_training_steps={_matched_steps(stage, arguments.with_overrides([*kept, *own]))}")
         yield stage, arguments.with_overrides([*kept, *own])
+
+
+def _matched_steps(stage: Stage, arguments: Arguments) -> int:
+    """Return how many steps of the stage spend what another run has spent on demonstrations."""
+    key, config = f"method.first.match={stage.match}", arguments.compose("cpu")
+    wanted, model = config.method.demonstrations, config.actor_rollout_ref.model
+    try:
+        total = spent(Path(stage.match).expanduser())
+        files = config.data.train_files
+        files = [files] if isinstance(files, str) else list(files)
+        lengths = demonstration_lengths(files, model.tokenizer_path or model.path, wanted.column, wanted.max_tokens)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{key}: {str(error).splitlines()[0]}; name the folder of a run") from error
+    if not total.tokens or (stage.by is By.DEMONSTRATIONS and not total.demonstrations):
+        raise SettingsError(f"{key}: the run has counted no demonstrations that it trained on; name another")
+    if not lengths.share:
+        raise SettingsError(
+            f"data.train_files: no demonstration in column {wanted.column}; method.first.match needs some"
+        )
+    return total.steps(stage.by, config.data.train_batch_size * lengths.share, lengths.tokens)
 
 
 def stage_problems(runs: Sequence[tuple[Stage, DictConfig]]) -> list[str]:

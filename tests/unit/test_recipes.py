@@ -213,3 +213,13 @@ def test_supervised_fine_tuning_then_rl_has_two_stages(then, tmp_path):
     assert (first.method.sft.lr, first.method.sft.batch_size, first.trainer.total_training_steps) == (1e-5, 128, 1080)
     assert second.trainer.total_training_steps == 500
     assert (first.trainer.save_freq, second.trainer.save_freq) == (50, 9)
+
+
+def test_the_first_stage_may_spend_what_another_run_has_spent(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"relift/sft_demonstrations": 1280, "relift/sft_tokens": 1000000}\n')
+    passed = arguments_of(run_script("sft_then_rl"), tmp_path, MODEL=MODELS[0], MATCH=str(tmp_path), BY="tokens")
+    config = Arguments.parse(passed).compose("cuda")
+    first = config.method.first
+    assert (first.match, first.by) == (str(tmp_path), "tokens")
+    assert not [override for override in first.overrides if override.startswith("trainer.total_training_steps")]
+    assert list(checks.settings_problems(config)) == []

@@ -1,11 +1,16 @@
 """Methods of several runs: what each stage is told, from where it starts, and when it is not run again."""
 
+import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from verl_relift import stages
+from verl_relift.quickstart.base_model import build_tokenizer
 from verl_relift.run.composition import Arguments
+from verl_relift.settings import SettingsError
 
 COMMON = ("method=sft_then_rl", "trainer.total_training_steps=4", "trainer.save_freq=2", "data.seed=5")
 
@@ -92,3 +97,76 @@ def test_a_stage_that_cannot_work_is_named_before_the_first_one_starts(tmp_path,
 
 def test_a_method_of_one_run_has_no_stages(tmp_path):
     assert runs(arguments(tmp_path, "method=relift"))[0] == []
+
+
+# ---- the budget of another run ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> tuple[Path, tuple[str, ...]]:
+    """A folder for runs, and data with a tokenizer: every second question has a solution of 9 characters."""
+    folder = tmp_path_factory.mktemp("small")
+    tokenizer = build_tokenizer()
+    tokenizer.save_pretrained(folder / "model")
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": "1+1=?"}],
+            "target": [{"role": "assistant", "content": "\\boxed{2}"}] if n % 2 else None,
+        }
+        for n in range(20)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    made = {"relift/sft_demonstrations": 48, "relift/sft_tokens": 48 * 40, "method/second_round_tokens": 48 * 40}
+    (folder / "metrics.jsonl").write_text(json.dumps(made) + "\n")
+    return folder, (f"data.train_files={folder}/train.parquet", f"actor_rollout_ref.model.path={folder}/model")
+
+
+@pytest.mark.parametrize("by", ["demonstrations", "tokens", "operations"])
+def test_the_first_stage_spends_what_another_run_has_spent(by, small, tmp_path):
+    folder, data = small
+    command = arguments(tmp_path, *data, f"method.first.match={folder}", f"method.first.by={by}")
+    (_, first), (_, second) = runs(command)[0]
+    tokenizer = build_tokenizer()
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "1+1=?"}], add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    each = len(prompt) + len(tokenizer.encode("\\boxed{2}", add_special_tokens=False)) + 1
+    a_step = 16 / 2  # half of the questions have one
+    expected = {"demonstrations": 48 / a_step, "tokens": 48 * 40 / (a_step * each)}
+    expected["operations"] = expected["tokens"] * (6 + 2) / 6
+    assert first.trainer.total_training_steps == round(expected[by]) and second.trainer.total_training_steps == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["method.first.match=/nowhere"],
+            r"method\.first\.match=/nowhere: .*metrics\.jsonl.*; name the folder of a run",
+        ),
+        (["method.first.match={folder}/grpo"], r"the run has counted no demonstrations that it trained on; name"),
+        (["method.first.match={folder}", "data.train_files=/none.parquet"], r"/none\.parquet.*; name the folder"),
+        (
+            ["method.first.match={folder}", "data.train_files={folder}/bare.parquet"],
+            r"no demonstration in column target",
+        ),
+        (
+            ["method.first.match={folder}", "method.first.overrides=['trainer.total_training_steps=3']"],
+            r"both say how many steps the stage makes; leave one out",
+        ),
+        (
+            ["method.first.match={folder}", "method.first.by=steps"],
+            r"must be one of demonstrations, tokens, operations",
+        ),
+    ],
+)
+def test_a_budget_that_cannot_be_matched_is_one_line(overrides, message, small, tmp_path):
+    folder, data = small
+    (folder / "grpo").mkdir(exist_ok=True)
+    (folder / "grpo" / "metrics.jsonl").write_text('{"step": 1}\n')
+    bare = pq.read_table(folder / "train.parquet").drop_columns(["target"])
+    pq.write_table(bare, folder / "bare.parquet")
+    command = arguments(tmp_path, *data, *(override.format(folder=folder) for override in overrides))
+    with pytest.raises(SettingsError, match=message) as error:
+        runs(command)
+    assert "\n" not in str(error.value)

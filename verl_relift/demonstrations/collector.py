@@ -68,6 +68,7 @@ class Collector:
         self.accepted = 0
         self.rejected: Counter[Rejected] = Counter()
         self.updates = 0  # batches taken
+        self.taken = 0  # demonstrations in those batches, each time counted
         self.tokens = 0  # in those batches, prompts included
         self.used: set[str] = set()  # questions whose demonstration was taken
 
@@ -126,6 +127,7 @@ class Collector:
         """Remove `count` demonstrations from the buffer for one supervised update, and count them as used."""
         demonstrations = self.buffer.take(count, rng)
         self.updates += 1
+        self.taken += len(demonstrations)
         self.tokens += sum(len(d.prompt_ids) + len(d.response_ids) for d in demonstrations)
         self.used.update(demonstration.question for demonstration in demonstrations)
         return demonstrations
@@ -136,6 +138,7 @@ class Collector:
         metrics: dict[str, float] = {
             "relift/buffer_size": len(self.buffer),
             "relift/sft_updates": self.updates,
+            "relift/sft_demonstrations": self.taken,
             "relift/sft_tokens": self.tokens,
             "relift/demonstrations_accepted": self.accepted,
             "relift/demonstrations_used": len(self.used),
@@ -153,6 +156,7 @@ class Collector:
         return {
             "buffer": self.buffer.state_dict(),
             "sft_updates": self.updates,
+            "sft_demonstrations": self.taken,
             "sft_tokens": self.tokens,
             "accepted": self.accepted,
             "rejected": {reason.value: count for reason, count in self.rejected.items()},
@@ -164,6 +168,7 @@ class Collector:
         """Undo `state_dict`."""
         self.buffer.load_state_dict(state["buffer"])
         self.updates = state["sft_updates"]
+        self.taken = state["sft_demonstrations"]
         self.tokens = state["sft_tokens"]
         self.accepted = state["accepted"]
         self.rejected = Counter({Rejected(reason): count for reason, count in state["rejected"].items()})

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from ..data.chat import PromptTooLong
 from ..demonstrations.verify import Tokenizer
 from ..rewards.function import RewardFunction
+from ..run.budget import By
 from ..settings import DemonstrationSettings
 from ..types import Group, Prompt, Question, Role
 from .placement import SplicedRows, SupervisedUpdate
@@ -78,6 +79,8 @@ class Stage:
     folder: str  # in the folder of the whole
     method: str  # the stage's own
     overrides: Sequence[str] = ()  # key=value, for this stage alone
+    match: str | None = None  # folder of a run of which it spends the budget; None: it makes the steps that it is told
+    by: By = By.DEMONSTRATIONS  # what is counted
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..run.budget import By
 from ..settings import SettingsError
 from .base import Method, Stage
 from .registry import METHODS
@@ -14,6 +15,15 @@ class FirstStageSettings:
     """`method.first`: supervised fine-tuning."""
 
     overrides: tuple[str, ...] = ()  # key=value, for this stage alone
+    match: str | None = None  # folder of a run: this stage makes as many steps as spend what that run has spent
+    by: By = By.DEMONSTRATIONS
+
+    def __post_init__(self):
+        if self.match and any(override.startswith("trainer.total_training_steps=") for override in self.overrides):
+            raise SettingsError(
+                f"method.first.match={self.match} and trainer.total_training_steps in method.first.overrides both say "
+                "how many steps the stage makes; leave one out"
+            )
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,6 @@ class SFTThenRL(Method):
     @classmethod
     def stages(cls, settings: Any) -> Sequence[Stage]:
         return (
-            Stage("sft", "sft", settings.first.overrides),
+            Stage("sft", "sft", settings.first.overrides, settings.first.match, settings.first.by),
             Stage("rl", settings.then.method, settings.then.overrides),
         )
