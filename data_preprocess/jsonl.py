@@ -57,6 +57,9 @@ def pick(record: dict[str, Any], column: str, required: bool = True) -> Any:
 
 def mapping(flags: Flags) -> MapRow:
     """Return the function from record to row."""
+    if flags.question_column == flags.answer_column:
+        problem = f"--question-column and --answer-column both name {flags.answer_column}"
+        raise DataError(Reason.MISSING_COLUMN, problem, remedy="name the column with the ground truth")
     template: Template | None = flags.template
 
     def label(record: dict[str, Any], column: str | None) -> str | None:
@@ -66,7 +69,7 @@ def mapping(flags: Flags) -> MapRow:
     def to_row(record: dict[str, Any], index: int, split: str) -> Row:
         question = _question(pick(record, flags.question_column), flags)
         ground_truth = _ground_truth(pick(record, flags.answer_column), flags)
-        target = None if flags.target_column is None else target_text(pick(record, flags.target_column, required=False))
+        target = None if flags.target_column is None else target_text(_target(record, flags))
         if target is not None and template == Template.THINK and "</think>" not in target:
             target = demonstration(target, final_answer(ground_truth), think=True)
         return Row(
@@ -91,6 +94,15 @@ def _question(value: Any, flags: Flags) -> list[tuple[str, str]]:
         messages = messages[:-1]
         value = [{"role": role, "content": content} for role, content in messages]
     return question_chat(value, flags.question_column)
+
+
+def _target(record: dict[str, Any], flags: Flags) -> Any:
+    """Return the demonstration; of a chat with its question, the last message."""
+    value = pick(record, flags.target_column, required=False)
+    if value is None or flags.question_column != flags.target_column:
+        return value
+    role, content = chat(value, flags.target_column)[-1]
+    return [{"role": role, "content": content}]
 
 
 def _ground_truth(answer: Any, flags: Flags) -> str:

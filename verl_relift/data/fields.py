@@ -124,14 +124,18 @@ def target_text(value: Any) -> str | None:
         The text of the last assistant message; None if there is no text or only white space.
 
     Raises:
-        DataError: the value has another type.
+        DataError: the value has another type, or a demonstration of several turns.
     """
     if isinstance(value, str) and _CHAT.match(value):
         value = _from_json(value)
     if value is None or isinstance(value, str):
         found = value
     elif isinstance(value, list) and all(is_message(message) for message in value):
-        found = next((message["content"] for message in reversed(value) if message["role"] == "assistant"), None)
+        turns = [message["content"] for message in value if message["role"] == "assistant"]
+        if len(turns) > 1:
+            problem, remedy = f"{len(turns)} messages of the assistant", "keep the one that answers the question"
+            raise DataError(Reason.WRONG_TYPE, problem, column="target", remedy=remedy)
+        found = turns[0] if turns else None
     else:
         raise DataError(Reason.WRONG_TYPE, "not a chat list, text or null", column="target", remedy="use a chat list")
     return found if found and not found.isspace() else None

@@ -222,7 +222,10 @@ class _Inspector:
     def _ground_truth(self, value: Any, row: int) -> Any:
         from ..rewards.ground_truth import alternatives
 
-        truth = value.get("ground_truth") if isinstance(value, dict) else None
+        if value is not None and not isinstance(value, dict):
+            self.fault(Kind.WRONG_TYPE, f"{_type(value)}, not a structure with ground_truth", row, "reward_model")
+            return None
+        truth = value.get("ground_truth") if value is not None else None
         try:
             if alternatives(truth) if self.checks.mathematics else truth is not None:
                 return truth

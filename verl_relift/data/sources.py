@@ -3,6 +3,7 @@
 Text is read line by line and parquet batch by batch, so memory does not grow with the input.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -192,9 +193,18 @@ def read_file(
     if path.suffix.lower() in COMPRESSED and reader is _parquet:
         raise DataError(Reason.UNREADABLE, "compressed parquet", file=str(path), remedy="decompress it first")
     try:
+        if reader in (_json, _json_lines, _csv):
+            _reject_utf16(path)
         yield from reader(path, columns, max_field_bytes)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
+
+
+def _reject_utf16(path: Path) -> None:
+    with _opened(path) as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            remedy = "save the file as UTF-8"
+            raise DataError(Reason.UNREADABLE, "the text is UTF-16", file=str(path), remedy=remedy)
 
 
 def _checked(file: str, row: int, value: dict[str, Any] | DataError, size: int, limit: int) -> Record:
@@ -300,18 +310,25 @@ def parse_json(line: bytes) -> dict[str, Any] | DataError:
 
 
 def _json(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:
-    """Yield one object (row 1) or the objects of an array (rows from 1), decoded object by object."""
-    decoder, number, buffer, done = json.JSONDecoder(), 0, "", False
+    """Yield the objects of an array, or those of the file one after the other, as JSON Lines has them; rows from 1."""
+    decoder, number = json.JSONDecoder(), 0
     # Bytes that are not UTF-8 become surrogates, so that the error can name their row.
     with _opened(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape") as file:
         try:
             buffer = file.read(_CHUNK).lstrip()
             array = buffer.startswith("[")
             buffer = buffer[1:] if array else buffer
-            while not done:
+            while True:
                 buffer = buffer.lstrip(" \t\r\n,")
                 if array and buffer.startswith("]"):
+                    if (buffer[1:] + file.read(_CHUNK)).strip():
+                        raise ValueError("more text after the end of the array")
                     return
+                if not array and not buffer:
+                    buffer = file.read(_CHUNK)
+                    if not buffer:
+                        return
+                    continue
                 try:
                     _, end = decoder.raw_decode(buffer)
                 except ValueError:
@@ -321,7 +338,7 @@ def _json(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Rec
                     buffer += more
                     continue
                 value = parse_json(buffer[:end].encode("utf-8", "surrogateescape"))
-                number, buffer, done = number + 1, buffer[end:], not array
+                number, buffer = number + 1, buffer[end:]
                 yield _checked(str(path), number, value, end, limit)
         except (ValueError, RecursionError) as error:
             raise DataError(Reason.MALFORMED_JSON, f"not JSON: {error}", file=str(path), row=number + 1) from error
@@ -332,9 +349,12 @@ def _csv(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Reco
     with _opened(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="") as file:
         first = file.readline(_CHUNK)
         delimiter = "\t" if _format(path) == ".tsv" else _delimiter(first)
+        reader = csv.reader(file, delimiter=delimiter)
         try:
             names = next(csv.reader([first], delimiter=delimiter), [])
-            reader = csv.reader(file, delimiter=delimiter)
+            twice = next((name for name in names if name and names.count(name) > 1), None)
+            if twice is not None:
+                raise csv.Error(f"the header names {twice} twice")
             for fields in reader:
                 if not fields:
                     continue

@@ -116,6 +116,7 @@ def test_missing_column(tmp_path, column):
         ("target", pa.array([1, 2]), "target"),
         ("data_source", pa.array([1, 2]), "data_source"),
         ("reward_model", pa.array([{"ground_truth": {"a": 1}}] * 2), "reward_model.ground_truth"),
+        ("reward_model", pa.array(['{"ground_truth": "1"}'] * 2), "reward_model"),
     ],
 )
 def test_wrong_type(tmp_path, column, values, place):

@@ -479,11 +479,52 @@ def test_a_solution_in_the_answer_column(tmp_path, capsys, template):
         ("question,answer\n1,1 apples?,2\n", "row 2: 3 fields, and the header names 2"),
         ("question,answer\n1?\n", "row 2: 1 fields, and the header names 2"),
         ("question;answer\n1;2?;2\n", "row 2: 3 fields, and the header names 2"),
+        ("question,answer,answer\n1?,2,3\n", "the header names answer twice"),
     ],
 )
 def test_a_csv_row_that_does_not_fit_its_header_is_a_fault(tmp_path, capsys, content, problem):
     (tmp_path / "a.csv").write_text(content)
     assert problem in refused(capsys, "--input", tmp_path / "a.csv", "--output", tmp_path / "out")
+
+
+def test_json_lines_in_a_json_file_are_all_read(tmp_path, capsys):
+    records = [{"question": f"{i}+1?", "answer": str(i + 1)} for i in range(3)]
+    (tmp_path / "train.json").write_text("\n".join(map(json.dumps, records)) + "\n")
+    assert main(jsonl.JSONL, ["--input", str(tmp_path / "train.json"), "--output", str(tmp_path / "out")]) == 0
+    assert questions(tmp_path / "out") == ["0+1?", "1+1?", "2+1?"]
+    (tmp_path / "train.json").write_text(json.dumps(records) + json.dumps(records))
+    message = refused(capsys, "--input", tmp_path / "train.json", "--output", tmp_path / "o")
+    assert "more text after the end of the array" in message
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv"])
+def test_utf_16_is_named(tmp_path, capsys, suffix):
+    (tmp_path / f"train.{suffix}").write_bytes('{"question": "1?", "answer": "1"}\n'.encode("utf-16"))
+    message = refused(capsys, "--input", tmp_path / f"train.{suffix}", "--output", tmp_path / "out")
+    assert "the text is UTF-16; save the file as UTF-8" in message
+
+
+def test_the_question_is_not_its_own_answer(tmp_path, capsys):
+    source = lines(tmp_path / "train.jsonl", GOOD)
+    message = refused(
+        capsys,
+        "--input",
+        source,
+        "--output",
+        tmp_path / "out",
+        "--question-column",
+        "answer",
+        "--answer-column",
+        "answer",
+    )
+    assert "--question-column and --answer-column both name answer" in message
+
+
+def test_a_demonstration_of_several_turns_is_a_fault(tmp_path, capsys):
+    source = lines(tmp_path / "train.jsonl", GOOD | {"target": CHAT + CHAT})
+    assert "column target: 2 messages of the assistant" in refused(
+        capsys, "--input", source, "--output", tmp_path / "out", "--target-column", "target"
+    )
 
 
 def test_layouts_that_people_have(tmp_path):
