@@ -202,13 +202,13 @@ class ProgramSettings:
 
 
 def require_places(key: str, template: str) -> None:
-    """Check that a template has its two places, once each.
+    """Check that a template has its two places.
 
     Raises:
         SettingsError: it does not.
     """
-    if any(template.count(place) != 1 for place in ("{question}", "{hint}")):
-        raise SettingsError(f"{key}={template!r} must contain {{question}} and {{hint}}, once each")
+    if any(place not in template for place in ("{question}", "{hint}")):
+        raise SettingsError(f"{key}={template!r} must contain {{question}} and {{hint}}")
 
 
 def require_teacher(demonstrations: DemonstrationSettings, teacher: TeacherSettings) -> None:
