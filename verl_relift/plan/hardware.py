@@ -31,6 +31,7 @@ KNOWN = {
     "h100": Accelerator("NVIDIA H100 80GB SXM", 81559 * _MIB, 989e12, 3.35e12),
     "a100-80g": Accelerator("NVIDIA A100 80GB SXM", 81920 * _MIB, 312e12, 2.04e12),
     "a100-40g": Accelerator("NVIDIA A100 40GB SXM", 40960 * _MIB, 312e12, 1.56e12),
+    "rtx4090": Accelerator("NVIDIA GeForce RTX 4090", 24564 * _MIB, 165e12, 1.01e12),
     "l40s": Accelerator("NVIDIA L40S", 46068 * _MIB, 362e12, 0.86e12),
 }
 
