@@ -37,7 +37,9 @@ from .rollout.groups import draw_of, read_groups
 from .rollout.prompts import prompt_token_ids
 from .rollout.questions import questions_of
 from .rollout.reward import load_reward_function
-from .rollout.rows import graded_metrics, write_edited
+from .rollout.rows import graded_metrics, loss_shares, write_edited
+from .run import console
+from .run.runaway import Runaway
 from .settings import reuses_log_probs
 from .types import Group, Prompt, Question, Role
 from .verl_trainer import ResumableTrainer
@@ -64,6 +66,7 @@ class MethodTrainer(ResumableTrainer):
         self._weighs = self._method_class.weighs_tokens()
         self._prompts: dict[str, Prompt] = {}  # of the running step, by draw
         self._filtered: list[Group] = []  # of the running step: kept out of the RL update by algorithm.filter_groups
+        self._runaway = Runaway()
         self._graded: Sequence[Group] = []  # of the running step, where the method's edit has left rollouts out
 
     # ---- the step ------------------------------------------------------------------------------------------------
@@ -231,6 +234,7 @@ class MethodTrainer(ResumableTrainer):
                 metrics[f"relift/sft_{name}"] = metrics.pop(f"actor/sft_{name}")
             # There is one gradient and one step.
             metrics["relift/sft_grad_norm"], metrics["relift/sft_lr"] = metrics["actor/grad_norm"], metrics["actor/lr"]
+        metrics.update(loss_shares(metrics, spliced.weight if spliced is not None else 0.0))
         if self._reuses_log_probs:
             # Under the names that a pass of their own gives them.
             if "actor/entropy_loss" in metrics:
@@ -358,6 +362,8 @@ class MethodTrainer(ResumableTrainer):
                 batch = replace(batch, tags=tags)
             super()._compute_metrics(batch, metrics, timing_raw, global_steps, epoch)
             metrics.update(graded_metrics(self._graded))
+            for line in self._runaway.lines(metrics, global_steps):
+                console.say(line)
             return
         metrics.update({f"timing_s/{name}": value for name, value in timing_raw.items()})
         metrics.update({"training/global_step": global_steps, "training/epoch": epoch})

@@ -43,7 +43,7 @@ def write_guided(batch: KVBatchMeta, by_std: bool) -> None:
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["uid", "rm_scores"])
     rewards = data["rm_scores"].sum(dim=1).tolist()
     counted: dict[str, list[float]] = {}
-    for key, name, reward in zip(batch.keys, data["uid"].tolist(), rewards, strict=True):
+    for key, name, reward in zip(batch.keys, list(data["uid"]), rewards, strict=True):
         if name == draw_of(key):
             counted.setdefault(name, []).append(reward)
     keys = [batch.keys[i] for i in guided]

@@ -1,6 +1,6 @@
 """Rows that a method adds to its groups or leaves out; in TransferQueue verl takes the added ones for rollouts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 
-from ..types import GradedRollout, Group
+from ..types import GradedRollout, Group, Role
 from .groups import draw_of
 
 
@@ -57,6 +57,24 @@ def graded_metrics(groups: Sequence[Group]) -> dict[str, float]:
         for name, values in (("critic/score", rewards), ("critic/rewards", rewards), ("response_length", lengths))
         for statistic, of in (("mean", fmean), ("max", max), ("min", min))
     }
+
+
+def loss_shares(metrics: Mapping[str, float], weight: float) -> dict[str, float]:
+    """Return the share of each role's part in the loss of the RL update, by absolute values, if it has several.
+
+    Args:
+        metrics: of the update; each role's part is `actor/ROLE_loss`.
+        weight: of demonstrations in its last mini-batch; 0: there are none.
+    """
+    roles = {role.name.lower() for role in Role}
+    parts = {role: abs(metrics[f"actor/{role}_loss"]) for role in roles if f"actor/{role}_loss" in metrics}
+    if weight:
+        parts.setdefault("own", abs(metrics["actor/loss"]))
+        parts["demonstration"] = parts.get("demonstration", 0.0) + weight * abs(metrics["relift/sft_loss"])
+    total = sum(parts.values())
+    return (
+        {f"actor/{role}_loss_share": part / total for role, part in parts.items()} if len(parts) > 1 and total else {}
+    )
 
 
 def _tag(rollout: GradedRollout, sibling: dict[str, Any]) -> dict[str, Any]:
