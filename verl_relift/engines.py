@@ -110,7 +110,6 @@ def verl_problems(config: DictConfig) -> Iterator[str]:
     groups = [_ACTOR, _ROLLOUT, f"{_ROLLOUT}.checkpoint_engine", "algorithm"]
     groups += ["distillation"] if config.distillation.enabled else []
     groups += ["reward.reward_model"] if config.reward.reward_model.enable else []
-    groups += ["global_profiler"] if config.global_profiler.tool else []
     try:
         with redirect_stdout(io.StringIO()):  # it prints that all is well
             validate_config(config, need_reference_policy(config), need_critic(config))

@@ -75,7 +75,7 @@ class Arguments:
             name = short.get(name, name)
             if name in values:
                 values[name] = value if separator else rest.pop(0) if rest else None
-            elif separator and not argument.startswith("-"):
+            elif argument.startswith("~") or (separator and not argument.startswith("-")):
                 overrides.append(argument)
         return cls(values["--config-name"] or "relift", values["--config-dir"], tuple(overrides))
 

@@ -51,3 +51,9 @@ def test_a_reservation_holds_one_sequence_and_follows_the_users_limit():
 @pytest.mark.parametrize("value", ["null", "many", "0", "-1"])
 def test_a_wrong_batch_size_is_left_to_its_own_check(value):
     assert _rollout("relift", f"data.train_batch_size={value}")[0] == 1
+
+
+def test_a_removed_key_is_removed():
+    arguments = Arguments.parse(["~actor_rollout_ref.rollout.n", "data.seed=1"])
+    assert arguments.overrides == ("~actor_rollout_ref.rollout.n", "data.seed=1")
+    assert "n" not in arguments.compose("cpu").actor_rollout_ref.rollout
