@@ -71,9 +71,9 @@ def rl_plus(model, written: float) -> torch.Tensor:
     return mean([row.clipped() for row in own] + mixed)
 
 
-def srft(model, sign: float) -> torch.Tensor:
+def srft(model, coeff: float, sign: float) -> torch.Tensor:
     own, demonstrations = split(model)
-    sft = mean([-0.5 * (sign * row.entropy).exp() * row.log_p for row in demonstrations])
+    sft = mean([-coeff * (sign * row.entropy).exp() * row.log_p for row in demonstrations])
     signed = [-0.1 * row.entropy.exp() * row.log_p if row.right else row.log_p.clamp(min=math.log(1e-4)) for row in own]
     return sft + mean(signed + [row.luffy() for row in demonstrations])
 
@@ -100,10 +100,11 @@ CASES = {
         {"method": {"name": "rl_plus", "behavior": "uniform"}, "coefficients": {}},
         lambda model: rl_plus(model, 1.0 / VOCABULARY),
     ),
-    "srft, the paper's sign": ({"method": {"name": "srft"}, "coefficients": {}}, lambda model: srft(model, -1.0)),
+    "srft, the paper's sign": ({"method": {"name": "srft"}, "coefficients": {}}, lambda model: srft(model, 0.5, -1.0)),
     "srft, the code's sign": (
-        {"method": {"name": "srft", "sft_entropy": "positive"}, "coefficients": {}},
-        lambda model: srft(model, 1.0),
+        # Four nats make a weight of 55: with the paper's coefficient, rounding in fp32 is more than 1e-6.
+        {"method": {"name": "srft", "sft_entropy": "positive", "sft_coeff": 0.02}, "coefficients": {}},
+        lambda model: srft(model, 0.02, 1.0),
     ),
     "hpt": ({"method": {"name": "hpt"}, "coefficients": {"DEMONSTRATION": 0.3}}, lambda model: hpt(model, 0.3)),
     "chord_mu": (
