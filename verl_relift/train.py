@@ -198,8 +198,16 @@ def _report(error: Exception, config: DictConfig) -> int:
         traceback.print_exception(error)  # into the log
     if console.log_file() is not None:
         console.say(f"{console.log_file()} has the details; {announce.resumes_from(config)}")
-    console.say(f"training failed: {full or error}")
+    console.say(f"training failed: {full or _cause(error)}")
     return disk.EXIT_STATUS if full else 1
+
+
+def _cause(error: Exception) -> str:
+    from .run.failure import engine_error
+
+    log = console.log_file()
+    of_engine = engine_error(str(error), log) if log is not None else None
+    return f"vLLM's engine did not start: {of_engine}" if of_engine else str(error)
 
 
 def main() -> None:

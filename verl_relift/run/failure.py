@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
@@ -97,6 +98,8 @@ def _died(name: str, death: RayActorError) -> str:
 def _reason(death: RayActorError) -> str:
     """Shorten Ray's report of many lines to the process and the cause."""
     text = str(death)
+    if "creation task" in text:  # followed by the traceback of what its constructor raised
+        return _lines(text)[-1]
     pid = re.search(r"\bpid: (\d+)", text)
     cause = re.search(r"Worker exit detail: ([^\n]+)|The actor is dead because ([^\n]+)", text)
     reason = next((group for group in cause.groups() if group), "") if cause else text.strip().splitlines()[0]
@@ -112,5 +115,30 @@ def _root(error: BaseException) -> str:
             error = error.__cause__
         else:
             break
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, RayActorError):
+        return _reason(error)
+    lines = _lines(str(error))
     return f"{type(error).__name__}: {lines[-1] if isinstance(error, RayTaskError) else lines[0] if lines else ''}"
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+# vLLM raises this in the process that waits for its engine, and prints the engine's own error.
+_ENGINE_FAILED = "See root cause above"
+_ENGINE_ERROR = re.compile(r"EngineCore.*?\b(\w+(?:Error|Exception): .+)")
+
+
+def engine_error(message: str, log: Path) -> str | None:
+    """Return why vLLM's engine did not start, where `message` says only that it did not.
+
+    Args:
+        message: what ended the run.
+        log: everything that the run's processes have printed.
+    """
+    if _ENGINE_FAILED not in message or not log.exists():
+        return None
+    last = log.read_text(errors="replace").rpartition("==== 20")[2]  # since the last start
+    found = _ENGINE_ERROR.findall(last)
+    return found[-1].strip() if found else None
