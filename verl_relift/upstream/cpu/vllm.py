@@ -1,20 +1,24 @@
-"""Entry point `vllm.general_plugins`: vLLM's CPU engine as a rollout engine. Does nothing on other devices."""
+"""Entry point `vllm.general_plugins`: vLLM in a training or an evaluation, and its CPU engine as a rollout engine."""
 
 import functools
 from types import ModuleType
 
+from ...run import leftovers
+from ..fixes import torch_store
 from ..registry import Where, patch, replace
 from ..registry import install as install_patches
 
 
 def install() -> None:
-    """Patch this process, if it runs vLLM's CPU build.
+    """Patch this process, if it runs vLLM's CPU build, or in an evaluation, where nobody imports verl.
 
     Raises:
         UnsupportedVersion: the CPU build is of a version these patches were not written for.
     """
     from vllm.platforms import current_platform
 
+    if leftovers.folder_of_this_run() is not None:
+        torch_store.meet_in_private()
     if current_platform.is_cpu():
         from ..speed import vllm  # noqa: F401  declares its patches
 
