@@ -8,29 +8,35 @@ from verl_relift.testing.parity.ranks import LAYOUTS, run_ranks, save_model
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A function from a layout to (model folder, checkpoint, weights of the uninterrupted run), run once per layout."""
+    """A function from layout and dtype to (model folder, checkpoint, weights of the run that was not interrupted)."""
     made = {}
     model = tmp_path_factory.mktemp("model")
     save_model("qwen2", model)
 
-    def get(layout: str):
-        if layout not in made:
-            made[layout] = None
-            folder = tmp_path_factory.mktemp(f"saved-{layout}")
-            weights = run_ranks("checkpoint_worker", model, folder / "out", layout, "save", str(folder))
-            made[layout] = (model, folder, weights)
-        assert made[layout] is not None, f"{layout} was not saved; see the first failure"
-        return made[layout]
+    def get(layout: str, dtype: str = "float32"):
+        if (layout, dtype) not in made:
+            made[layout, dtype] = None
+            folder = tmp_path_factory.mktemp(f"saved-{layout}-{dtype}")
+            weights = run_ranks("checkpoint_worker", model, folder / "out", layout, "save", str(folder), dtype)
+            made[layout, dtype] = (model, folder, weights)
+        assert made[layout, dtype] is not None, f"{layout} in {dtype} was not saved; see the first failure"
+        return made[layout, dtype]
 
     return get
 
 
 @pytest.mark.parametrize(
-    "layout", [pytest.param(name, marks=pytest.mark.slow) if name == "TP1" else name for name in LAYOUTS]
+    ("layout", "dtype"),
+    [pytest.param(name, "float32", marks=pytest.mark.slow) if name == "TP1" else (name, "float32") for name in LAYOUTS]
+    # Where masters are shared out, they are more than the weights tell.
+    + [
+        pytest.param(name, "bfloat16", marks=pytest.mark.slow) if name != "DP2" else (name, "bfloat16")
+        for name in LAYOUTS
+    ],
 )
-def test_resuming_in_the_same_layout_is_bit_equal(saved, tmp_path, layout):
-    model, folder, weights = saved(layout)
-    resumed = run_ranks("checkpoint_worker", model, tmp_path / "out", layout, "load", str(folder))
+def test_resuming_in_the_same_layout_is_bit_equal(saved, tmp_path, layout, dtype):
+    model, folder, weights = saved(layout, dtype)
+    resumed = run_ranks("checkpoint_worker", model, tmp_path / "out", layout, "load", str(folder), dtype)
     for ours, theirs in zip(resumed, weights, strict=True):
         assert ours.keys() == theirs.keys()
         assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
@@ -49,6 +55,6 @@ def test_resuming_in_the_same_layout_is_bit_equal(saved, tmp_path, layout):
 def test_a_checkpoint_resumes_in_another_layout(saved, tmp_path, before, after):
     """AdamW divides by the square roots of tiny values, so an update differs between layouts in its fifth digit."""
     model, folder, weights = saved(before)
-    resumed = run_ranks("checkpoint_worker", model, tmp_path / "out", after, "load", str(folder))
+    resumed = run_ranks("checkpoint_worker", model, tmp_path / "out", after, "load", str(folder), "float32")
     for name, tensor in weights[0].items():
         torch.testing.assert_close(resumed[0][name], tensor, atol=2e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")

@@ -49,7 +49,7 @@ def _load() -> None:
         from .cpu import megatron, verl  # noqa: F401
         from .cpu import platform as _  # noqa: F401  registers it with verl
         from .fixes import gloo_exchange  # noqa: F401
-        from .speed import malloc  # noqa: F401
+        from .speed import malloc, swiglu  # noqa: F401
 
         transformer_engine.rule_out("Transformer Engine's layers run on CUDA only, and this process is to use the CPU")
         where.append(Where.CPU)

@@ -1,4 +1,4 @@
-"""Run one rank of a Megatron engine that saves or resumes: `checkpoint_worker MODEL OUTPUT TP PP ACTION FOLDER`.
+"""Run one rank of a Megatron engine that saves or resumes: `checkpoint_worker MODEL OUTPUT TP PP ACTION FOLDER DTYPE`.
 
 With ACTION `save`, it makes two updates with each set of AdamW moments, saves to FOLDER, and makes two more of each.
 With `load`, it resumes from FOLDER and makes the last two of each. Either way it writes the resulting weights to
@@ -34,9 +34,9 @@ def update(engine, moments: Moments) -> None:
 
 def main() -> None:
     """Run the command line."""
-    model, output, tp, pp, action, folder = sys.argv[1:]
+    model, output, tp, pp, action, folder, dtype = sys.argv[1:]
     dist.init_process_group("cpu:gloo")
-    engine = build_engine(model, int(tp), int(pp), distributed_optimizer=True)
+    engine = build_engine(model, int(tp), int(pp), distributed_optimizer=True, dtype=dtype, fused=True)
     moments = Moments(engine.optimizer, offload=False)
     worker = SimpleNamespace(actor=SimpleNamespace(engine=engine))
     if action == "save":

@@ -39,8 +39,16 @@ from .batch import (
 )
 
 
-def build_engine(model: str, tp: int, pp: int, distributed_optimizer: bool = False, sequence_parallel: bool = True):
-    """Build verl's Megatron engine in fp32.
+def build_engine(
+    model: str,
+    tp: int,
+    pp: int,
+    distributed_optimizer: bool = False,
+    sequence_parallel: bool = True,
+    dtype: str = "float32",
+    fused: bool = False,
+):
+    """Build verl's Megatron engine.
 
     Args:
         model: a model's folder in Hugging Face's format.
@@ -48,6 +56,8 @@ def build_engine(model: str, tp: int, pp: int, distributed_optimizer: bool = Fal
         pp: pipeline-parallel size.
         distributed_optimizer: without it every rank holds the complete gradients.
         sequence_parallel: Megatron's setting of this name.
+        dtype: of weights and activations; below fp32 the optimizer keeps fp32 masters.
+        fused: whether log-probs are computed with the output layer.
     """
     engine = EngineRegistry.new(
         model_type="language_model",
@@ -58,7 +68,8 @@ def build_engine(model: str, tp: int, pp: int, distributed_optimizer: bool = Fal
             pipeline_model_parallel_size=pp,
             sequence_parallel=sequence_parallel,
             vanilla_mbridge=True,
-            dtype="float32",
+            dtype=dtype,
+            use_fused_kernels=fused,
             use_distributed_optimizer=distributed_optimizer,
             dist_ckpt_optim_fully_reshardable=True,
             distrib_optim_fully_reshardable_mem_efficient=True,

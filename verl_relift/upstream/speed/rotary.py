@@ -76,6 +76,11 @@ def _rotate(t: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
     first, second = t.chunk(2, dim=-1)
     out = torch.empty_like(t)
     a, b = out.chunk(2, dim=-1)
+    if t.dtype != torch.float32:  # rounded once, as vLLM does it
+        first, second, cos, sin = first.float(), second.float(), cos.float(), sin.float()
+        a.copy_(torch.addcmul(first * cos, second, sin, value=-direction))
+        b.copy_(torch.addcmul(second * cos, first, sin, value=direction))
+        return out
     torch.mul(first, cos, out=a).addcmul_(second, sin, value=-direction)
     torch.mul(second, cos, out=b).addcmul_(first, sin, value=direction)
     return out
