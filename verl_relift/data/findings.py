@@ -35,6 +35,8 @@ class Kind(StrEnum):
     DUPLICATE_PROMPT = "duplicate_prompt"
     DUPLICATE_ID = "duplicate_id"
     FAILED_DEMONSTRATION = "failed_demonstration"
+    FOREIGN_FORMAT = "foreign_format"
+    UNASKED_THOUGHT = "unasked_thought"
     PROMPT_TOO_LONG = "prompt_too_long"
     TARGET_TOO_LONG = "target_too_long"
     OVERLAP = "overlap"
@@ -64,6 +66,8 @@ _REMEDIES = {
     Kind.DUPLICATE_PROMPT: "make the file again with --dedup",
     Kind.DUPLICATE_ID: "make identifiers unique",
     Kind.FAILED_DEMONSTRATION: "make the file again with --verify",
+    Kind.FOREIGN_FORMAT: "write the demonstration as the model is to answer, or use a chat template that fits",
+    Kind.UNASKED_THOUGHT: "let the prompt or the chat template ask for it, or accept that training teaches it",
     Kind.PROMPT_TOO_LONG: "make the file again with --max-prompt-tokens, or raise the limit",
     Kind.TARGET_TOO_LONG: "make the file again with --max-target-tokens, or raise the limit",
     Kind.OVERLAP: "make the training file again with --decontaminate and the validation file",
@@ -79,6 +83,7 @@ TRAINING_COPES = frozenset(
         Kind.DUPLICATE_PROMPT,
         Kind.DUPLICATE_ID,
         Kind.FAILED_DEMONSTRATION,
+        Kind.UNASKED_THOUGHT,
         Kind.PROMPT_TOO_LONG,
         Kind.TARGET_TOO_LONG,
         Kind.OVERLAP,

@@ -15,6 +15,7 @@ from .errors import DataError, Reason
 from .fields import question_chat, target_text
 from .filters import question_key
 from .findings import FileSummary, Finding, Kind, Report
+from .formats import foreign_format, unasked_thought
 from .sources import batches, one_row
 from .tokens import TokenCounter
 
@@ -103,7 +104,7 @@ class _Inspector:
         self._ids: dict[str, int] = {}
         self._waiting: list[_Example] = []
         self._grading: tuple[list[_Example], list[_Example], Future[list[Grade]]] | None = None
-        self._answer_start = checks.counter.answer_start() if checks.counter and checks.verify else ""
+        self._answer_start = checks.counter.answer_start() if checks.counter else ""
         summary.unit = "tokens" if checks.counter else "characters"
 
     def fault(self, kind: Kind, problem: str, row: int | None = None, column: str | None = None) -> None:
@@ -129,6 +130,7 @@ class _Inspector:
             row = 0
             for values in read_ahead(_values(file, columns)):
                 examples = [self._structure(value, row + i) for i, value in enumerate(values)]
+                self._formats([one for one in examples if one is not None and one.target is not None])
                 self._lengths([one for one in examples if one is not None and one.row % measured == 0])
                 self._long_prompts([one for one in examples if one is not None and one.row % measured != 0])
                 if self.checks.verify:
@@ -233,6 +235,18 @@ class _Inspector:
         except TypeError as error:
             self.fault(Kind.WRONG_TYPE, str(error), row, "reward_model.ground_truth")
         return None
+
+    def _formats(self, examples: Sequence[_Example]) -> None:
+        """Report demonstrations that are written in another format than what the policy is to write."""
+        if self.summary.validation or self.checks.counter is None:
+            return
+        template = self.checks.counter.template
+        for one in examples:
+            messages = [content for _, content in one.prompt]
+            if problem := foreign_format(one.target, messages, template, self._answer_start):
+                self.fault(Kind.FOREIGN_FORMAT, problem, one.row, self.checks.column)
+            elif problem := unasked_thought(one.target, messages, template):
+                self.fault(Kind.UNASKED_THOUGHT, problem, one.row, self.checks.column)
 
     def _lengths(self, examples: Sequence[_Example]) -> None:
         counter, checks = self.checks.counter, self.checks

@@ -42,6 +42,11 @@ class TokenCounter:
         """
         return cls(load_tokenizer(name))
 
+    @property
+    def template(self) -> str:
+        """The source of the chat template, of all of them if there are several."""
+        return str(self._tokenizer.chat_template)
+
     def texts(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text, without special tokens."""
         if self._backend is not None:

@@ -248,8 +248,22 @@ def test_targets_with_a_thought_are_fit_whatever_the_prompt_opens(tmp_path, open
 def test_targets_without_a_thought_are_not_fit_where_the_prompt_opens_one(tmp_path):
     file = write(tmp_path / "train.parquet", row(target="0. \\boxed{0}"))
     assert check_files([file], tokenizer=counter(tmp_path / "plain", "")).ok
-    (error,) = check_files([file], tokenizer=counter(tmp_path / "opened", "<think>")).errors
-    assert "which they must close before they answer" in error.problem
+    errors = check_files([file], tokenizer=counter(tmp_path / "opened", "<think>")).errors
+    problems = {error.kind: error.problem for error in errors}
+    assert "which they must close before they answer" in problems.pop(Kind.NO_DEMONSTRATIONS)
+    assert "never closes it with </think>" in problems.pop(Kind.FOREIGN_FORMAT) and not problems
+
+
+def test_a_demonstration_in_another_chat_format_is_not_fit(tmp_path):
+    file = write(tmp_path / "train.parquet", row(0), row(1, target="<|im_start|>assistant\n1. \\boxed{1}<|im_end|>"))
+    report = check_files([file], tokenizer=counter(tmp_path / "plain", ""))
+    assert not report.ok and only(report, Kind.FOREIGN_FORMAT) == (1, "target")
+
+
+def test_a_thought_that_nothing_asks_for_is_a_warning(tmp_path):
+    file = write(tmp_path / "train.parquet", row(target="<think>Half of 0.</think>\\boxed{0}"))
+    report = check_files([file], tokenizer=counter(tmp_path / "plain", ""))
+    assert report.ok and {finding.kind for finding in report.warnings} == {Kind.UNASKED_THOUGHT}
 
 
 def counter(folder: Path, opened: str) -> TokenCounter:
