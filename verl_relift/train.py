@@ -60,6 +60,7 @@ def run(config: DictConfig) -> None:
     os.environ.setdefault("WANDB_DIR", str(folder))
 
     method, settings = chosen_method(config)
+    console.live("")
     console.say("\n".join([*announce.opening(config, start, method.needs(settings).rollouts), *_threads(config)]))
     with Progress() as progress:
         progress.start("starting Ray, the training engine and vLLM")
@@ -203,8 +204,10 @@ def _report(error: Exception, config: DictConfig) -> int:
 
 
 def _cause(error: Exception) -> str:
-    from .run.failure import engine_error
+    from .run.failure import RunFailed, engine_error
 
+    if not isinstance(error, RunFailed):
+        return f"{type(error).__name__}: {error}"  # `'score'` alone would say nothing
     log = console.log_file()
     of_engine = engine_error(str(error), log) if log is not None else None
     return f"vLLM's engine did not start: {of_engine}" if of_engine else str(error)
@@ -229,6 +232,7 @@ def main() -> None:
         console.say("interrupted")
         sys.exit(130)
     finally:
+        console.live("")
         console.show_followed()
 
 
@@ -310,6 +314,7 @@ def _open_log(folder: Path, verbose: bool) -> None:
     except OSError as error:
         print(disk.cannot_write(error, folder), file=sys.stderr)
         sys.exit(2)
+    console.live("checking the settings, the model and the data ...")
 
 
 def _complete_arguments() -> None:

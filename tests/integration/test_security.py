@@ -98,6 +98,7 @@ def test_no_secret_is_an_argument(run):
     for one in family(run[0]):
         assert token not in " ".join(one.cmdline())
     assert token not in run[1].with_suffix(".log").read_text()
+    assert token not in (run[1] / "logs/train.log").read_text()
 
 
 @needs_stranger

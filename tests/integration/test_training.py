@@ -115,6 +115,29 @@ def test_every_question_is_hardest_and_the_supervised_loss_falls(finished):
     assert losses[-1] < losses[0] - 0.1, losses
 
 
+def test_the_console_is_the_progress_and_the_log_has_the_rest(finished):
+    run, _ = finished
+    lines = run.with_suffix(".log").read_text().splitlines()
+    steps = [number for number, line in enumerate(lines) if line.startswith("step ")]
+    assert steps[0] <= 9 and len(lines) <= 20, lines
+    assert lines[1] == f"a new run of {STEPS} steps in {run}"
+    for word in ("reward", "accuracy", "hardest", "buffer", "supervised updates", "tokens/s", "ETA"):
+        assert f"  {word} " in lines[steps[0]] or f" {word}" in lines[steps[0]], word
+    end = lines[steps[-1] + 1 :]
+    assert end[0].startswith(f"done: step {STEPS} in ")
+    assert [line.split()[0] for line in end[1:]] == ["report", "evaluate", "export"]
+    log = (run / "logs/train.log").read_text()
+    assert "WorkerDict" in log and "step:1 - " in log and "np.float64" not in log
+
+
+def test_every_metric_is_explained(finished):
+    from tests.unit.test_docs_commands import documented
+
+    _, records = finished
+    pattern = documented()
+    assert {name for record in records for name in record if not pattern.fullmatch(name)} == set()
+
+
 def test_every_metric_of_the_contract_is_there(finished):
     _, records = finished
     assert [name for name in REQUIRED if name not in records[-1]] == []

@@ -297,6 +297,8 @@ def _curve(axes: Axes, series: Series, color: str, label: str, style: str = "-")
 def _finish(axes: Axes, runs: Sequence[Run], unit: str, zero: bool, legend: bool) -> None:
     if zero:
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if axes.dataLim.ymin < 0 else 0.0)
+        if axes.dataLim.ymax > 0:
+            axes.set_ylim(top=1.06 * axes.dataLim.ymax)  # the margin is of the distance to 0, not of the curve's range
     _mark_updates(axes, runs)
     _step_axis(axes, runs)
     axes.set_ylabel(unit)

@@ -29,7 +29,7 @@ def opening(config: DictConfig, start: Resume, rollouts: bool) -> list[str]:
     steps = trainer.total_training_steps or "as many as trainer.total_epochs has"
     where = start.lines() or [f"a new run of {steps} steps in {run}{_unused(config)}"]
     resumes = "the same command resumes" if trainer.resume_mode == "auto" else "trainer.resume_mode=auto resumes"
-    report = _command("verl_relift.report", run, "--watch", "60")
+    report = _command("verl_relift.report", run, "--watch")
     board = f"tensorboard --logdir {shlex.quote(f'{run}/tensorboard')}, or " if "tensorboard" in trainer.logger else ""
     return [
         first,

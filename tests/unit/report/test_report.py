@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import time
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,7 +13,7 @@ from verl_relift.report.__main__ import main
 from verl_relift.report.charts import PANELS, validation_average
 from verl_relift.report.runs import Series, read_run
 from verl_relift.report.samples import from_validation
-from verl_relift.report.tables import flatten, time_table
+from verl_relift.report.tables import flatten, time_table, totals
 from verl_relift.report.thin import thin
 from verl_relift.report.timing import STAGES, stage_seconds, stage_series
 
@@ -276,3 +278,75 @@ def test_ten_thousand_steps_take_five_seconds_and_five_megabytes(tmp_path):
     spent = after.children_user + after.children_system - before.children_user - before.children_system
     print(f"report of 10,000 steps: {spent:.1f} CPU s, {output.stat().st_size / 1e6:.2f} MB")
     assert spent <= 5 and output.stat().st_size <= 5_000_000
+
+
+# ---- runs in progress ------------------------------------------------------------------------------------------------
+
+TRAINER = "method: {name: relift}\ntrainer: {total_training_steps: 5}\n"
+
+
+@pytest.mark.parametrize(
+    ("count", "age", "state"),
+    [(3, 0, "in progress, step 3 of 5"), (3, 600, "ended early, step 3 of 5"), (3, None, "ended early, step 3 of 5"),
+     (5, None, "finished, step 5 of 5")],
+    ids=["running", "killed", "stopped", "done"],
+)  # fmt: skip
+def test_the_page_says_where_a_run_is(tmp_path, capsys, count, age, state):
+    run = write_run(tmp_path / "run", rewards(count), TRAINER)
+    if age is not None:
+        lock = run / "run.lock"
+        lock.write_text("{}")
+        os.utime(lock, (time.time() - age, time.time() - age))
+    report(run)
+    page = Page((run / "report.html").read_text())
+    assert state in page.text and f"(run: {state})" in capsys.readouterr().out
+    assert ("keeps this page up to date" in page.text) is (age == 0)
+    assert not any(attributes.get("http-equiv") == "refresh" for _, attributes in page.tags)
+
+
+def test_watching_makes_the_page_again_until_the_run_has_ended(tmp_path, capsys, monkeypatch):
+    run = write_run(tmp_path / "run", rewards(3), TRAINER)
+    (run / "run.lock").write_text("{}")
+    seen = []
+
+    def sleep(seconds):
+        seen.append((seconds, (run / "report.html").read_text()))
+        if len(seen) == 2:
+            write_run(run, rewards(5), TRAINER)
+            (run / "run.lock").unlink()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    report(run, "--watch", "2")
+    assert [seconds for seconds, _ in seen] == [2.0, 2.0]
+    assert all('http-equiv="refresh" content="2"' in text for _, text in seen)
+    assert "refresh" not in (run / "report.html").read_text()
+    assert capsys.readouterr().out.count("report.html and report.png") == 3
+
+
+def test_two_pages_in_one_folder_keep_their_pictures(tmp_path):
+    one, two = write_run(tmp_path / "one", rewards()), write_run(tmp_path / "two", rewards(9))
+    report(one, "--output", tmp_path / "a.html")
+    first = (tmp_path / "a.png").read_bytes()
+    report(two, "--output", tmp_path / "b.html")
+    assert (tmp_path / "a.png").read_bytes() == first != (tmp_path / "b.png").read_bytes()
+
+
+def test_several_runs_need_an_output(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        report(write_run(tmp_path / "one", rewards()), write_run(tmp_path / "two", rewards()))
+    assert "--output FILE.html" in capsys.readouterr().err
+
+
+def test_counts_since_the_start_are_not_added_up_and_the_time_includes_the_start(tmp_path):
+    lines = [{**line, "relift/demonstrations_rejected/overlong": 1, "timing_s/step": 4.0} for line in rewards(3)]
+    lines[0]["timing_s/startup"] = 30.0
+    run = read_run(write_run(tmp_path, lines, TRAINER))
+    table = dict(map(tuple, (row[:2] for row in totals([run]).rows)))
+    assert table["demonstrations rejected"] == "1 overlong"
+    assert table["wall-clock time"] == "0 min 54 s"  # 20 between the first line and the last, 4 before it, 30 to start
+
+
+def test_charts_say_what_healthy_is(tmp_path):
+    report(write_run(tmp_path, rewards(), TRAINER))
+    text = Page((tmp_path / "report.html").read_text()).text
+    assert "Healthy: rises, then levels off." in text.replace("\n", " ")
