@@ -176,7 +176,7 @@ def _run(step: str, what: str, arguments: list[str], status: int = 0, **environm
         passed = passed and len(lines) == 1
     if not passed:
         print(ran.stdout[-8000:], ran.stderr[-8000:], file=sys.stderr, flush=True)
-    said = lines[-1] if lines else ""
+    said = f"ended by signal {-ran.returncode}" if ran.returncode < 0 else lines[-1] if lines else ""
     return Finding(step, what, passed, said, time.monotonic() - start)
 
 
