@@ -2,7 +2,8 @@
 
     python -m benchmarks.engine [--only actor tp flops sync growth] [--output FILE.md]
     python -m benchmarks.engine.transfer [--output FILE.md]
-    python -m benchmarks.engine.plan_memory [--output FILE.md]
+    python -m benchmarks.engine.plan_memory [--real] [--output FILE.md]
+    python -m benchmarks.engine.vocabulary [--output FILE.md]
 
 | module | contents |
 |---|---|
@@ -13,4 +14,5 @@
 | `growth` | measures how each stage's cost grows with a size |
 | `transfer`, `transfer_worker` | measure a step's rollouts through TransferQueue |
 | `plan_memory` | compares measured memory with `verl_relift.plan` |
+| `vocabulary` | measures an update of a model with a real vocabulary: logits at once or in blocks, fp32 or bf16 |
 """

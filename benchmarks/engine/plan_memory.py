@@ -7,6 +7,9 @@ makes RL updates on random tokens in full micro-batches. It measures
 * torch's allocations during one update, from the profiler, at their peak and when the output layer begins;
 * the largest resident memory of the process (VmHWM, reset before an update), minus that before the engine.
 
+`--real` measures models of real shapes with random weights instead: SmolLM2-135M and Qwen2.5-0.5B in every layout of
+two processes, in fp32 and bf16, a rank of every pipeline stage.
+
 `--processes` instead runs a few training steps with a small model and prints the largest proportional set size of every
 kind of process. The constants of `verl_relift/plan/memory.py` come from it.
 """
@@ -32,6 +35,7 @@ from verl_relift.run.environment import prepare_environment
 MIB = 1 << 20
 MMAP_THRESHOLD = {"MALLOC_MMAP_THRESHOLD_": str(MIB)}
 SEQUENCE = 256  # tokens of every sequence
+_BEHIND_NORM = "behind the final norm"  # an event of the profiler
 FULL_RECOMPUTE = tuple(
     f"actor_rollout_ref.actor.megatron.override_transformer_config.recompute_{name}"
     for name in ("granularity=full", "method=uniform", "num_layers=1")
@@ -43,28 +47,42 @@ class Case:
     """One measurement.
 
     Attributes:
-        shape: hidden, feed-forward, layers, heads, key-value heads, vocabulary.
+        shape: hidden, feed-forward, layers, heads, key-value heads, vocabulary; or a name in `REAL`.
         tokens: tokens of a micro-batch.
         ranks: number of processes.
         tensor: tensor-parallel size.
         recompute: whether activations are recomputed.
         give_back: whether freed memory returns to the system (MALLOC_MMAP_THRESHOLD_).
+        pipeline: pipeline-parallel size.
+        dtype: of weights and activations.
+        fused: whether log-probs are computed with the output layer.
     """
 
-    shape: tuple[int, int, int, int, int, int]
+    shape: tuple[int, int, int, int, int, int] | str
     tokens: int
     ranks: int = 1
     tensor: int = 1
     recompute: bool = False
     give_back: bool = False
+    pipeline: int = 1
+    dtype: str = "float32"
+    fused: bool = True
+
+    @property
+    def data(self) -> int:
+        """The data-parallel size."""
+        return self.ranks // (self.tensor * self.pipeline)
 
     @property
     def overrides(self) -> list[str]:
         """The case as overrides of the configuration."""
-        sequences = 2 * self.tokens // SEQUENCE * (self.ranks // self.tensor)  # two micro-batches per rank
+        sequences = 2 * self.tokens // SEQUENCE * self.data  # two micro-batches per rank
         return [
             f"trainer.n_gpus_per_node={self.ranks}",
             f"actor_rollout_ref.actor.megatron.tensor_model_parallel_size={self.tensor}",
+            f"actor_rollout_ref.actor.megatron.pipeline_model_parallel_size={self.pipeline}",
+            f"actor_rollout_ref.actor.megatron.dtype={self.dtype}",
+            f"actor_rollout_ref.model.use_fused_kernels={str(self.fused).lower()}",
             f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={self.tokens}",
             "actor_rollout_ref.actor.optim.total_training_steps=100",
             "actor_rollout_ref.rollout.n=1",
@@ -78,8 +96,11 @@ class Case:
     @property
     def name(self) -> str:
         """The case in words."""
-        layout = f"TP{self.tensor}" + (f" DP{self.ranks // self.tensor}" if self.ranks > self.tensor else "")
-        return f"{layout}, {self.tokens} tokens" + (", recompute" if self.recompute else "")
+        sizes = (("TP", self.tensor), ("PP", self.pipeline), ("DP", self.data))
+        layout = " ".join(f"{name}{size}" for name, size in sizes if size > 1 or name == "TP")
+        dtype = "" if self.dtype == "float32" else f", {self.dtype}"
+        apart = "" if self.fused else ", all logits at once"
+        return f"{layout}, {self.tokens} tokens{dtype}{apart}" + (", recompute" if self.recompute else "")
 
 
 SMALL = (384, 1024, 6, 6, 2, 16000)  # 22M parameters
@@ -96,6 +117,27 @@ CASES = [
     Case(LARGE, 512),
     Case(LARGE, 512, ranks=2, tensor=2),
 ]
+
+REAL = {  # model -> its configuration, but for what decides no size
+    "SmolLM2-135M": dict(
+        model_type="llama", vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+        num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True,
+    ),
+    "Qwen2.5-0.5B": dict(
+        model_type="qwen2", vocab_size=151936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24,
+        num_attention_heads=14, num_key_value_heads=2, tie_word_embeddings=True,
+    ),
+}  # fmt: skip
+_LAYOUTS = ({}, {"ranks": 2}, {"ranks": 2, "pipeline": 2}, {"ranks": 2, "tensor": 2})
+REAL_CASES = [
+    Case(name, tokens, dtype=dtype, **layout)
+    for name, tokens in (("SmolLM2-135M", 2048), ("Qwen2.5-0.5B", 1024))
+    for dtype in ("float32", "bfloat16")
+    for layout in _LAYOUTS
+    # SmolLM2 has 9 heads.
+    if not (name == "SmolLM2-135M" and "tensor" in layout)
+]
+REAL_CASES.append(Case("SmolLM2-135M", 2048, fused=False))
 
 
 # ---- one rank --------------------------------------------------------------------------------------------------------
@@ -194,6 +236,8 @@ class _Rank:
             for value in state.values()
             if torch.is_tensor(value)
         ]
+        if self.engine.param_dtype != torch.float32:  # of fp32 weights the masters are views
+            tensors += [p for part in optimizers for group in part.optimizer.param_groups for p in group["params"]]
         return {
             "weights": sum(b.param_data.nbytes for b in buffers),
             "gradients": sum(b.grad_data.nbytes for b in buffers),
@@ -201,7 +245,10 @@ class _Rank:
         }
 
     def allocations(self) -> dict[str, int]:
-        """Return the bytes that torch has allocated when the output layer begins, and those added until the peak."""
+        """Return the bytes that torch has allocated at the final norm's output, and those added until the peak.
+
+        On a pipeline stage without the norm all are activations.
+        """
         from torch.profiler import ProfilerActivity, profile, record_function
 
         module = self.engine.module[0]
@@ -209,17 +256,18 @@ class _Rank:
             module = module.module
 
         def mark(*_):
-            with record_function("output layer begins"):
+            with record_function(_BEHIND_NORM):
                 pass
 
-        hook = module.output_layer.register_forward_pre_hook(mark)
+        hook = module.decoder.final_layernorm.register_forward_hook(mark) if module.post_process else None
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             self.update()
-        hook.remove()
+        if hook is not None:
+            hook.remove()
         events = [
             (event.start_ns(), event.nbytes() if event.name() == "[memory]" else None)
             for event in profiler.profiler.kineto_results.events()
-            if event.name() in ("[memory]", "output layer begins")
+            if event.name() in ("[memory]", _BEHIND_NORM)
         ]
         allocated = peak = begins = 0
         for _, size in sorted(events, key=lambda event: event[0]):
@@ -228,14 +276,14 @@ class _Rank:
             else:
                 allocated += size
                 peak = max(peak, allocated)
-        return {"activations": begins, "logits": peak - begins}
+        return {"activations": begins, "logits": peak - begins} if hook is not None else {"activations": peak}
 
 
 def run_rank(output: Path, model: str, overrides: list[str]) -> None:
-    """Measure one rank in this process and write the result to `output`.
+    """Measure one rank in this process and write the result to a JSON file in `output`.
 
     Args:
-        output: JSON file to write.
+        output: an existing folder.
         model: a Hugging Face folder.
         overrides: the case's overrides.
     """
@@ -255,9 +303,8 @@ def run_rank(output: Path, model: str, overrides: list[str]) -> None:
         rank.update()
         peak = _status("VmHWM")
         tensors = rank.state() | rank.allocations()
-    if dist.get_rank() == 0:
-        resident = {"before": rank.before, "idle": idle, "peak": peak}
-        output.write_text(json.dumps({"tensors": tensors, "resident": resident}))
+    resident = {"before": rank.before, "idle": idle, "peak": peak}
+    (output / f"{dist.get_rank()}.json").write_text(json.dumps({"tensors": tensors, "resident": resident}))
     dist.barrier()
     dist.destroy_process_group()
 
@@ -265,23 +312,26 @@ def run_rank(output: Path, model: str, overrides: list[str]) -> None:
 # ---- cases -----------------------------------------------------------------------------------------------------------
 
 
-def make_model(folder: Path, shape: tuple[int, ...]) -> int:
-    """Write a random Qwen2 of a case's shape with a tokenizer and return its number of parameters."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+def make_model(folder: Path, shape: tuple[int, ...] | str) -> int:
+    """Write a random model of a case's shape with a tokenizer and return its number of parameters."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     from verl_relift.quickstart.base_model import build_tokenizer
 
-    names = "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads vocab_size"
-    sizes = dict(zip(names.split(), shape, strict=True))
-    special = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
-    model = Qwen2ForCausalLM(Qwen2Config(**sizes, **special, tie_word_embeddings=False))
+    if isinstance(shape, str):
+        sizes = REAL[shape]
+    else:
+        names = "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads vocab_size"
+        sizes = dict(zip(names.split(), shape, strict=True), model_type="qwen2", tie_word_embeddings=False)
+    config = AutoConfig.for_model(**sizes, bos_token_id=None, eos_token_id=1, pad_token_id=0)
+    model = AutoModelForCausalLM.from_config(config).float()
     model.save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def measure(case: Case, model: Path) -> dict:
-    """Start the ranks of a case and return what rank 0 measured.
+def measure(case: Case, model: Path) -> list[dict]:
+    """Start the ranks of a case and return what each measured.
 
     Raises:
         RuntimeError: a rank failed.
@@ -290,7 +340,6 @@ def measure(case: Case, model: Path) -> dict:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "result.json"
         environment = {
             **os.environ,
             "MASTER_ADDR": "127.0.0.1",
@@ -298,7 +347,7 @@ def measure(case: Case, model: Path) -> dict:
             "WORLD_SIZE": str(case.ranks),
             **(MMAP_THRESHOLD if case.give_back else {}),
         }
-        command = [sys.executable, "-m", "benchmarks.engine.plan_memory", "--rank", str(output), "--model", str(model)]
+        command = [sys.executable, "-m", "benchmarks.engine.plan_memory", "--rank", folder, "--model", str(model)]
         logs = [(Path(folder) / f"{rank}.log").open("w+") for rank in range(case.ranks)]
         processes = [
             subprocess.Popen(
@@ -317,23 +366,25 @@ def measure(case: Case, model: Path) -> dict:
         if any(codes):
             logs[0].seek(0)
             raise RuntimeError(f"{case.name}: a rank failed\n{logs[0].read()[-3000:]}")
-        return json.loads(output.read_text())
+        return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(case.ranks)]
 
 
-def predict(case: Case, model: Path) -> tuple[dict[str, int], int]:
-    """Return the plan's bytes by part, and the resident bytes that it adds to a process."""
+def predict(case: Case, model: Path, stage: int = 0) -> tuple[dict[str, int], int]:
+    """Return the plan's bytes by part of a rank of a stage, and the resident bytes that it adds to a process."""
     config = compose_config("relift", None, [f"actor_rollout_ref.model.path={model}", *case.overrides], "cpu")
-    parts = memory.rank_parts(read(config))
+    parts = memory.rank_parts(read(config), stage)
     factor = memory.HEAP_FACTOR_MMAP if case.give_back else memory.HEAP_FACTOR
     return parts, int(sum(parts.values()) * factor) + memory.WORKER_FIRST_STEP
 
 
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits")
+
+
 def compare(cases: list[Case]) -> list[str]:
     """Measure every case and return the lines of a table."""
-    parts = ("weights", "gradients", "optimizer", "activations", "logits")
     rows = [
-        f"| parameters | case | {' | '.join(parts)} | tensors | resident | resident, heap given back |",
-        "|---" * (len(parts) + 5) + "|",
+        f"| parameters | case | {' | '.join(PARTS)} | tensors | resident | resident, heap given back |",
+        "|---" * (len(PARTS) + 5) + "|",
     ]
     with tempfile.TemporaryDirectory() as folder:
         models: dict[tuple, tuple[Path, int]] = {}
@@ -343,15 +394,25 @@ def compare(cases: list[Case]) -> list[str]:
                 models[case.shape] = (path, make_model(path, case.shape))
             model, parameters = models[case.shape]
             measured = [measure(replace(case, give_back=give_back), model) for give_back in (False, True)]
-            predicted, _ = predict(case, model)
-            cells = [_cell(predicted[part], measured[0]["tensors"][part]) for part in parts]
-            cells.append(_cell(sum(predicted[part] for part in parts), sum(measured[0]["tensors"][p] for p in parts)))
-            for give_back, result in zip((False, True), measured, strict=True):
-                _, resident = predict(replace(case, give_back=give_back), model)
-                cells.append(_cell(resident, result["resident"]["peak"] - result["resident"]["before"]))
-            rows.append(f"| {parameters / 1e6:.0f}M | {case.name} | {' | '.join(cells)} |")
-            print(rows[-1], flush=True)
+            for stage in range(case.pipeline):
+                of_stage = [ranks[stage * case.ranks // case.pipeline] for ranks in measured]
+                where = f", stage {stage}" if case.pipeline > 1 else ""
+                name = case.shape if isinstance(case.shape, str) else f"{parameters / 1e6:.0f}M"
+                rows.append(f"| {name} | {case.name}{where} | {' | '.join(_cells(case, model, stage, of_stage))} |")
+                print(rows[-1], flush=True)
     return rows
+
+
+def _cells(case: Case, model: Path, stage: int, measured: list[dict]) -> list[str]:
+    """Return the cells of one rank, measured with freed memory kept and given back."""
+    predicted, _ = predict(case, model, stage)
+    tensors = measured[0]["tensors"]
+    cells = [_cell(predicted[part], tensors[part]) if part in tensors else "" for part in PARTS]
+    cells.append(_cell(sum(predicted.get(part, 0) for part in PARTS), sum(tensors.values())))
+    for give_back, result in zip((False, True), measured, strict=True):
+        _, resident = predict(replace(case, give_back=give_back), model, stage)
+        cells.append(_cell(resident, result["resident"]["peak"] - result["resident"]["before"]))
+    return cells
 
 
 def _cell(predicted: int, measured: int) -> str:
@@ -416,6 +477,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, help="also write the tables to this file")
     parser.add_argument("--cases", type=int, nargs="*", help="indices of the cases to measure; default: all")
+    parser.add_argument("--real", action="store_true", help="models of real shapes")
     parser.add_argument("--processes", nargs=argparse.REMAINDER, help="arguments of `verl_relift.train`")
     parser.add_argument("--rank", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
@@ -432,7 +494,8 @@ def main() -> None:
         rows += [f"| {kind} | {size / MIB:.0f} |" for kind, size in sorted(largest.items(), key=lambda kv: -kv[1])]
         rows.append(f"| all at once | {together / MIB:.0f} |")
     else:
-        rows = compare([CASES[i] for i in arguments.cases] if arguments.cases else CASES)
+        cases = REAL_CASES if arguments.real else CASES
+        rows = compare([cases[i] for i in arguments.cases] if arguments.cases else cases)
     text = "\n".join(
         [
             f"{datetime.now(UTC):%Y-%m-%d}: `{' '.join(['python -m benchmarks.engine.plan_memory', *sys.argv[1:]])}`",

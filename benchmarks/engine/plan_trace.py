@@ -178,7 +178,7 @@ def compare_with_measured(numbers: Sequence[int]) -> list[str]:
         with tempfile.TemporaryDirectory() as name:
             model = Path(name)
             parameters = plan_memory.make_model(model, case.shape)
-            measured = plan_memory.measure(case, model)["tensors"]
+            measured = plan_memory.measure(case, model)[0]["tensors"]
             config = compose_config("relift", None, [f"actor_rollout_ref.model.path={model}", *case.overrides], "cpu")
             (rank,) = trace_job(config, read(config), load_config(name)[0])
         traced = rank.phases["RL update"]["device"]["parts"]

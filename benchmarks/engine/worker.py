@@ -1,6 +1,6 @@
 """Makes updates on a rank of verl's Megatron engine, on request (benchmarks/sides.py).
 
-`python -m benchmarks.engine.worker MODEL TP SEQUENCE_PARALLEL`
+`python -m benchmarks.engine.worker MODEL TP SEQUENCE_PARALLEL [DTYPE FUSED]`
 """
 
 import asyncio
@@ -64,10 +64,14 @@ class Worker:
         model: a Hugging Face folder.
         tp: tensor-parallel size.
         sequence_parallel: whether sequence parallelism is on.
+        dtype: of weights and activations.
+        fused: whether log-probs are computed with the output layer.
     """
 
-    def __init__(self, model: str, tp: int, sequence_parallel: bool):
-        self._engine = build_engine(model, tp, 1, distributed_optimizer=True, sequence_parallel=sequence_parallel)
+    def __init__(self, model: str, tp: int, sequence_parallel: bool, dtype: str = "float32", fused: bool = True):
+        self._engine = build_engine(
+            model, tp, 1, distributed_optimizer=True, sequence_parallel=sequence_parallel, dtype=dtype, fused=fused
+        )
         # There is no scheduler, so the rate is constant.
         for group in self._engine.optimizer.param_groups:
             group["lr"] = LEARNING_RATE
@@ -81,17 +85,19 @@ class Worker:
     def _count(self, module: torch.nn.Module, arguments: tuple) -> None:
         self._positions += arguments[0].numel()
 
-    def update(self, rollouts: dict[str, int], max_tokens: int) -> dict[str, float]:
+    def update(self, rollouts: dict[str, int], max_tokens: int, entropy: bool = False) -> dict[str, float]:
         """Make one actor update: forward, backward, clipping, AdamW.
 
         Args:
             rollouts: fields of `Rollouts`.
             max_tokens: tokens of a micro-batch.
+            entropy: whether entropies are computed, too.
 
         Returns:
             Seconds; on the first rank also loss, gradient norm, and positions computed on, including padding.
         """
         data = to_tensordict(make_sequences(Rollouts(**rollouts), self._vocabulary), max_tokens)
+        tu.assign_non_tensor(data, calculate_entropy=entropy)
         config = McoreActorConfig(
             strategy="megatron",
             rollout_n=1,
@@ -156,9 +162,10 @@ class Worker:
 
 def start() -> dict[str, Any]:
     """Join the process group, build the engine, and return the worker's functions."""
-    model, tp, sequence_parallel = sys.argv[1:]
+    model, tp, sequence_parallel, *others = sys.argv[1:]
+    dtype, fused = others or ("float32", "true")
     dist.init_process_group("cpu:gloo")
-    worker = Worker(model, int(tp), sequence_parallel == "true")
+    worker = Worker(model, int(tp), sequence_parallel == "true", dtype, fused == "true")
     names = ("update", "log_prob", "products", "send_weights", "open_segment", "copy_in", "close_segment")
     return {name: getattr(worker, name) for name in names}
 

@@ -74,7 +74,7 @@ def build_engine(
             dist_ckpt_optim_fully_reshardable=True,
             distrib_optim_fully_reshardable_mem_efficient=True,
             use_dynamic_bsz=True,
-            override_transformer_config={"attention_backend": "auto"},
+            override_transformer_config={"attention_backend": "auto", "bias_activation_fusion": True},
         ),
         optimizer_config=McoreOptimizerConfig(
             lr=1e-3,
