@@ -194,9 +194,14 @@ class ProgramSettings:
     reward: RewardSettings = field(default_factory=RewardSettings)
     threads: int | None = None  # of a process that computes on a CPU; None: its share of the cores
     reuse_log_probs: bool = True
+    gradient_shares_every: int = 0  # steps between two that measure each role's share of the gradient; 0: none does
     speed_patches: bool = True
 
     def __post_init__(self):
+        if self.gradient_shares_every < 0:
+            raise SettingsError(
+                f"relift.gradient_shares_every={self.gradient_shares_every} must not be negative; 0: never"
+            )
         if self.threads is not None and self.threads < 1:
             raise SettingsError(f"relift.threads={self.threads} must be at least 1, or null for a share of the cores")
 

@@ -225,6 +225,9 @@ class MethodTrainer(ResumableTrainer):
         if self._method_class.changes_rows():
             # As many optimizer steps as without the method, whatever the number of rows.
             batch.extra_info["mini_batches"] = self._mini_batches()
+        every = self.settings.gradient_shares_every
+        if every and self.global_steps % every == 0 and (self._weighs or spliced is not None):
+            batch.extra_info["gradient_shares"] = True
         if self._weighs:
             coefficients = self.method.coefficients(self.global_steps)
             batch.extra_info["coefficients"] = {role.name: value for role, value in coefficients.items()}

@@ -22,6 +22,7 @@ from ..methods.weight import Term, TokenStatistics, Weight
 from ..run import garbage, threads
 from ..types import Role
 from ..upstream.fixes.weight_socket import in_private_folder
+from .gradients import Part, gradient_shares
 from .hyperparameters import kept
 from .losses import supervised_loss
 
@@ -171,7 +172,8 @@ class DemonstrationWorker(ActorRolloutRefWorker):
         Args:
             data: as verl's worker takes it, and with jagged `roles` and non-tensor `coefficients` (by the name of
                 the role) where the method guides or weighs tokens. With a non-tensor `mini_batches` the batch is
-                divided into that many, whatever the number of its rows.
+                divided into that many, whatever the number of its rows. With a non-tensor `gradient_shares` it is
+                measured how much of the gradient each role gives.
 
         Returns:
             As verl's worker; where demonstrations joined, with their metrics as `sft_<name>`.
@@ -181,10 +183,13 @@ class DemonstrationWorker(ActorRolloutRefWorker):
         if mini_batches is not None:
             tu.pop(data, "mini_batch_size")  # which verl takes first
             tu.assign_non_tensor(data, num_mini_batch=mini_batches)
+        measured = tu.pop(data, "gradient_shares", default=False)
         with self._weighing(coefficients):
-            if self._spliced is None:
+            parts = self._parts(coefficients) if measured else {}
+            if self._spliced is not None:
+                return self._update_spliced(data, parts)
+            with gradient_shares(self.actor.engine, parts):
                 return super().update_actor(data)
-            return self._update_spliced(data)
 
     @contextmanager
     def _weighing(self, coefficients: dict[str, float] | None):
@@ -192,28 +197,41 @@ class DemonstrationWorker(ActorRolloutRefWorker):
         if coefficients is None:
             yield
             return
-        from .roles import role_loss, role_tokens_counted
+        from .roles import role_tokens_counted
 
         before = self.actor.loss_fn
-        by_role = {Role[name]: value for name, value in coefficients.items()}
-        actor = self.actor
-        loss = partial(
-            role_loss,
-            self._policy_loss,
-            self._weights,
-            self._terms,
-            by_role,
-            config=self._policy_loss.keywords["config"],
-            vocabulary=actor.model_config.hf_config.vocab_size,
-        )
-        self.actor.set_loss_fn(partial(_relative_to_own, loss))
+        self.actor.set_loss_fn(self._loss({Role[name]: value for name, value in coefficients.items()}))
         try:
             with role_tokens_counted(self.actor.engine):
                 yield
         finally:
             self.actor.set_loss_fn(before)
 
-    def _update_spliced(self, data: TensorDict) -> TensorDict | None:
+    def _loss(self, coefficients: Mapping[Role, float]):
+        """Return the method's policy loss with these coefficients, in the form that verl's engine calls."""
+        from .roles import role_loss
+
+        loss = partial(
+            role_loss,
+            self._policy_loss,
+            self._weights,
+            self._terms,
+            coefficients,
+            config=self._policy_loss.keywords["config"],
+            vocabulary=self.actor.model_config.hf_config.vocab_size,
+        )
+        return partial(_relative_to_own, loss)
+
+    def _parts(self, coefficients: dict[str, float] | None) -> dict[str, Part]:
+        """Return the loss of each role alone, by its name."""
+        if coefficients is None:
+            return {"own": (self.actor.loss_fn, None)}
+        roles = sorted({Role.OWN, *(term.role for term in self._terms)})
+        given = {role: coefficients.get(role.name, 1.0) for role in Role}
+        alone = {role: {other: value * (other is role) for other, value in given.items()} for role in roles}
+        return {role.name.lower(): (self._loss(alone[role]), None) for role in roles}
+
+    def _update_spliced(self, data: TensorDict, parts: dict[str, Part]) -> TensorDict | None:
         from .splice import spliced
 
         demonstrations, self._spliced = self._spliced, None
@@ -225,7 +243,9 @@ class DemonstrationWorker(ActorRolloutRefWorker):
             token_weight=self._weights.get(Role.DEMONSTRATION),
         )
         tu.assign_non_tensor(demonstrations, calculate_entropy=True, use_remove_padding=True)
-        with spliced(self.actor.engine, demonstrations, loss) as sft_output:
+        if parts:
+            parts["demonstration"] = (loss, demonstrations)
+        with spliced(self.actor.engine, demonstrations, loss) as sft_output, gradient_shares(self.actor.engine, parts):
             output = super().update_actor(data)
         if not self.actor.engine.is_mp_src_rank_with_outputs():
             return output

@@ -55,6 +55,8 @@ def policy_batch(data: TensorDict, config: DictConfig, method: type[Method], ran
         data["old_log_probs"] = jagged([torch.zeros(length) for length in lengths])
     if method.writes_roles():
         data["roles"] = jagged([torch.full((length,), Role.OWN) for length in lengths])
+    if method.reads_rewards:
+        data["rm_scores"] = jagged([torch.ones(length) for length in lengths])
     actor, rows = config.actor_rollout_ref.actor, len(data) * ranks
     weighs = {"coefficients": {}} if method.weighs_tokens() else {}
     tu.assign_non_tensor(
