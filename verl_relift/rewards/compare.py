@@ -5,11 +5,13 @@ from fractions import Fraction
 from itertools import pairwise
 
 from .exact import equal_numbers, plain_number
-from .notation import approximated, as_tuples, consistent_sides, decide_base, decide_clock
+from .inequalities import as_intervals
+from .letters import same_marks, with_distinct_cases
+from .notation import approximated, as_ratios, as_tuples, consistent_sides, decide_base, decide_clock
 from .numeric import surely_different, value
 from .options import decide_option, is_option
 from .quantity import decide_quantities, number_alone
-from .text import remarks, same_words, squeezed, tidy, without_unit
+from .text import dollars, remarks, same_words, squeezed, tidy, without_unit
 from .unevaluated import is_unevaluated
 
 Pair = tuple[str, str]
@@ -25,6 +27,7 @@ _HOPELESS = 10
 # An answer made of these characters alone is not mathematics if it has a question mark or a dangling operator.
 _KEYPAD = re.compile(r"[0-9+\-*/=?().\s]+", re.ASCII)
 _DANGLING = re.compile(r"\?|[+\-*/=]$")
+_INDIAN = re.compile(r"-?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?", re.ASCII)  # 12,34,567
 _EQUALITY = re.compile(r"=|\\equiv(?![a-zA-Z])")
 
 
@@ -43,7 +46,7 @@ def compare(answer: str, truth: str, *, allow_unevaluated: bool, max_answer_char
     """
     if len(answer) > _HOPELESS * (max_answer_chars + len(truth)):
         return answer == truth
-    answer = tidy(answer)
+    answer = tidy(dollars(answer) if "cent" in truth else answer)
     if _same_text(answer, truth):
         return True
     if is_option(truth):
@@ -72,13 +75,16 @@ def _compare_tidy(answer: str, truth: str, allow_unevaluated: bool) -> bool | tu
             return verdict
     if _contradicts_itself(answer) or _TWO_SIGNS.search(answer):
         return False
-    if remarks(answer) and not remarks(truth):
+    if (remarks(answer) and not remarks(truth)) or not same_marks(answer, truth):
         return False
-    tuples = as_tuples(answer, truth)
-    if tuples is None:
-        return False
-    answer, truth = tuples
+    for rewrite in (as_ratios, as_intervals, as_tuples, with_distinct_cases):
+        rewritten = rewrite(answer, truth)
+        if rewritten is None:
+            return False
+        answer, truth = rewritten
     answer, truth = bare(answer, truth), number_alone(truth)
+    if _INDIAN.fullmatch(answer) and plain_number(truth) is not None:
+        answer = answer.replace(",", "")
     if not allow_unevaluated and is_unevaluated(answer, truth):
         return False
     if _KEYPAD.fullmatch(answer) and _DANGLING.search(answer) and plain_number(truth) is not None:
@@ -102,7 +108,7 @@ def bare(answer: str, truth: str) -> str:
     number = _DEGREES.sub("", without_unit(number_alone(_NAME.sub("", answer))))
     if number.startswith("(") and number.endswith(")"):
         number = number[1:-1]
-    return answer if value(number) is None else number
+    return answer if plain_number(number) is None and value(number) is None else number
 
 
 def _contradicts_itself(answer: str) -> bool:

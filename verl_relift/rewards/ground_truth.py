@@ -11,7 +11,7 @@ from typing import Any
 from .extract import boxed_answer, hashes_answer
 from .notation import approximated
 from .options import option_letter
-from .text import tidy
+from .text import dollars, tidy
 
 # All rollouts of a group share a ground truth, so the cache hits often.
 _CACHED_STRINGS = 8_192
@@ -73,7 +73,7 @@ def _of_string(text: str) -> tuple[str, ...]:
         if marked is not None:
             text = marked
             break
-    text = option_letter(tidy(text))
+    text = option_letter(tidy(dollars(text)))
     return tuple(dict.fromkeys((text, *(approximated(text) or ())))) if text else ()
 
 

@@ -24,10 +24,13 @@ _CLOCK = re.compile(
 
 _ASSIGNMENT = re.compile(r"(?P<name>\\?[a-zA-Z]+(?:_(?:[a-zA-Z0-9]|\{[a-zA-Z0-9]+\}))?) ?= ?(?P<value>[^=<>]+)")
 _NAMED_TUPLE = re.compile(r"\((?P<names>[a-zA-Z_0-9{} ]+(?:,[a-zA-Z_0-9{} ]+)+)\) ?= ?\((?P<values>.+)\)")
+_NAMED_POINT = re.compile(r"^[A-Z] ?=? ?(?=\()")
 _AND = re.compile(r"\\(?:text|mathrm|mbox)\{ *(?:and|,|;) *\}|\\q?quad(?![a-zA-Z])|\band\b|;")
 _ORDERED = ("xyz", "abcdefgh")  # names whose alphabetical order is the order of a tuple
 
-_NAME_ALONE = re.compile(r"\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?", re.ASCII)
+# A term of a ratio: a number, a letter, or a product or power of them.
+_TERM = re.compile(r"(?:\d[\d,.]*|\\(?:sqrt|frac|pi)|[a-z](?![a-z])|[{}^*/+() -])+", re.ASCII)
+_NAME_ALONE = re.compile(r"(?!\\(?:pi|e)$|e$)\\?[a-zA-Z]+(?:_(?:\w|\{\w+\}))?", re.ASCII)
 
 
 def decide_base(answer: str, truth: str) -> bool | None:
@@ -101,6 +104,46 @@ def _hour(time: tuple[int, int, int, str]) -> int:
     return 0 if time[3] == "a" and time[0] == 12 else time[0]
 
 
+def as_ratios(answer: str, truth: str) -> tuple[str, str] | None:
+    """Write ratios as quotients: `3:4` and `3 to 4` are the same, and every term of `1:2:3` counts.
+
+    Returns:
+        Both texts, rewritten if the ground truth is a ratio or a fraction; None if the answer is wrong because it has
+        another number of terms.
+    """
+    mine, theirs = _terms(answer), _terms(truth)
+    if theirs is None:
+        number = plain_number(truth)
+        is_ratio = mine is not None and len(mine) == 2 and number is not None and number.denominator > 1
+        return (_proportions(mine[::-1]) if is_ratio else answer), truth
+    if mine is None:
+        return None if len(theirs) > 2 else (answer, _proportions(theirs[::-1]))
+    return (_proportions(mine[::-1]), _proportions(theirs[::-1])) if len(mine) == len(theirs) else None
+
+
+def _terms(latex: str) -> list[str] | None:
+    """Return the terms of a ratio; None for any other text."""
+    if ":" not in latex and "to" not in latex:
+        return None
+    terms = [term.strip() for term in re.split(r":|\bto\b", unwrap_text(latex, " "))]
+    return terms if len(terms) > 1 and all(map(_TERM.fullmatch, terms)) else None
+
+
+def _proportions(terms: list[str]) -> str:
+    """Return each other term divided by the first, as one quotient or a tuple."""
+    first, *others = terms
+    quotients = [_quotient(term, first) for term in others]
+    return quotients[0] if len(quotients) == 1 else _tuple(quotients)
+
+
+def _quotient(one: str, other: str) -> str:
+    numerator, denominator = plain_number(one), plain_number(other)
+    if numerator is None or not denominator:
+        return rf"\frac{{{one}}}{{{other}}}"
+    number = numerator / denominator
+    return f"{number.numerator}/{number.denominator}" if number.denominator > 1 else str(number.numerator)
+
+
 def as_tuples(answer: str, truth: str) -> tuple[str, str] | None:
     """Write the values of names as tuples, whose order counts: `y=7,x=3` becomes `(3,7)`.
 
@@ -108,6 +151,8 @@ def as_tuples(answer: str, truth: str) -> tuple[str, str] | None:
         Both texts, rewritten if one of them gives values to several names; None if the answer is wrong because it gives
         values to other names or too few values.
     """
+    if truth.startswith("("):
+        answer = _NAMED_POINT.sub("", answer)
     mine, theirs = _assignments(answer), _assignments(truth)
     if mine is None and theirs is None:
         return answer, truth

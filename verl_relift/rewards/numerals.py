@@ -11,6 +11,12 @@ _MIXED = re.compile(r"(?<![\w./^}])(\d{1,9}) (\d{1,9})/(\d{1,9})(?![\w/.^])", re
 _MIXED_FRACTION = re.compile(r"(?<![\w.}^])(\d{1,9}) ?\\frac\{(\d{1,9})\}\{(\d{1,9})\}(?![\^])", re.ASCII)
 _BAR = r"\\(?:overline|bar|dot)(?:\{(\d{1,12})\}|(\d))"
 _REPEATING = re.compile(r"(?<![\w.])(\d{0,12})\.(\d{0,12})" + _BAR + r"(?![\d.])", re.ASCII)
+_IN_BRACKETS = re.compile(r"(?<![\w.])(\d{1,12}\.\d{0,12})\((\d{1,12})\)(?![\w.(^])", re.ASCII)
+
+
+# `6.02 x 10^23` and `4*10^-5`: a power of several digits or with a sign belongs together.
+_TIMES_TEN = re.compile(r"(?<=\d) ?(?:[xX*]|\\times|\\cdot) ?(?=10\^)", re.ASCII)
+_BARE_POWER = re.compile(r"\^(-\d+|\d{2,})(?![\d.])", re.ASCII)
 
 
 def spell_numerals(latex: str) -> str:
@@ -19,6 +25,10 @@ def spell_numerals(latex: str) -> str:
     A letter e is an exponent only between digits, so `2e^3` and `3e` keep Euler's number. A whole number before a
     fraction is a mixed number only if the fraction is proper.
     """
+    if "." in latex and "(" in latex:
+        latex = _IN_BRACKETS.sub(r"\1\\overline{\2}", latex)
+    if "^" in latex:
+        latex = _BARE_POWER.sub(r"^{\1}", _TIMES_TEN.sub(r"\\cdot", latex))
     if "e" in latex or "E" in latex:
         latex = _EXPONENT.sub(lambda match: rf"{match[1]}\cdot10^{{{int(match[2])}}}", latex)
         latex = _REPEATING.sub(_repeating, latex)

@@ -31,6 +31,11 @@ def reward_problems(config: DictConfig) -> Iterator[str]:
         yield from _needs_agent_loop(config.reward)
     if has_own_function(config):
         return
+    if config.relift.reward.correct_from is not None:
+        yield (
+            f"relift.reward.correct_from={config.relift.reward.correct_from} has no effect: this package's reward "
+            "function says itself what is right (acc); leave the key out"
+        )
     kwargs = config.reward.custom_reward_function.get("reward_kwargs") or OmegaConf.create({})
     problem = verl_hook.setting_problem(OmegaConf.to_container(kwargs, resolve=True))
     if problem is not None:

@@ -5,7 +5,6 @@ sequence of numbers, each with the words after it.
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -13,6 +12,7 @@ from itertools import pairwise
 from .exact import equal_numbers, plain_number
 from .numeric import value
 from .text import REMARK_WORDS, unwrap_text
+from .units import Dimension, simple_unit, unit
 
 _LONGEST = 300
 _NUMBER = (
@@ -25,7 +25,8 @@ _ITEM = re.compile(rf"(?P<number>{_NUMBER})(?P<gap> ?)(?:\((?P<aside>{_WORDS})\)
 _SEPARATOR = re.compile(r" ?(?:[,;&] ?(?:(?:and|or) )?|\b(?:and|or)\b ?) ?")
 _JOINED = re.compile(r"(?:^|(?<= ))(?:and|or)$")
 _CLOSED_FORM = re.compile(
-    rf"(?P<number>[^a-zA-Z]*(?:\\(?:frac|sqrt|pi|cdot|times)(?![a-zA-Z])[^a-zA-Z]*)*) (?P<words>{_WORDS})"
+    r"(?P<number>[^a-zA-Z]*(?:\\(?:frac|sqrt|pi|cdot|times)(?![a-zA-Z])[^a-zA-Z]*)*)"
+    rf"(?: (?P<words>{_WORDS})|(?<=[0-9)}}])(?P<glued>{_WORDS}))"
 )
 
 _MULTIPLIERS = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
@@ -39,37 +40,13 @@ _NOT_UNITS = REMARK_WORDS | frozenset(
         *("if", "for", "when", "where", "and"),
     )
 )
-_DIMENSIONS = {
-    "length": {"mm": "1/1000", "cm": "1/100", "dm": "1/10", "m": "1", "km": "1000"}
-    | dict.fromkeys(("millimeter", "millimetre"), "1/1000")
-    | dict.fromkeys(("centimeter", "centimetre"), "1/100")
-    | dict.fromkeys(("meter", "metre"), "1")
-    | dict.fromkeys(("kilometer", "kilometre"), "1000")
-    | dict.fromkeys(("in", "inch", "inches"), "0.0254")
-    | dict.fromkeys(("ft", "foot", "feet"), "0.3048")
-    | dict.fromkeys(("yd", "yard"), "0.9144")
-    | dict.fromkeys(("mi", "mile"), "1609.344"),
-    "time": dict.fromkeys(("s", "sec", "second"), "1")
-    | dict.fromkeys(("min", "minute"), "60")
-    | dict.fromkeys(("h", "hr", "hour"), "3600")
-    | {"ms": "1/1000", "day": "86400", "week": "604800"},
-    "mass": {"mg": "1/1000", "g": "1", "gram": "1", "kg": "1000", "kilogram": "1000", "kilo": "1000"}
-    | dict.fromkeys(("lb", "lbs", "pound"), "453.59237")
-    | dict.fromkeys(("oz", "ounce"), "28.349523125"),
-    "volume": dict.fromkeys(("l", "L", "liter", "litre"), "1") | dict.fromkeys(("ml", "mL"), "1/1000"),
-    "money": {"dollar": "1", "cent": "1/100"},
-    "angle": dict.fromkeys(("degree", "deg"), "1"),
-}
-_UNITS = {
-    name: (dimension, Fraction(factor)) for dimension, units in _DIMENSIONS.items() for name, factor in units.items()
-}
-# Symbols of physics that stand for themselves: known as units, never converted.
-_SYMBOLS = frozenset(
-    (
-        *("N", "J", "W", "V", "A", "K", "C", "F", "t", "ha", "Pa", "Hz", "kHz", "MHz", "kJ", "kW", "kV", "kWh"),
-        *("mol", "mph", "kph", "rpm", "km/h", "m/s", "cm/s"),
-    )
-)
+# Units of two letters that may follow a number without a space; mg and ms may be products.
+_GLUED = frozenset(("cm", "mm", "km", "dm", "kg", "ft", "yd", "lb", "oz"))
+# What `\frac{\text{m}}{\text{s}^2}` and `60^\circ` are in words.
+_UNIT_FRACTION = re.compile(r"\\frac\{ ?(\\[a-z]+\{[^{}]*\})\}\{ ?(\\[a-z]+\{[^{}]*\}(?:\^\{?\d\}?)?)\}")
+_DEGREE_SIGN = re.compile(r"\^ ?(?:\{\\circ\}|\\circ)(?! ?[CFK]\b)")
+# Two values of one amount in different units are equal if they differ by no more than floating-point error.
+_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +62,19 @@ class Quantity:
     words: str = ""
 
     @property
-    def size(self) -> tuple[str, Fraction] | None:
-        """The dimension and the amount in its base unit; None unless the unit is known and the number plain."""
-        unit, number = _known(self.words), plain_number(self.number)
-        return None if unit is None or number is None else (unit[0], number * unit[1])
+    def size(self) -> tuple[Dimension, Fraction | float] | None:
+        """The dimension and the amount in its base units; None if the unit is unknown or the number has no value."""
+        known = unit(self.words)
+        if known is None:
+            return None
+        number = plain_number(self.number)
+        number = value(self.number) if number is None else number
+        return None if number is None else (known[1], number * known[0])
+
+    @property
+    def label(self) -> str:
+        """The things counted, in the singular."""
+        return self.words.casefold().removesuffix("s")
 
 
 def quantities(latex: str) -> tuple[Quantity, ...] | None:
@@ -102,12 +88,12 @@ def quantities(latex: str) -> tuple[Quantity, ...] | None:
     """
     if len(latex) > _LONGEST or not any(map(str.isalpha, latex)):
         return None
-    text = " ".join(unwrap_text(latex, " ").split())
+    text = _DEGREE_SIGN.sub(" degrees", _UNIT_FRACTION.sub(r"\1/\2", latex))
+    text = " ".join(unwrap_text(text, " ").split())
     if (match := _CLOSED_FORM.fullmatch(text)) and not re.fullmatch(_NUMBER, match["number"].strip()):
-        number = match["number"].strip()
-        return (
-            (Quantity(number, match["words"]),) if value(number) is not None and _is_unit(match["words"], " ") else None
-        )
+        number, words = match["number"].strip(), match["words"] or match["glued"]
+        read = value(number) is not None and _is_unit(words, " " if match["words"] else "")
+        return (Quantity(number, words),) if read else None
     found: list[Quantity] = []
     position = 0
     while True:
@@ -136,10 +122,10 @@ def quantities(latex: str) -> tuple[Quantity, ...] | None:
 def decide_quantities(answer: str, truth: str) -> bool | None:
     """Compare two texts of which at least one is several quantities, or two quantities with known units.
 
-    Units of one dimension are converted, so 75 minutes are 1 hour and 15 minutes. Several quantities match in any
-    order. An answer may leave a unit out if the ground truth lists independent quantities (`30 km, 45 km`). Inside one
-    amount (`1 h 15 min`) it may only give the whole amount in the first unit (1.25). Words that are not known as units
-    are ignored between quantities of one kind.
+    Units are converted, so 75 minutes are 1 hour and 15 minutes, and a unit of another kind makes an answer wrong.
+    Several quantities match in any order. An answer may leave a unit out if the ground truth lists independent
+    quantities (`30 km, 45 km`), and what is counted if it keeps the order (`3 red and 2 blue` by `3, 2`). Inside one
+    amount (`1 h 15 min`) it may only give the whole amount in the first unit (1.25).
 
     Returns:
         The verdict; None if neither text is several quantities and their units do not tell them apart.
@@ -148,21 +134,41 @@ def decide_quantities(answer: str, truth: str) -> bool | None:
     if theirs is None:
         # A plain ground truth is never answered by two quantities.
         return False if mine is not None and len(mine) > 1 and plain_number(truth) is not None else None
+    if mine is not None and len(mine) == len(theirs) == 1:
+        return _compare_units(mine[0], theirs[0])
     expected = _amount(theirs)
     given = _amount(mine) if mine is not None else None
     if expected is not None and given is not None:
-        return expected == given if expected[0] == given[0] else False
+        return _equal_sizes(expected, given)
     if len(theirs) == 1:
-        return None if mine is None or len(mine) == 1 else False
+        return None if mine is None else False
     if expected is not None:
         # Hours for hours and minutes, dollars for dollars and cents.
-        number, largest = plain_number(answer), _known(theirs[0].words)[1]
+        number, (largest, _) = plain_number(answer), unit(theirs[0].words)
         return number is not None and number * largest == expected[1]
     if mine is None:
         mine = tuple(Quantity(part.strip()) for part in re.split(r",(?!\d{3}(?!\d))", answer))
         if any(plain_number(item.number) is None for item in mine):
             return None
     return len(mine) == len(theirs) and _matched(list(mine), theirs)
+
+
+def _compare_units(mine: Quantity, theirs: Quantity) -> bool | None:
+    """Compare two quantities by their units; None if the numbers alone decide."""
+    one, other = unit(mine.words), unit(theirs.words)
+    if one is None or other is None:
+        return None
+    if one[1] != other[1]:
+        return False
+    if mine.size is None or theirs.size is None or (one == other and isinstance(theirs.size[1], float)):
+        return None if one == other else False
+    return _equal_sizes(mine.size, theirs.size)
+
+
+def _equal_sizes(one: tuple[Dimension, Fraction | float], other: tuple[Dimension, Fraction | float]) -> bool:
+    if one[0] != other[0] or (not isinstance(one[1], float) and not isinstance(other[1], float)):
+        return one == other
+    return abs(one[1] - other[1]) <= _TOLERANCE * abs(other[1])
 
 
 def number_alone(latex: str) -> str:
@@ -184,36 +190,35 @@ def _quantity(number: str, words: str) -> Quantity:
 
 def _is_unit(words: str, gap: str) -> bool:
     """Return whether words after a number are a unit or the name of something, rather than algebra."""
-    parts = [part for part in re.split(r"[^\w'’-]+", re.sub(_POWER + r"$", "", words)) if part and not part.isdigit()]
+    names = re.sub(_POWER + r"$", "", words).replace("\\cdot", " ")
+    parts = [part for part in re.split(r"[^\w'’-]+", names) if part and not part.isdigit()]
     if any(part.casefold() in _NOT_UNITS for part in parts):
         return False
-    first = parts[0]
-    known = _known(first) is not None or first in _SYMBOLS or words in _SYMBOLS
+    known = simple_unit(parts[0]) is not None or unit(words) is not None
     if not gap:
-        return known and len(first) > 1
-    return known or len(first) > 2
+        return known and (len(parts[0]) > 2 or parts[0] in _GLUED)
+    return known or len(parts[0]) > 2 or parts[0] in ("sq", "cu")
 
 
-def _known(words: str) -> tuple[str, Fraction] | None:
-    name = words.rstrip(".")
-    for spelling in (name, name.casefold(), name.casefold().removesuffix("s")):
-        if spelling in _UNITS:
-            return _UNITS[spelling]
-    return None
-
-
-def _amount(items: tuple[Quantity, ...]) -> tuple[str, Fraction] | None:
+def _amount(items: tuple[Quantity, ...]) -> tuple[Dimension, Fraction | float] | None:
     """Return the dimension and size of one amount: one known unit, or several of one dimension, each smaller."""
     sizes = [item.size for item in items]
     if None in sizes or len({dimension for dimension, _ in sizes}) != 1:
         return None
-    factors = [_known(item.words)[1] for item in items]
+    factors = [unit(item.words)[0] for item in items]
     if any(later >= earlier for earlier, later in pairwise(factors)):
         return None
     return sizes[0][0], sum((size for _, size in sizes), Fraction(0))
 
 
-def _matched(mine: list[Quantity], theirs: Iterable[Quantity]) -> bool:
+def _matched(mine: list[Quantity], theirs: tuple[Quantity, ...]) -> bool:
+    labels = [item.label for item in theirs]
+    if len(set(labels)) > 1:  # different things are counted, so each number belongs to one of them
+        if not any(item.words for item in mine):
+            return all(map(_same, mine, theirs))
+        if sorted(labels) == sorted(item.label for item in mine):
+            given = {item.label: item for item in mine}
+            return all(_same(given[item.label], item) for item in theirs)
     for item in theirs:
         same = next((other for other in mine if _same(other, item)), None)
         if same is None:
@@ -224,5 +229,5 @@ def _matched(mine: list[Quantity], theirs: Iterable[Quantity]) -> bool:
 
 def _same(one: Quantity, other: Quantity) -> bool:
     if one.size is not None and other.size is not None:
-        return one.size == other.size
+        return _equal_sizes(one.size, other.size)
     return equal_numbers(one.number, other.number) is True

@@ -1,5 +1,6 @@
 """Grading against math-verify on real answers: slices in tests/data/grading. `benchmarks.grading` uses all the data."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -72,9 +73,17 @@ def test_no_answer_with_a_changed_digit_is_paid(grader):
 
 
 def is_easier_here(answer, truth):
-    """Return whether only this project accepts the answer: percentages, a closing period, or the truth's own text."""
+    """Return whether only this project accepts the answer: percentages, a closing period, or the truth's own text.
+
+    Nor does math-verify read a closing m, t or the like of a ground truth, which it takes for a unit.
+    """
     plain = tidy(answer)
-    return "%" in answer or answer.rstrip().endswith(".") or tidy(truth) in (plain, plain[1:-1])
+    return (
+        re.search(r"[0-9}] ?[a-z]\$?$", truth)
+        or "%" in answer
+        or answer.rstrip().endswith(".")
+        or tidy(truth) in (plain, plain[1:-1])
+    )
 
 
 def test_rewritten_olympiad_answers_get_math_verifys_verdict(lenient):

@@ -28,6 +28,7 @@ AGENT_LOOP = "relift.rollout.batched=false reward.num_workers=8 "
             "+reward.custom_reward_function.reward_kwargs.thinkin=required",
             "reward.custom_reward_function.reward_kwargs: thinkin is not a setting",
         ),
+        ("relift.reward.correct_from=1", "relift.reward.correct_from=1 has no effect: this package's reward"),
         (AGENT_LOOP + "data.reward_fn_key=source", "data.reward_fn_key=source has no effect"),
     ],
 )

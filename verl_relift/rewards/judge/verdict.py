@@ -10,19 +10,25 @@ import logging
 import pkgutil
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
 from math_verify import LatexExtractionConfig, verify
 from math_verify.parser import extract_match
+from sympy import Basic, I, MatrixBase, Product, Sum, Symbol
+from sympy.core.relational import Relational
 
 from ...upstream.fixes import math_verify as upstream
 from ...upstream.speed.latex_parser import parse_in_two_stages
+from ..text import without_unit
 from .separate import surely_unequal
 
 _WHOLE_BOX = re.compile(r"(?P<first_latexBoxed>.+)", re.DOTALL)
+# math-verify takes a closing m, t, ab and 50 more for units and drops them, so `2t` would be 2. Here units are in text.
 _LATEX = LatexExtractionConfig()
+_LATEX = replace(_LATEX, normalization_config=replace(_LATEX.normalization_config, units=False))
 _CACHED_TRUTHS = 8_192
 
 _SYMPY_PACKAGES = tuple(
@@ -123,14 +129,31 @@ def parse(latex: str) -> Any:
     """
     if not _is_balanced(latex):
         return None
-    match = _WHOLE_BOX.fullmatch("\\boxed{" + latex + "}")
+    match = _WHOLE_BOX.fullmatch("\\boxed{" + (without_unit(latex).strip() or latex) + "}")
     try:
-        return extract_match(match, _LATEX)[0]
+        return _with_one_kind_of_symbols(extract_match(match, _LATEX)[0])
     except MemoryError:
         raise
     except Exception:
         # Whatever the normalizer raises on hostile text, the text is not an answer.
         return None
+
+
+def _with_one_kind_of_symbols(parsed: Any) -> Any:
+    """Make every symbol real, and the letter i the imaginary unit.
+
+    math-verify decides from the look of each text whether its symbols are real, so `2i` and `2\\cdot i` have different
+    ones. Inside a sum or product i is an index.
+    """
+    if not isinstance(parsed, Basic | MatrixBase):
+        return parsed
+    symbols = {symbol: Symbol(symbol.name, real=True) for symbol in parsed.atoms(Symbol) if not symbol.is_Dummy}
+    if not parsed.has(Sum, Product):
+        symbols = {symbol: I if same.name == "i" else same for symbol, same in symbols.items()}
+    changed = {symbol: same for symbol, same in symbols.items() if symbol != same}
+    if isinstance(parsed, Relational):  # evaluated, `z=3+4i` would be false, as z is real
+        return parsed.func(*(side.xreplace(changed) for side in parsed.args), evaluate=False)
+    return parsed.xreplace(changed) if changed else parsed
 
 
 def _with_golds(pairs: Sequence[Sequence[str]]) -> Iterator[tuple[str, Any]]:
