@@ -30,7 +30,7 @@ def training() -> str:
     """Return the usage of the training command."""
     names = textwrap.fill(", ".join(METHODS), 100, subsequent_indent=" " * 16)
     return f"""\
-usage: python -m verl_relift.train [--config-name NAME] [method=NAME] [key=value ...] [--max-restarts N] [--verbose]
+usage: python -m verl_relift.train [--config-name NAME] [method=...] [key=value ...] [--max-restarts N] [--verbose]
 
 --config-name   relift (default, the paper's sizes), smoke (a few steps on a CPU), quickstart; --config-dir for your own
 method          {names}

@@ -31,7 +31,7 @@ usage: python -m verl_relift.quickstart [key=value ...]
 Trains a model of 0.3M parameters on a CPU, in some minutes: data, base model, evaluation, training, evaluation, export,
 sample usage, report. Everything goes to {RUN}/, which is emptied first except for data and base model.
 
-key=value overrides the training configuration verl_relift/config/quickstart.yaml: method=grpo,
+key=value overrides the training configuration verl_relift/config/quickstart.yaml: method=...,
 trainer.total_training_steps=40, ... Exit status: 0 if the model has learned its task, 1 if not or if a stage fails."""
 
 

@@ -42,10 +42,17 @@ def describe(record: Mapping[str, Any], total: int | None, seconds_left: float |
         total: steps of the run.
         seconds_left: estimate of the time that the rest takes.
     """
-    step = record["step"]
-    parts = [f"step {step}/{total}" if total else f"step {step}"]
+    return "  ".join(filter(None, (_place(record, total, seconds_left), _values(record))))
+
+
+def _place(record: Mapping[str, Any], total: int | None, seconds_left: float | None) -> str:
+    left = f"  ETA {clock(seconds_left)}" if seconds_left is not None else ""
+    return f"step {record['step']}" + (f"/{total}" if total else "") + left
+
+
+def _values(record: Mapping[str, Any]) -> str:
     fields = _FIELDS if "critic/score/mean" in record else (*_FIELDS, _WITHOUT_ROLLOUTS)
-    parts += [f"{word} {form.format(record[name])}" for word, name, form in fields if record.get(name) is not None]
+    parts = [f"{word} {form.format(record[name])}" for word, name, form in fields if record.get(name) is not None]
     accuracy = validation_accuracy(record)
     if accuracy is not None:
         parts.append(f"validation {accuracy:.3f}")
@@ -54,8 +61,6 @@ def describe(record: Mapping[str, Any], total: int | None, seconds_left: float |
         tokens = record.get("perf/total_num_tokens")
         parts += [f"{tokens / seconds:,.0f} tokens/s"] if tokens else []
         parts.append(f"{seconds:.1f} s/step")
-    if seconds_left is not None:
-        parts.append(f"ETA {clock(seconds_left)}")
     return "  ".join(parts)
 
 
@@ -121,7 +126,8 @@ class Progress:
     def __init__(self):
         self.doing: Callable[[], str] = lambda: ""
         self.records: dict[str, Mapping[str, Any]] = {}
-        self._text, self._pace, self._since = "", Pace(), time.monotonic()
+        self._place, self._values = "", ""
+        self._pace, self._since = Pace(), time.monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
 
@@ -142,7 +148,8 @@ class Progress:
 
     def update(self, record: Mapping[str, Any], total: int | None) -> None:
         """Show a step's record."""
-        self._text = describe(record, total, self._pace.seconds_left(record, total))
+        seconds_left = self._pace.seconds_left(record, total)
+        self._place, self._values = _place(record, total, seconds_left), _values(record)
         self._since = time.monotonic()
         self.records.setdefault("first", record)
         self.records["last"] = record
@@ -150,11 +157,12 @@ class Progress:
         if validated:
             self.records["validation"] = record
         if validated or (not console.is_terminal() and is_due(record["step"], total, console.seconds_of_silence())):
-            console.say(self._text)
+            console.say(describe(record, total, seconds_left))
 
     def _tick(self) -> None:
         while not self._over.wait(_TICK):
             now = f"{self.doing()} {clock(time.monotonic() - self._since)}"
-            console.live("  ".join(filter(None, (self._text, f"| {now}" if self._text else now))))
+            # What a narrow terminal cuts off is the values.
+            console.live("  ".join(filter(None, (self._place, f"[{now}]" if self._place else now, self._values))))
             if not console.is_terminal() and console.seconds_of_silence() >= _SILENCE:
                 console.say(now)

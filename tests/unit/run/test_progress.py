@@ -21,8 +21,8 @@ RECORD = {
 
 def test_a_step_in_one_line():
     assert describe(RECORD, 80, 125.0) == (
-        "step 12/80  reward 0.31  accuracy 0.25  hardest 4  buffer 7  supervised updates 2  1,500 tokens/s  2.0 s/step"
-        "  ETA 2:05"
+        "step 12/80  ETA 2:05  reward 0.31  accuracy 0.25  hardest 4  buffer 7  supervised updates 2  1,500 tokens/s"
+        "  2.0 s/step"
     )
 
 
