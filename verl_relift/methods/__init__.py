@@ -8,8 +8,12 @@
 | `collecting` | methods that collect demonstrations of those questions |
 | `schedule` | when a supervised update is due, and its learning rate |
 | `placement` | where demonstrations meet the RL update |
-| `weight` | the weight of a token's loss |
-| `relift`, `relift_authors`, `relift_splice`, `grpo`, `sft`, `rl_with_sft_loss`, `sft_then_rl` | the methods |
+| `joining` | methods whose demonstrations are rows of groups |
+| `stream` | demonstrations drawn apart from the step's questions |
+| `guidance`, `heads` | heads of answers and hints in questions |
+| `weight` | losses of tokens and their weights |
+
+Every other module is a method, which `registry` lists.
 
 docs/extend.md adds a method. Nothing here imports torch, verl, Ray or vLLM.
 """

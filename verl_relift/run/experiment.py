@@ -68,6 +68,7 @@ _FREE: dict[Free, tuple[str, ...]] = {
         "trainer.wandb_proxy",
         "trainer.default_*_dir",
         "trainer.rollout_data_dir",
+        "relift.gradient_shares_every",
         "trainer.save_freq",
         "trainer.max_*_ckpt_to_keep",
         "trainer.checkpoint_callback_class*",

@@ -55,6 +55,7 @@ SAME = [
     ("trainer.experiment_name=other", Free.RECORDS),
     ("trainer.default_local_dir=elsewhere", Free.RECORDS),
     ("trainer.resume_mode=auto", Free.RECORDS),
+    ("relift.gradient_shares_every=10", Free.RECORDS),
     ("trainer.test_freq=5", Free.VALIDATION),
     ("data.val_files=other.parquet", Free.VALIDATION),
     (f"{ROLLOUT}.val_kwargs.n=4", Free.VALIDATION),
