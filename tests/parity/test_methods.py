@@ -14,6 +14,7 @@ import torch
 from verl_relift.testing.parity.batch import (
     SPLITS,
     VOCABULARY,
+    hint_lengths,
     joined_rows,
     make_batch,
     make_policy_inputs,
@@ -31,6 +32,7 @@ class Row:
         self.log_p, self.entropy = log_prob[first:last], entropy[first:last].detach()
         self.p, self.old, self.advantage = self.log_p.exp(), old.exp(), advantage
         self.demonstration, self.right = number in joined_rows(), row_rewards()[number] == 1.0
+        self.head = hint_lengths()[number]
 
     def clipped(self) -> torch.Tensor:
         """GRPO's loss of each token, with verl's clipping at 0.2 and dual clipping at 3."""
@@ -87,7 +89,30 @@ def chord(model, mu: float, weight) -> torch.Tensor:
     return (1 - mu) * policy_loss(model) + mu * mean([-weight(row.p.detach()) * row.log_p for row in rows_of(model)])
 
 
+def prefix_rft(model, share: float, answers: int) -> torch.Tensor:
+    losses = []
+    for row in rows_of(model):
+        kept = torch.zeros(row.head)
+        kept[torch.topk(row.entropy[: row.head], math.ceil(share * row.head)).indices] = 1.0
+        losses += [kept * row.clipped()[: row.head] / answers, row.clipped()[row.head :]]
+    return mean(losses)
+
+
+def uft(model, coeff: float) -> torch.Tensor:
+    rows = rows_of(model)
+    given = mean([-row.log_p[: row.head] for row in rows])
+    return mean([row.clipped()[row.head :] for row in rows]) + coeff * given
+
+
 CASES = {
+    "prefix_rft": (
+        {"method": {"name": "prefix_rft", "entropy_share": 0.4, "answers": 2}, "coefficients": {}, "heads": True},
+        lambda model: prefix_rft(model, 0.4, 2),
+    ),
+    "uft": (
+        {"method": {"name": "uft"}, "coefficients": {"HINT": 0.3}, "heads": True},
+        lambda model: uft(model, 0.3),
+    ),
     "luffy": (
         {"method": {"name": "luffy", "coeff": 0.5}, "coefficients": {"DEMONSTRATION": 0.5}},
         lambda model: luffy(model, 0.5),

@@ -1,8 +1,9 @@
 """Run one rank of the updates of methods on a CPU: `methods_worker MODEL OUTPUT TP PP CASES`.
 
 CASES is JSON: a list of groups `method` of the configuration, each with `coefficients` by the name of the role, and
-with `splice`, the weight of a batch of demonstrations that joins the update, where it has one. The worker writes losses
-and gradients by case and split, as `engine_worker` does.
+with `splice`, the weight of a batch of demonstrations that joins the update, where it has one; `heads` says that
+responses begin with heads of solutions. The worker writes losses and gradients by case and split, as `engine_worker`
+does.
 """
 
 import json
@@ -22,7 +23,7 @@ from ...actor.splice import accumulate_both
 from ...actor.worker import _engine_loss
 from ...methods import read_method
 from ...types import Role
-from .batch import SPLITS, VOCABULARY, joined_rows, make_batch, row_rewards
+from .batch import SPLITS, VOCABULARY, hint_lengths, joined_rows, make_batch, row_rewards
 from .engine_worker import build_engine, gradients, loss_and_gradients, policy_inputs, to_tensordict
 
 
@@ -38,7 +39,9 @@ def update(engine, max_tokens: int, case: dict[str, Any]) -> tuple[float, dict[s
     weights = cls.token_weights(settings)
     data, loss = policy_inputs(engine, max_tokens)
     splice = case.get("splice")
-    if splice is None:
+    if case.get("heads"):
+        _give_heads(engine, data)
+    elif splice is None:
         _join(engine, data)
     loss = partial(
         role_loss,
@@ -67,6 +70,17 @@ def _join(engine, data) -> None:
     data["response_mask"] = data["loss_mask"] = jagged([torch.full_like(r, int(not demo)) for r, demo in pairs])
     data["roles"] = jagged([torch.full_like(r, Role.DEMONSTRATION if demo else Role.OWN) for r, demo in pairs])
     data["rm_scores"] = jagged([_at_end(len(r), reward) for r, reward in zip(responses, rewards, strict=True)])
+    tu.assign_non_tensor(data, calculate_entropy=True)
+
+
+def _give_heads(engine, data) -> None:
+    """Let the responses of `data` begin with heads, as the rollout worker writes them."""
+    rank, size = engine.get_data_parallel_rank(), engine.get_data_parallel_size()
+    jagged = partial(torch.nested.as_nested_tensor, layout=torch.jagged)
+    lengths = zip(make_batch()[1][rank::size], hint_lengths()[rank::size], strict=True)
+    masks = [(torch.arange(len(response)) >= head).long() for response, head in lengths]
+    data["response_mask"] = data["loss_mask"] = jagged(masks)
+    data["roles"] = jagged([torch.where(mask.bool(), int(Role.CONTINUATION), int(Role.HINT)) for mask in masks])
     tu.assign_non_tensor(data, calculate_entropy=True)
 
 
