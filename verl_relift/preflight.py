@@ -216,8 +216,9 @@ def _data(config: DictConfig) -> Iterator[str]:
     from .data.errors import DataError
     from .data.findings import TRAINING_COPES, Kind
     from .data.hints import hint_problems
+    from .data.tokens import TokenCounter
 
-    data = config.data
+    data, model = config.data, config.actor_rollout_ref.model
     method, settings = chosen_method(config)
     needs = method.needs(settings)
     wanted = needs.demonstrations
@@ -235,7 +236,11 @@ def _data(config: DictConfig) -> Iterator[str]:
         report = check_files(
             train,
             validation,
-            tokenizer=config.actor_rollout_ref.model.tokenizer_path or config.actor_rollout_ref.model.path,
+            tokenizer=TokenCounter.load(
+                model.tokenizer_path or model.path,
+                model.custom_chat_template,
+                OmegaConf.to_container(data.apply_chat_template_kwargs, resolve=True),
+            ),
             max_prompt_tokens=data.max_prompt_length,
             max_target_tokens=wanted.max_tokens if wanted is not None else None,
             demonstrations=wanted is not None and wanted.source.needs_dataset,

@@ -1,6 +1,6 @@
 """Token counts of prompts and demonstrations, as training counts them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from .errors import DataError, Reason
@@ -17,12 +17,13 @@ class TokenCounter:
 
     Args:
         tokenizer: a tokenizer with a chat template.
+        template_kwargs: variables of the chat template, as in `data.apply_chat_template_kwargs`.
 
     Raises:
         DataError: the tokenizer has no chat template.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", template_kwargs: Mapping[str, Any] | None = None):
         if tokenizer.chat_template is None:
             raise DataError(
                 Reason.MISSING_COLUMN,
@@ -31,16 +32,27 @@ class TokenCounter:
                 remedy="add one with data_preprocess.prepare_model --chat-template",
             )
         self._tokenizer = tokenizer
+        self._template_kwargs = dict(template_kwargs or {})
         self._backend: Any = getattr(tokenizer, "backend_tokenizer", None)
 
     @classmethod
-    def load(cls, name: str) -> Self:
+    def load(
+        cls, name: str, chat_template: str | None = None, template_kwargs: Mapping[str, Any] | None = None
+    ) -> Self:
         """Load a tokenizer from a folder or by a hub id, without running code that comes with it.
+
+        Args:
+            name: the folder or hub id.
+            chat_template: takes the place of the tokenizer's own.
+            template_kwargs: variables of the chat template.
 
         Raises:
             DataError: the tokenizer cannot be loaded, or has no chat template.
         """
-        return cls(load_tokenizer(name))
+        tokenizer = load_tokenizer(name)
+        if chat_template is not None:
+            tokenizer.chat_template = chat_template
+        return cls(tokenizer, template_kwargs)
 
     @property
     def template(self) -> str:
@@ -90,7 +102,9 @@ class TokenCounter:
         from jinja2 import TemplateError
 
         try:
-            return self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            return self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **self._template_kwargs
+            )
         except TemplateError as error:
             raise DataError(
                 Reason.WRONG_TYPE,
