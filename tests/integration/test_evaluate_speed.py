@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from verl_relift.evaluate.engine import EngineSettings, Request, Sampler, generate, prepare_environment, start_engine
+from verl_relift.evaluate.engine import (
+    Completion,
+    EngineSettings,
+    Request,
+    Sampler,
+    generate,
+    prepare_environment,
+    start_engine,
+)
 
 RESPONSES, TOKENS, ROUNDS = 512, 64, 4
 
@@ -98,7 +106,8 @@ def _evaluation(engine, settings, questions, ids, sampling, grader, output):
     requests = [Request(q.key, 0, ids[q.key], sampling.seed_of(q.key, 0)) for q in questions]
     store = Store(output, {})
     started = time.perf_counter()
-    completions = generate(settings, Sampler(1.0, 1.0, TOKENS), requests, engine)
+    results = generate(settings, Sampler(1.0, 1.0, TOKENS), requests, engine)
+    completions = (result for result in results if isinstance(result, Completion))
     tokens = grade_and_store(completions, questions, grader, store)
     return tokens / (time.perf_counter() - started)
 

@@ -1,19 +1,22 @@
 """Runs vLLM offline in this process: takes requests and yields completions as they finish."""
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..run import toolkit
+from ..run import threads, toolkit
 from ..run.environment import ON_LOOPBACK
+from .progress import Snapshot
 
 # Requests queued in vLLM beyond those that run: enough to keep its scheduler busy, few enough to hold in memory.
 _WAITING = 256
 _CPU_BLOCK_TOKENS = 128
 _CPU_CACHE_BYTES = 4 * 2**30
 _CPU_BATCHED_TOKENS = 2048
+_SNAPSHOT_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class EngineSettings:
         max_num_seqs: concurrent sequences per replica.
         tensor_parallel: devices per replica.
         verbose: whether to show vLLM's logs.
+        width: `hidden_size` of the model.
+        replicas: engines beside each other on a CPU; None means one.
     """
 
     model: Path
@@ -35,6 +40,8 @@ class EngineSettings:
     max_num_seqs: int
     tensor_parallel: int = 1
     verbose: bool = False
+    width: int = 0
+    replicas: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ class Completion:
     truncated: bool
 
 
-def prepare_environment(tensor_parallel: int, verbose: bool) -> None:
+def prepare_environment(tensor_parallel: int, verbose: bool, width: int = 0, replicas: int | None = None) -> None:
     """Set environment variables that torch and vLLM read at import; call this before importing them.
 
     Variables that are already set keep their value.
@@ -90,11 +97,16 @@ def prepare_environment(tensor_parallel: int, verbose: bool) -> None:
     Args:
         tensor_parallel: devices per replica.
         verbose: whether to show vLLM's logs.
+        width: `hidden_size` of the model.
+        replicas: engines on a CPU; None means one.
     """
-    defaults = {
+    cores, processes = threads.usable_cores(), tensor_parallel * (replicas or 1)
+    if width < threads.MIN_WIDTH:
         # One core stays free for grading. Threads that synchronize at every small matrix product become many times
         # slower as soon as something else needs one of their cores.
-        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
+        cores -= 1
+    defaults = {
+        "OMP_NUM_THREADS": str(max(1, cores // processes)),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -112,7 +124,7 @@ def prepare_environment(tensor_parallel: int, verbose: bool) -> None:
 
 def start_engine(settings: EngineSettings) -> Any:
     """Start and return a `vllm.LLM` in this process."""
-    prepare_environment(settings.tensor_parallel, settings.verbose)
+    prepare_environment(settings.tensor_parallel, settings.verbose, settings.width, settings.replicas)
     from vllm import LLM
     from vllm.platforms import current_platform
 
@@ -120,8 +132,8 @@ def start_engine(settings: EngineSettings) -> Any:
 
 
 def generate(
-    settings: EngineSettings, sampler: Sampler, requests: Iterable[Request], llm: Any = None
-) -> Iterator[Completion]:
+    settings: EngineSettings, sampler: Sampler, requests: Iterable[Request], llm: Any = None, replica: int = 0
+) -> Iterator[Completion | Snapshot]:
     """Sample every request on one replica in this process.
 
     Args:
@@ -129,9 +141,10 @@ def generate(
         sampler: sampling parameters of all requests.
         requests: the responses to sample; read lazily.
         llm: an engine from `start_engine` with the same settings; None starts one.
+        replica: number of this replica.
 
     Yields:
-        Completions, in the order in which they finish.
+        Completions, in the order in which they finish, and about once a second where the engine is.
     """
     llm = llm or start_engine(settings)
     from vllm import SamplingParams, TokensPrompt
@@ -142,6 +155,7 @@ def generate(
     running: dict[str, Request] = {}
     exhausted = False
     number = 0
+    count = _Count(replica, engine)
     while True:
         while not exhausted and len(running) < settings.max_num_seqs + _WAITING:
             request = next(waiting, None)
@@ -164,7 +178,36 @@ def generate(
             if output.finished:
                 request, response = running.pop(output.request_id), output.outputs[0]
                 cut = response.finish_reason == "length"
+                count.finish(len(response.token_ids), len(request.prompt_ids))
                 yield Completion(request.key, request.sample, response.text, len(response.token_ids), cut)
+        yield from count.step(last=not running)
+
+
+class _Count:
+    """Counts what an engine does. Of responses that are not finished vLLM knows the tokens."""
+
+    def __init__(self, replica: int, engine: Any):
+        self._replica, self._states = replica, engine.output_processor.request_states
+        self._started = self._last = time.monotonic()
+        self._passes = self._tokens = self._prompt_tokens = 0
+
+    def finish(self, tokens: int, prompt_tokens: int) -> None:
+        self._tokens += tokens
+        self._prompt_tokens += prompt_tokens
+
+    def step(self, last: bool) -> Iterator[Snapshot]:
+        """Count a forward pass; yield where the engine is, if the last time is a while ago or this is the last."""
+        self._passes += 1
+        now = time.monotonic()
+        if not last and now - self._last < _SNAPSHOT_EVERY_S:
+            return
+        self._last = now
+        begun = [(state.detokenizer.num_output_tokens(), state.prompt_len) for state in self._states.values()]
+        begun = [(tokens, prompt) for tokens, prompt in begun if tokens]
+        tokens = self._tokens + sum(tokens for tokens, _ in begun)
+        prompt_tokens = self._prompt_tokens + sum(prompt for _, prompt in begun)
+        lengths = tuple(tokens for tokens, _ in begun)
+        yield Snapshot(self._replica, now - self._started, self._passes, tokens, prompt_tokens, lengths)
 
 
 def _arguments(settings: EngineSettings, on_cpu: bool) -> dict[str, Any]:

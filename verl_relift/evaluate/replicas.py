@@ -9,6 +9,7 @@ from typing import Any
 
 from .engine import Completion, EngineSettings, Request, Sampler, generate
 from .errors import EvaluationError
+from .progress import Snapshot
 
 _POLL_S = 1.0
 _STOP_S = 10.0
@@ -16,7 +17,7 @@ _STOP_S = 10.0
 
 def generate_on_devices(
     settings: EngineSettings, sampler: Sampler, requests: Sequence[Request], replicas: int | None
-) -> Iterator[Completion]:
+) -> Iterator[Completion | Snapshot]:
     """Sample all requests on several engines.
 
     A single replica runs in this process. Several replicas each take the next request when they have room, so that a
@@ -29,7 +30,7 @@ def generate_on_devices(
         replicas: number of engines; None means as many as the visible CUDA devices allow, or 1 without CUDA.
 
     Returns:
-        Completions, in the order in which they finish.
+        Completions, in the order in which they finish, and about once a second where an engine is.
 
     Raises:
         EvaluationError: there are fewer devices than requested, or a replica fails.
@@ -65,7 +66,7 @@ def _visible_devices() -> list[str]:
 
 def _generate_in_processes(
     settings: EngineSettings, sampler: Sampler, requests: Sequence[Request], shares: list[list[str]]
-) -> Iterator[Completion]:
+) -> Iterator[Completion | Snapshot]:
     context = multiprocessing.get_context("spawn")  # a fork would lose the tokenizer's threads
     waiting: Any = context.Queue()
     results: Any = context.Queue()
@@ -74,8 +75,8 @@ def _generate_in_processes(
     for _ in shares:
         waiting.put(None)
     processes = [
-        context.Process(target=_replica, args=(settings, sampler, waiting, results, devices), daemon=False)
-        for devices in shares
+        context.Process(target=_replica, args=(settings, sampler, waiting, results, devices, number), daemon=False)
+        for number, devices in enumerate(shares)
     ]
     for process in processes:
         process.start()
@@ -93,7 +94,7 @@ def _generate_in_processes(
                 continue
             if isinstance(result, str):
                 raise EvaluationError(f"a replica failed:\n{result}")
-            left -= 1
+            left -= isinstance(result, Completion)
             yield result
     finally:
         waiting.cancel_join_thread()
@@ -104,11 +105,13 @@ def _generate_in_processes(
                 process.join()
 
 
-def _replica(settings: EngineSettings, sampler: Sampler, waiting: Any, results: Any, devices: list[str]) -> None:
+def _replica(
+    settings: EngineSettings, sampler: Sampler, waiting: Any, results: Any, devices: list[str], number: int
+) -> None:
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     try:
-        for completion in generate(settings, sampler, iter(waiting.get, None)):
-            results.put(completion)
+        for result in generate(settings, sampler, iter(waiting.get, None), replica=number):
+            results.put(result)
     except Exception:  # the parent ends the evaluation with this traceback
         results.put(traceback.format_exc(limit=-5))

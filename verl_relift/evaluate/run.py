@@ -14,6 +14,7 @@ from ..rewards import Grade, Grader, GradingRules
 from ..rewards.extract import THINK_OPEN
 from ..run.redact import redact_text
 from .engine import Completion, EngineSettings, Request, Sampler, prepare_environment
+from .progress import Progress, Snapshot
 from .protocol import Sampling
 from .questions import DataFile, EvaluationQuestion
 from .replicas import generate_on_devices
@@ -71,7 +72,7 @@ def evaluate(job: Job) -> dict[str, Any]:
         EvaluationError: the model, the data or the output folder has a problem that the user can fix.
     """
     started = time.monotonic()
-    prepare_environment(job.tensor_parallel, job.verbose)
+    prepare_environment(job.tensor_parallel, job.verbose, job.model.width, job.replicas)
     tokenizer = load_tokenizer(job.model)
     prompts = encode_prompts(tokenizer, job.questions)
     in_thought = questions_in_thought(tokenizer, job.questions, prompts)
@@ -91,14 +92,21 @@ def evaluate(job: Job) -> dict[str, Any]:
     generating = time.monotonic()
     if requests:
         engine = EngineSettings(
-            job.model.path, job.dtype, longest, min(job.max_num_seqs, len(requests)), job.tensor_parallel, job.verbose
+            job.model.path,
+            job.dtype,
+            longest,
+            min(job.max_num_seqs, len(requests)),
+            job.tensor_parallel,
+            job.verbose,
+            job.model.width,
+            job.replicas,
         )
         sampler = Sampler(job.sampling.temperature, job.sampling.top_p, job.sampling.max_tokens)
-        completions = generate_on_devices(engine, sampler, requests, job.replicas)
+        results = generate_on_devices(engine, sampler, requests, job.replicas)
+        prompt_tokens = sum(len(request.prompt_ids) for request in requests)
+        progress = Progress(len(requests), prompt_tokens, job.sampling.max_tokens, engine.max_num_seqs)
         with Grader(job.rules) as grader:
-            tokens = grade_and_store(
-                _with_progress(completions, len(requests)), job.questions, grader, store, in_thought
-            )
+            tokens = grade_and_store(_with_progress(results, progress), job.questions, grader, store, in_thought)
     generated = time.monotonic()
     store.finish()
     summary = {
@@ -187,21 +195,19 @@ def _still_running(futures: list[Future[None]]) -> list[Future[None]]:
     return running
 
 
-def _with_progress(completions: Iterable[Completion], total: int) -> Iterator[Completion]:
+def _with_progress(results: Iterable[Completion | Snapshot], progress: Progress) -> Iterator[Completion]:
     """Yield the completions and report progress on stderr every few seconds."""
-    started = last = time.monotonic()
-    tokens = 0
-    for count, completion in enumerate(completions, 1):
-        tokens += completion.tokens
-        now = time.monotonic()
-        if now - last >= _REPORT_EVERY_S:
-            last = now
-            left = (now - started) / count * (total - count)
-            rate = tokens / (now - started)
-            print(
-                f"{count}/{total} responses, {rate:.0f} tokens/s, about {left:.0f} s left", file=sys.stderr, flush=True
-            )
-        yield completion
+    last = time.monotonic()
+    for result in results:
+        if isinstance(result, Snapshot):
+            progress.observe(result)
+            now = time.monotonic()
+            if now - last >= _REPORT_EVERY_S:
+                last = now
+                print(progress.line(), file=sys.stderr, flush=True)
+        else:
+            progress.finish(result.tokens)
+            yield result
 
 
 def _settings(job: Job, chat_template: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class ModelFolder:
         weights_sha256: hash over all weight files, hex.
         max_positions: longest sequence, in tokens.
         vocab_size: number of embeddings.
+        width: `hidden_size`.
     """
 
     path: Path
@@ -30,6 +31,7 @@ class ModelFolder:
     weights_sha256: str
     max_positions: int
     vocab_size: int
+    width: int = 0
 
 
 def inspect_model(path: Path) -> ModelFolder:
@@ -53,7 +55,12 @@ def inspect_model(path: Path) -> ModelFolder:
         digests = list(threads.map(_sha256, shards))
     whole = hashlib.sha256("".join(digests).encode()).hexdigest() if len(digests) > 1 else digests[0]
     return ModelFolder(
-        path, config.get("architectures", ["?"])[0], whole, config["max_position_embeddings"], config["vocab_size"]
+        path,
+        config.get("architectures", ["?"])[0],
+        whole,
+        config["max_position_embeddings"],
+        config["vocab_size"],
+        config.get("hidden_size", 0),
     )
 
 

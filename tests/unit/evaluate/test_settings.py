@@ -42,3 +42,15 @@ def test_vllm_keeps_to_loopback_unless_told_otherwise(monkeypatch, given):
     prepare_environment(1, verbose=False)
     assert os.environ["VLLM_HOST_IP"] == "127.0.0.1" and os.environ["NCCL_SOCKET_IFNAME"] == "lo"
     assert os.environ["GLOO_SOCKET_IFNAME"] == (given or "lo")
+
+
+@pytest.mark.parametrize(
+    ("width", "tensor_parallel", "replicas", "threads"),
+    [(128, 1, None, 7), (576, 1, None, 8), (896, 2, None, 4), (576, 1, 2, 4), (576, 1, 16, 1), (128, 1, 16, 1)],
+)
+def test_engines_on_a_cpu_share_out_its_cores(monkeypatch, width, tensor_parallel, replicas, threads):
+    """A narrow model leaves a core to grading."""
+    monkeypatch.setattr(os, "environ", {"PATH": os.environ["PATH"]})
+    monkeypatch.setattr("verl_relift.run.threads.usable_cores", lambda: 8)
+    prepare_environment(tensor_parallel, verbose=False, width=width, replicas=replicas)
+    assert os.environ["OMP_NUM_THREADS"] == str(threads)
