@@ -63,7 +63,7 @@ class Quickstart:
             StageFailed: the command failed.
         """
         self.console.print(f"[bold]{title}[/]  [dim]python {' '.join(command)}[/]", soft_wrap=True, highlight=False)
-        self.seconds[name] = run(command, LOGS / f"{name}.log", self.memory, watch)
+        self.seconds[name] = run(command, _log(name), self.memory, watch)
         self.console.print(f"  {self.seconds[name]:.0f} s")
 
     def go(self) -> list[str]:
@@ -92,7 +92,7 @@ class Quickstart:
             "Sample usage of the exported model",
             [str(EXAMPLE), "--model", str(EXPORTED), *QUESTIONS],
         )
-        _, first, answers = (LOGS / "chat.log").read_text().partition(QUESTIONS[0])  # skips vLLM's own lines
+        _, first, answers = _log("chat").read_text().partition(QUESTIONS[0])  # skips vLLM's own lines
         self.console.print(first + answers.rstrip(), markup=False, highlight=False, style="dim")
         self.stage(
             "report",
@@ -143,6 +143,11 @@ class Quickstart:
             f"first rollout, {sum(self.seconds.values()):.0f} s in all, peak memory {summary['peak_memory_gb']} GB\n"
             f"{RUN}/summary.json  {RUN}/report.html  {RUN}/report.png  {EXPORTED}/  {LOGS}/"
         )
+
+
+def _log(stage: str) -> Path:
+    """Return the log of a stage. The run's own is in the same folder, and has the name of its command."""
+    return LOGS / f"stage-{stage}.log"
 
 
 def _clear() -> None:
