@@ -123,6 +123,23 @@ PANELS = (
         healthy="stays within a factor of ten. 0: all answers of every question earn the same reward.",
     ),
     Panel("relift/sft_grad_norm", "Gradient norm, supervised", log=True),
+    Panel("method/gate_opened", "Questions at or below the gate", "in a step", zero=True),
+    Panel("method/demonstrations_joined", "Demonstrations in groups", "in a step", zero=True),
+    Panel("method/mu", "Coefficient of the supervised loss", zero=True),
+    Panel("method/hint_reliance", "Reliance on hints", "accuracy with, minus without"),
+    Panel(
+        "actor/demonstration_loss_share",
+        "Demonstrations in the loss",
+        "share, by absolute values",
+        zero=True,
+    ),
+    Panel(
+        "actor/demonstration_gradient_share",
+        "Demonstrations in the gradient",
+        "norm over the norm of the whole",
+        zero=True,
+        healthy="falls as the policy learns. Above 1: rollouts pull the other way.",
+    ),
     Panel(
         "response_length/mean",
         "Response length",
