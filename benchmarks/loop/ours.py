@@ -8,11 +8,12 @@ from omegaconf import DictConfig
 from benchmarks.loop.turns import Player, Work
 from verl_relift import train
 from verl_relift.run.environment import prepare_environment
+from verl_relift.run.progress import Progress
 
 _train = train._train
 
 
-def _train_in_turns(config: DictConfig) -> None:
+def _train_in_turns(config: DictConfig, progress: Progress) -> None:
     """Train with a trainer that takes turns. The trainer is imported here, after training has set its environment."""
     from verl_relift import trainer
 
@@ -34,7 +35,7 @@ def _train_in_turns(config: DictConfig) -> None:
             self._player.trained(Work(lengths, sum(tag["prompt_len"] for tag in tags), reward))
 
     trainer.MethodTrainer = TrainerInTurns
-    _train(config)
+    _train(config, progress)
 
 
 if __name__ == "__main__":
