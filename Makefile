@@ -1,5 +1,6 @@
 # make install     the CPU stack into .venv
 # make quickstart  train, evaluate, export and try a small model
+# make pretrained  the same with a pretrained language model of 135M parameters, which it fetches
 # make test        what CI runs; make test-slow is the long lane
 # make install-gpu the GPU stack into .venv; compiles flash-attn and a part of Transformer Engine (COMPILED= leaves them out)
 # make check-requirements  does the GPU stack of requirements.txt resolve
@@ -52,7 +53,7 @@ ONE_STACK = @! test -e "$$(echo $(VENV)/lib/python3.12/site-packages/$(1)-[0-9]*
 # Ten processes import this stack at every start: with bytecode on disk none compiles it again.
 BYTECODE = env -u PYTHONDONTWRITEBYTECODE $(PY) -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 
-.PHONY: help install install-gpu check-gpu-stack lock lock-gpu check-requirements quickstart test test-slow bench reproduce lint clean
+.PHONY: help install install-gpu check-gpu-stack lock lock-gpu check-requirements quickstart pretrained test test-slow bench reproduce lint clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -102,6 +103,9 @@ check-requirements: install
 
 quickstart: install
 	$(PY) -m verl_relift.quickstart
+
+pretrained: install
+	$(PY) -m verl_relift.pretrained
 
 test: install
 	$(PY) -m pytest -q tests -m "not slow and not gpu"

@@ -4,6 +4,7 @@
 |-----------------|--------------------------------------------------------------------|
 | `openr1_math`   | OpenR1-Math, the training set of ReLIFT                            |
 | `gsm8k`         | GSM8K                                                              |
+| `svamp`         | SVAMP, for `make pretrained`                                       |
 | `math`          | MATH                                                               |
 | `arithmetic`    | arithmetic chains from a seed, for the quickstart and tests        |
 | `jsonl`         | your own data                                                      |

@@ -17,15 +17,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="a Hugging Face folder, e.g. the output of verl_relift.export")
     parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--system", help="a system prompt; the model should get the one that it was trained with")
     parser.add_argument("questions", nargs="+")
     arguments = parser.parse_args()
 
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    system = [{"role": "system", "content": arguments.system}] if arguments.system else []
     prompts = [
         # As token ids: in front of a text, vLLM would put a second beginning-of-sequence token.
         {
             "prompt_token_ids": tokenizer.apply_chat_template(
-                [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=True, return_dict=False
+                [*system, {"role": "user", "content": question}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=False,
             )
         }
         for question in arguments.questions

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 # From top to bottom. A room imports only rooms of lower levels, so rooms of one level don't import each other.
 LEVELS = (
+    ("pretrained",),
     ("train", "quickstart", "__main__"),
     ("preflight",),
     ("trainer",),
