@@ -81,6 +81,7 @@ class CHORD(VerifyingMethod):
             return Supervised()
         batch = self._stream.take(self.settings.sft.batch_size, lambda asked: self.verified(asked, step).values())
         self._counts["demonstrations_used"] = len(batch)
+        self._counts["demonstration_tokens"] = sum(len(one.response_ids) for one in batch)
         return Supervised(spliced=SplicedRows(batch, weight=self._mu))
 
     def coefficients(self, step: int) -> dict[Role, float]:

@@ -1,0 +1,1 @@
+"""What demonstrations that join an update cost."""
