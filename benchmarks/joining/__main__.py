@@ -4,8 +4,8 @@
 
 Runs on a CPU with a random model, GRPO and each method in turn. Answers end at the length limit only, so that every
 step of a method has a known number of tokens. The cost is what a step takes beside sampling, from the graded groups on;
-where a method verifies demonstrations before it samples, `whole`, all of the step, has that too. Both are divided by the
-tokens of the update's rows, demonstrations included.
+where a method verifies demonstrations before it samples, `whole`, all of the step, has that too. Both are divided by
+the tokens of the update's rows, demonstrations included.
 """
 
 import argparse
