@@ -91,16 +91,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     tokens = 0
     generating = time.monotonic()
     if requests:
-        engine = EngineSettings(
-            job.model.path,
-            job.dtype,
-            longest,
-            min(job.max_num_seqs, len(requests)),
-            job.tensor_parallel,
-            job.verbose,
-            job.model.width,
-            job.replicas,
-        )
+        engine = _engine(job, longest, len(requests))
         sampler = Sampler(job.sampling.temperature, job.sampling.top_p, job.sampling.max_tokens)
         results = generate_on_devices(engine, sampler, requests, job.replicas)
         prompt_tokens = sum(len(request.prompt_ids) for request in requests)
@@ -122,6 +113,19 @@ def evaluate(job: Job) -> dict[str, Any]:
     }
     write_summary(job.output, summary)
     return summary
+
+
+def _engine(job: Job, longest: int, requests: int) -> EngineSettings:
+    return EngineSettings(
+        model=job.model.path,
+        dtype=job.dtype,
+        max_model_len=longest,
+        max_num_seqs=min(job.max_num_seqs, requests),
+        tensor_parallel=job.tensor_parallel,
+        verbose=job.verbose,
+        width=job.model.width,
+        replicas=job.replicas,
+    )
 
 
 def grade_and_store(
