@@ -4,6 +4,7 @@ import errno
 import functools
 import ipaddress
 import socket
+import time
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,10 @@ from ..registry import Where, patch, replace
 
 # A store in a file needs no port, but its name is one: held here, so that no other group of the run is given it.
 _held_ports: dict[int, socket.socket] = {}
+
+# For the master to come, as torch's own store waits for its server.
+_LONGEST_WAIT = timedelta(seconds=300)
+_POLL_SECONDS = 0.01
 
 
 @patch(
@@ -55,10 +60,18 @@ def _file_store(
     if is_master and (held := _bound("127.0.0.1", port, listens=False)) is not None:
         _held_ports[port] = held
         file.unlink(missing_ok=True)  # of a group that had the port before, whose processes were killed
+    if not is_master:
+        _wait_for(file, timeout or _LONGEST_WAIT)  # what is written before the master comes would go with the old file
     store = module.FileStore(str(file), world_size or -1)
     if timeout is not None:
         store.set_timeout(timeout)
     return store
+
+
+def _wait_for(file: Path, timeout: timedelta) -> None:
+    deadline = time.monotonic() + timeout.total_seconds()
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
 
 
 def _bound(host: str, port: int, listens: bool) -> socket.socket | None:

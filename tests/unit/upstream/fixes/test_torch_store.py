@@ -4,6 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import psutil
@@ -117,6 +119,18 @@ def test_a_group_that_died_leaves_nothing_to_the_next(run_folder, host):
     (run_folder / f"store-{port}").write_bytes(b"\x07\x00\x00\x00\x00\x00\x00\x00")
     store = rendezvous.TCPStore(host, port, 1, is_master=True)
     assert store.add("count", 1) == 1
+
+
+def test_who_comes_before_the_master_waits_for_it(run_folder):
+    """What it wrote would be gone with the file that the master begins anew, and the group would wait forever."""
+    port = free_port()
+    with ThreadPoolExecutor() as pool:
+        early = pool.submit(rendezvous.TCPStore, "127.0.0.1", port, 2, is_master=False)
+        time.sleep(0.3)
+        assert not early.done() and list(run_folder.iterdir()) == []
+        master = rendezvous.TCPStore("127.0.0.1", port, 2, is_master=True)
+        early.result(timeout=60).set("rank 1", "there")
+    assert master.get("rank 1") == b"there"
 
 
 def test_processes_of_a_run_form_a_group_and_leave_nothing(run_folder):
