@@ -114,7 +114,16 @@ def test_the_list_of_commands_names_what_exists_with_a_help_that_fits_on_a_scree
 
 def test_the_lines_of_the_page_on_troubles_are_those_that_the_program_writes():
     """Each text in backticks of a first column, up to a placeholder, is in the source or comes from elsewhere."""
-    elsewhere = {"SIGKILL", "OOM", "CUDA out of memory", "update_actor", "No space left on device", "GiB", "Stopped"}
+    elsewhere = {
+        "The current node timed out during startup",
+        "SIGKILL",
+        "OOM",
+        "CUDA out of memory",
+        "update_actor",
+        "No space left on device",
+        "GiB",
+        "Stopped",
+    }
     source = "\n".join(path.read_text() for path in (ROOT / "verl_relift").rglob("*.py"))
     source = re.sub(r'"\s*\n\s*f?"', "", source)  # texts that go over several lines
     source = re.sub(r"\{[^{}]*\}", "N", source)
