@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from ..demonstrations.buffer import Demonstration
 from ..settings import SettingsError
 from ..types import Group, Role
+from .base import Resources
 from .joining import ClippingSettings, JoiningMethod
 from .weight import Weight
 
@@ -49,6 +50,10 @@ class HPT(JoiningMethod):
     Settings = HPTSettings
     weights: ClassVar[Mapping[Role, Weight]] = {Role.DEMONSTRATION: lambda token: 1.0}
 
+    def __init__(self, settings: Any, resources: Resources):
+        super().__init__(settings, resources)
+        self._none_left = False  # whether every rollout of the step was dropped
+
     @classmethod
     def problems(cls, settings: Any, config: Any) -> Iterator[str]:
         yield from super().problems(settings, config)
@@ -63,7 +68,15 @@ class HPT(JoiningMethod):
         chosen = [group for group in groups if self.settings.opens(group)] if self.settings.coeff else []
         self._counts["gate_opened"] = len(chosen)
         demonstrations = self.verified([group.question for group in chosen], step)
-        return [self._edited(group, demonstrations.get(group.question.draw)) for group in groups]
+        edited = [self._edited(group, demonstrations.get(group.question.draw)) for group in groups]
+        # verl's metrics and normalizers need a rollout: where none is left, one question's stay and count for nothing.
+        self._none_left = all(rollout.role is not Role.OWN for group in edited for rollout in group.rollouts)
+        if self._none_left:
+            edited[0] = replace(edited[0], rollouts=(*groups[0].rollouts, *edited[0].rollouts))
+        return edited
+
+    def coefficients(self, step: int) -> dict[Role, float]:
+        return super().coefficients(step) | ({Role.OWN: 0.0} if self._none_left else {})
 
     def _edited(self, group: Group, demonstration: Demonstration | None) -> Group:
         if demonstration is None:

@@ -57,6 +57,7 @@ def test_without_its_coefficient_a_method_asks_and_edits_as_grpo(name, tmp_path)
 @pytest.mark.parametrize("rollouts", ["drop", "keep"])
 def test_a_gate_opens_on_counts_or_fractions(name, rollouts, tmp_path):
     graded = [group(question(n), *([1.0] * right + [0.0] * (4 - right))) for n, right in enumerate((0, 1, 2))]
+    # The last question keeps its rollouts, so that some are left.
     for gate in ({"max_right": 1}, {"max_right": None, "max_accuracy": 0.25}):
         method = make(tmp_path, name, rollouts=rollouts, **gate)
         edited = method.edit(graded, 1)
@@ -78,6 +79,16 @@ def test_a_gate_that_never_opens_changes_nothing(name, tmp_path):
     method = make(tmp_path, name)
     graded = [group(question(n), 0.0, 1.0) for n in range(3)]
     assert method.edit(graded, 1) == graded and method.metrics()["method/gate_opened"] == 0.0
+
+
+def test_where_no_rollout_would_be_left_one_questions_stay_and_count_for_nothing(tmp_path):
+    method = make(tmp_path, "hpt", coeff=0.5)
+    first, second = method.edit([group(question(1), 0.0, 0.0), group(question(2), 0.0, 0.0)], 1)
+    assert [rollout.role for rollout in first.rollouts] == [Role.OWN, Role.OWN, Role.DEMONSTRATION]
+    assert [rollout.role for rollout in second.rollouts] == [Role.DEMONSTRATION]
+    assert method.coefficients(1) == {Role.OWN: 0.0, Role.DEMONSTRATION: 0.5}
+    method.edit([group(question(1), 0.0, 0.0), group(question(2), 0.0, 1.0)], 2)
+    assert method.coefficients(2) == {Role.DEMONSTRATION: 0.5}
 
 
 def test_a_question_without_a_demonstration_keeps_its_rollouts(tmp_path):

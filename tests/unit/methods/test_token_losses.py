@@ -1,11 +1,12 @@
 """Each method's token losses on two rows, with gradients, against their papers' formulas worked out by hand."""
 
 import math
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 import torch
 
+from tests.unit.methods.steps import resources
 from verl_relift.actor.losses import all_terms, guided_terms, supervised_loss, weigh_advantages
 from verl_relift.methods import read_method
 from verl_relift.methods.weight import TokenStatistics
@@ -38,9 +39,8 @@ def statistics(reward: list[float] = REWARD) -> TokenStatistics:
 def terms_of(token: TokenStatistics, name: str, **settings) -> tuple[float, list[float]]:
     """The method's terms, added up, and their derivatives by log p of each token."""
     cls, built = read_method({"name": name, **settings})
-    method = SimpleNamespace(settings=built)
     terms = all_terms(cls.token_weights(built), cls.terms(built))
-    coefficients = cls.coefficients(method, 1)
+    coefficients = cls(built, resources(Path())).coefficients(1)
 
     def joint(losses, chosen):
         return losses.sum() / 4  # one mean over all four tokens
