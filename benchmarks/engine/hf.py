@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM
 
 from benchmarks.engine.batch import (
     BETAS,
@@ -58,7 +58,7 @@ class Worker:
     """Holds the model with torch's AdamW, which decays no vectors, as in Megatron."""
 
     def __init__(self, model: str, fused: bool):
-        self._model = Qwen2ForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa")
+        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa")
         parameters = list(self._model.parameters())
         groups = [
             {"params": [p for p in parameters if p.dim() > 1], "weight_decay": WEIGHT_DECAY},

@@ -1,12 +1,15 @@
 """Compare the whole training loop with TRL's: `python -m benchmarks.loop --output DIR [--only NAME ...]`
 
 Both sides train the same model on the same questions with the same number of rollouts, reward and algorithm (GRPO,
-because TRL has no ReLIFT). They take turns in one run, each on the first two cores. TRL may run in several settings,
-and the ratio is that to the fastest. `make bench` installs TRL.
+because TRL has no ReLIFT). They take turns in one run, each on the first two cores, or follow each other where both do
+not fit into memory. TRL may run in several settings, and the ratio is that to the fastest. `make bench` installs TRL.
 
 `quickstart`: the quickstart's base model and task, 64 questions x 8 rollouts of at most 64 tokens.
 `twenty_million`: a Qwen2 with 19M random parameters and 264 tokens. It samples almost uniformly, so that the end token
 has about the same probability after every token and lengths are distributed geometrically, up to 512.
+`smollm2`, `smollm2_bf16`: SmolLM2-135M-Instruct on GSM8K, 8 questions x 8 rollouts of at most 256 tokens; `qwen_coder`,
+`qwen_coder_bf16`: Qwen2.5-Coder-0.5B-Instruct, 2 questions x 8 rollouts of at most 128 tokens. Both are fetched once.
+Beside the loop, rollouts are compared with bare vLLM. Reduced: `--rounds 1 --warm-up 1`.
 """
 
 import argparse
@@ -22,9 +25,12 @@ from datetime import UTC, datetime
 from importlib.metadata import distributions, version
 from pathlib import Path
 
+from benchmarks.loop import bare
 from benchmarks.loop.turns import Side, Turn, fastest, play, quantile, speed_ratio
 from benchmarks.machine import machine
 from benchmarks.report import Report, Spread, on_cores
+from verl_relift.pretrained.fetch import fetch
+from verl_relift.pretrained.models import QWEN_CODER, SMOLLM2, Model
 from verl_relift.testing.launch import records
 
 TRL = Path(sys.prefix) / "bench"  # where `make bench` puts it
@@ -40,11 +46,13 @@ class TRLSetting:
     processes: int
     threads: int
     micro_batch: int
+    bf16: bool = False  # matrix products in bf16 by autocast, weights in fp32
 
     @property
     def name(self) -> str:
         """The setting in words."""
-        return f"TRL, {self.processes} x {self.threads} threads, micro-batch {self.micro_batch}"
+        precision = ", bf16" if self.bf16 else ""
+        return f"TRL, {self.processes} x {self.threads} threads, micro-batch {self.micro_batch}{precision}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class Case:
     Attributes:
         title: heading of the report.
         bar: required ratio to TRL's speed.
-        model: arguments of the command that makes the model.
+        model: arguments of the command that makes the model, or a model of the package index.
         questions: questions per step.
         rollouts: rollouts per question.
         max_tokens: length limit of a response.
@@ -62,11 +70,13 @@ class Case:
         steps: steps per turn.
         overrides: overrides of our configuration.
         trl: TRL's settings.
+        data: arguments of the command that makes the questions.
+        config: name of our configuration.
     """
 
     title: str
     bar: float
-    model: tuple[str, ...]
+    model: tuple[str, ...] | Model
     questions: int
     rollouts: int
     max_tokens: int
@@ -74,6 +84,13 @@ class Case:
     steps: int
     overrides: tuple[str, ...]
     trl: tuple[TRLSetting, ...]
+    data: tuple[str, ...] = ("data_preprocess.arithmetic",)
+    config: str = "quickstart"
+
+    @property
+    def together(self) -> bool:
+        """Whether all sides fit into memory at the same time."""
+        return not isinstance(self.model, Model)
 
 
 # Two training ranks and two vLLM servers, one per core.
@@ -117,13 +134,74 @@ CASES = {
         trl=(TRLSetting(2, 1, 8),),
     ),
 }
+GSM8K = ("data_preprocess.gsm8k", "--input", "tests/data/gsm8k", "--template", "boxed", "--quiet")
+SMOLLM2_CASE = Case(
+    title="SmolLM2-135M-Instruct on GSM8K, fp32",
+    bar=2.5,
+    model=SMOLLM2,
+    questions=8,
+    rollouts=8,
+    max_tokens=256,
+    learning_rate=1e-6,
+    steps=1,
+    overrides=(
+        *OUR_WAY,
+        "data.max_prompt_length=384",
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1280",
+        "actor_rollout_ref.rollout.max_num_seqs=32",
+        "actor_rollout_ref.rollout.engine_kwargs.vllm.num_gpu_blocks_override=161",
+        "actor_rollout_ref.actor.megatron.dtype=float32",
+        "actor_rollout_ref.rollout.dtype=float32",
+    ),
+    trl=(TRLSetting(1, 2, 8), TRLSetting(2, 1, 8)),
+    data=GSM8K,
+    config="pretrained",
+)
+QWEN_CASE = replace(
+    SMOLLM2_CASE,
+    title="Qwen2.5-Coder-0.5B-Instruct on GSM8K, fp32",
+    model=QWEN_CODER,
+    questions=2,
+    max_tokens=128,
+    overrides=(
+        "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=2",
+        "actor_rollout_ref.rollout.tensor_model_parallel_size=2",
+        "data.max_prompt_length=384",
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024",
+        "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=640",
+        "actor_rollout_ref.actor.megatron.dtype=float32",
+        "actor_rollout_ref.rollout.dtype=float32",
+    ),
+    trl=(TRLSetting(1, 2, 4),),
+)
+
+
+def in_bf16(case: Case) -> Case:
+    """Return the case with both sides in bf16, with fp32 master weights."""
+    return replace(
+        case,
+        title=case.title.replace("fp32", "bf16"),
+        overrides=tuple(override.replace("=float32", "=bfloat16") for override in case.overrides),
+        trl=tuple(replace(setting, bf16=True) for setting in case.trl),
+    )
+
+
+CASES |= {
+    "smollm2": SMOLLM2_CASE,
+    "smollm2_bf16": in_bf16(SMOLLM2_CASE),
+    "qwen_coder": QWEN_CASE,
+    "qwen_coder_bf16": in_bf16(QWEN_CASE),
+}
+BY_DEFAULT = ("quickstart", "twenty_million")  # the others take an hour
 
 
 def prepare(case: Case, folder: Path) -> tuple[Path, Path]:
     """Make the questions and the case's model if they do not exist, and return the parquet file and the model."""
     data, model = folder / "data", folder / "model"
     if not (data / "train.parquet").exists():
-        _python("data_preprocess.arithmetic", "--output", str(data))
+        _python(*case.data, "--output", str(data))
+    if isinstance(case.model, Model):
+        return data / "train.parquet", fetch(case.model)
     if not (model / "config.json").exists():
         _python(*(argument.format(data=data) for argument in case.model), "--output", str(model))
     return data / "train.parquet", model
@@ -163,9 +241,9 @@ def our_overrides(case: Case, data: Path, model: Path, run: Path, steps: int) ->
     ]
 
 
-def our_command(overrides: Sequence[str]) -> list[str]:
+def our_command(case: Case, overrides: Sequence[str]) -> list[str]:
     """Return the command of our side."""
-    return [sys.executable, "-m", "benchmarks.loop.ours", "--config-name", "quickstart", *overrides]
+    return [sys.executable, "-m", "benchmarks.loop.ours", "--config-name", case.config, *overrides]
 
 
 def trl_command(case: Case, setting: TRLSetting, data: Path, model: Path, run: Path, steps: int) -> list[str]:
@@ -193,7 +271,7 @@ def trl_command(case: Case, setting: TRLSetting, data: Path, model: Path, run: P
         "learning-rate": case.learning_rate,
         "steps": steps,
     }
-    named = [f"--{name}={value}" for name, value in arguments.items()]
+    named = [f"--{name}={value}" for name, value in arguments.items()] + ["--bf16"] * setting.bf16
     return [sys.executable, *launcher, "benchmarks.loop.trl", *named, "--betas", *map(str, BETAS)]
 
 
@@ -209,7 +287,7 @@ def trl_environment(setting: TRLSetting) -> dict[str, str]:
 
 
 def measure(case: Case, folder: Path, warm_up: int, rounds: int) -> tuple[dict[str, list[Turn]], dict[str, float]]:
-    """Start the sides one after the other and let them take turns.
+    """Start the sides one after the other and let them take turns, or let each make all its turns alone.
 
     Args:
         case: the case.
@@ -226,19 +304,29 @@ def measure(case: Case, folder: Path, warm_up: int, rounds: int) -> tuple[dict[s
     run = folder / OURS
     # Our command chooses its number of threads itself.
     inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    loops = {OURS: (our_command(our_overrides(case, data, model, run, steps)), inherited)}
+    loops = {OURS: (our_command(case, our_overrides(case, data, model, run, steps)), inherited)}
     for setting in case.trl:
         command = trl_command(case, setting, data, model, folder / "trl", steps)
         loops[setting.name] = (command, trl_environment(setting))
+    turns = {}
+    for group in [loops] if case.together else [{name: loop} for name, loop in loops.items()]:
+        turns |= _play(group, folder, case.steps, warm_up, rounds)
+    return turns, _parts(records(run)[warm_up * case.steps :])
+
+
+def _play(
+    loops: Mapping[str, tuple[list[str], dict[str, str]]], folder: Path, steps: int, warm_up: int, rounds: int
+) -> dict[str, list[Turn]]:
+    """Run loops, given as name -> (command, environment), at the same time, and return their turns."""
     with ExitStack() as stack:
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sides = []
         for number, (name, (command, environment)) in enumerate(loops.items()):
-            side = Side(name, command, environment, folder / f"{number}.log", sockets / str(number))
+            log = folder / f"{name.replace(' ', '_').replace(',', '')}.log"
+            side = Side(name, command, environment, log, sockets / str(number))
             sides.append(stack.enter_context(side))
             side.wait_until_ready()
-        turns = play(sides, case.steps, warm_up, rounds)
-    return turns, _parts(records(run)[warm_up * case.steps :])
+        return play(sides, steps, warm_up, rounds)
 
 
 def _parts(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -281,7 +369,27 @@ def write(report: Report, case: Case, turns: dict[str, list[Turn]], parts: dict[
         rows.append((name, len(lengths), f"{statistics.mean(lengths):.1f}", *cells))
     report.table(("side", "responses", "mean tokens", "10%", "median", "90%", "longest", "mean reward"), rows)
     report.add("Our step in seconds, medians: " + ", ".join(f"{name} {value:.2f}" for name, value in parts.items()))
-    report.add(f"\nOur overrides of `quickstart.yaml`, besides the case's sizes: `{' '.join(case.overrides)}`.\n")
+    report.add(f"\nOur overrides of `{case.config}.yaml`, besides the case's sizes: `{' '.join(case.overrides)}`.\n")
+
+
+def compare_rollouts(report: Report, case: Case, folder: Path, turns: Sequence[Turn], seconds: float) -> None:
+    """Add the rate of our rollouts against that of bare vLLM on the same questions.
+
+    Args:
+        report: where to.
+        case: the case.
+        folder: its folder, which has the questions.
+        turns: of our side.
+        seconds: median time of `gen` in our step, which includes grading and storing.
+    """
+    data, model = prepare(case, folder)
+    dtype = next(one.partition("=")[2] for one in case.overrides if one.startswith("actor_rollout_ref.rollout.dtype="))
+    tokens = statistics.median(turn.work.response_tokens / turn.steps for turn in turns)
+    rates = bare.rates(model, data, case.questions, case.rollouts, case.max_tokens, dtype, CORES)
+    best = max(rates.values())
+    listed = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+    ours = tokens / seconds
+    report.add(f"Rollouts: {ours:.0f} response tokens/s; bare vLLM: {listed}; **{ours / best:.2f}x** of the fastest.\n")
 
 
 def versions() -> str:
@@ -295,7 +403,7 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for models, logs and report.md")
-    parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--only", nargs="+", choices=list(CASES), default=BY_DEFAULT)
     parser.add_argument("--steps", type=int, help="steps per turn; default: the case's")
     parser.add_argument("--rounds", type=int, default=5, help="turns per side that count; default %(default)s")
     parser.add_argument("--warm-up", type=int, default=2, help="rounds before those; default %(default)s")
@@ -316,6 +424,8 @@ def main() -> None:
             case = replace(case, overrides=(*case.overrides, *options.ours))
             turns, parts = measure(case, options.output / name, options.warm_up, options.rounds)
             write(report, case, turns, parts)
+            if not case.together:
+                compare_rollouts(report, case, options.output / name, turns[OURS], parts["gen"])
             (options.output / "report.md").write_text("\n".join(report.lines).rstrip() + "\n")
 
 

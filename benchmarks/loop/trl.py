@@ -2,7 +2,7 @@
 
 The algorithm is that of `method=grpo`: one optimizer step on all rollouts of a step, advantages without the standard
 deviation, one token mean, clipping at 0.2, no KL term, AdamW at a constant learning rate, gradients clipped at 1. TRL
-runs in fp32 without gradient checkpointing and generates with transformers.
+holds its weights in fp32, runs without gradient checkpointing and generates with transformers.
 """
 
 import argparse
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, required=True)
     parser.add_argument("--betas", type=float, nargs=2, required=True)
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--bf16", action="store_true", help="matrix products in bf16, by autocast")
     options = parser.parse_args()
 
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's
@@ -108,7 +109,7 @@ def main() -> None:
         args=GRPOConfig(
             output_dir=str(options.output),
             use_cpu=True,
-            bf16=False,
+            bf16=options.bf16,
             gradient_checkpointing=False,
             per_device_train_batch_size=options.micro_batch,
             gradient_accumulation_steps=passes,

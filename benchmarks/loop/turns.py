@@ -22,7 +22,7 @@ from benchmarks.report import Spread
 
 ADDRESS = "LOOP_TURNS"  # environment variable with the socket of the referee
 READY_LIMIT_S = 600.0  # from starting a loop to its first step
-TURN_LIMIT_S = 900.0
+TURN_LIMIT_S = 1800.0
 LAST_LINES = 30  # number of lines of a failed loop's log to show
 
 
