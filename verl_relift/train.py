@@ -181,6 +181,10 @@ def _main(config: DictConfig) -> None:
     except KeyboardInterrupt:
         console.say(f"interrupted; {announce.resumes_from(config)}")
         sys.exit(130)
+    except SystemExit as end:
+        if end.code == 128 + signal.SIGTERM:
+            console.say(f"ended by SIGTERM; {announce.resumes_from(config)}")
+        raise
     except Exception as error:
         sys.exit(_report(error, config))
 
