@@ -69,11 +69,13 @@ def process_environment(process: subprocess.Popen) -> dict[str, str]:
     return next(one.environ() for one in family(process) if "WorkerDict" in " ".join(one.cmdline()))
 
 
-def test_torchs_store_is_a_file_in_a_folder_of_the_owner(run):
-    folder = Path(process_environment(run[0])["TMPDIR"])
-    (store,) = folder.glob("store-*")
+def test_torchs_stores_are_files_in_a_folder_of_the_owner(run):
+    environment = process_environment(run[0])
+    folder = Path(environment["TMPDIR"])
+    stores = {int(file.name.removeprefix("store-")) for file in folder.glob("store-*")}
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert int(store.name.removeprefix("store-")) not in listening(run[0])
+    assert len(stores) == 2 and int(environment["MASTER_PORT"]) in stores  # training's, and vLLM's
+    assert not stores & listening(run[0]).keys()
 
 
 def test_nothing_listens_off_loopback(run):
