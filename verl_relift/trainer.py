@@ -83,7 +83,7 @@ class MethodTrainer(ResumableTrainer):
             with marked_timer("reward", timing_raw):
                 batch = self._compute_reward_colocate(batch, metrics)
         with marked_timer("collect", timing_raw):
-            groups = self._groups_of(batch) if method.reads_groups() else []
+            groups = self._groups_of(batch) if method.reads_groups() or self.settings.rollout.batched else []
             batch = self._keep(batch, groups, method.edit(groups, step))
             everything = sorted([*groups, *self._filtered], key=lambda group: group.question.draw)
             if everything:
