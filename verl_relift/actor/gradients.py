@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
+from verl.utils.metric import AggregationType, Metric
 
 # The loss of a part in the form that verl's engine calls, and its batch; None: the RL update's mini-batch.
 Part = tuple[Callable, TensorDict | None]
@@ -34,7 +35,8 @@ def gradient_shares(engine, parts: Mapping[str, Part]) -> Iterator[None]:
         if engine.is_mp_src_rank_with_outputs():
             metrics = output["metrics"]
             whole = float(metrics["grad_norm"])
-            metrics |= {f"{name}_gradient_share": norm / whole if whole else 0.0 for name, norm in norms.items()}
+            shares = {name: norm / whole if whole else 0.0 for name, norm in norms.items()}
+            metrics |= {f"{name}_gradient_share": Metric(AggregationType.MEAN, one) for name, one in shares.items()}
         return output
 
     if parts:
