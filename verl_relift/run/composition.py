@@ -9,6 +9,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from . import precision
+
 
 def starting_with(method: str, name: str) -> str:
     """Return `name` with the method's name in front, unless it is there: a word of its own, up to `-`."""
@@ -50,6 +52,7 @@ def cache_blocks(sequences: int, tokens: int) -> int:
 # Functions of the YAML files: `${sum:a,b}` and so on.
 OmegaConf.register_new_resolver("rollouts_per_server", rollouts_per_server, replace=True)
 OmegaConf.register_new_resolver("cache_blocks", cache_blocks, replace=True)
+OmegaConf.register_new_resolver("cpu_dtype", lambda model: precision.cpu_dtype(model), replace=True)
 OmegaConf.register_new_resolver("sum", lambda *terms: sum(terms), replace=True)
 OmegaConf.register_new_resolver("starting_with", starting_with, replace=True)
 OmegaConf.register_new_resolver("either", lambda condition, one, other: one if condition else other, replace=True)
