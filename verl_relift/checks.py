@@ -12,12 +12,16 @@ from omegaconf import DictConfig, OmegaConf
 from . import schema
 from .consistency import micro_batch_problems, platform_problems, sampling_problems, schedule_problems
 from .methods import Method, Needs, read_method
-from .rewards.problems import reward_problems
+from .rewards.problems import has_own_function, reward_problems
 from .run import checkpoints, resume
 from .settings import ProgramSettings, SettingsError, build
 
 # The only one that shows groups before it evicts them.
 SAMPLER = "pkg://verl_relift.rollout.sampler"
+
+
+# What of a graded rollout verl's group filter can read: the reward, or a column of this package's reward function.
+FILTER_METRICS = ("acc", "score", "reward")
 
 
 class ConfigurationError(ValueError):
@@ -73,6 +77,7 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
     if method.stages(settings):
         return  # each stage is checked as a run of its own
     needs = method.needs(settings)
+    yield from _accepted_problems(config, program)
     yield from platform_problems(config)
     if needs.rollouts and needs.demonstrations and config.actor_rollout_ref.rollout.n < 2:
         yield (
@@ -104,10 +109,25 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
     yield from schedule_problems(config)
 
 
+def _accepted_problems(config: DictConfig, program: ProgramSettings) -> Iterator[str]:
+    """Yield keys of `accept_changes` that nothing has; a checkpoint of another method may have had other keys of it."""
+    for key in program.resume.accept_changes:
+        group, _, name = key.rpartition(".")
+        there = OmegaConf.select(config, group) if group else config
+        if not key.startswith("method.") and not (isinstance(there, DictConfig) and name in there):
+            yield f"relift.resume.accept_changes=[{key}]: there is no such key; correct it"
+
+
 def _filter_problems(config: DictConfig, needs: Needs, asks_again: bool) -> Iterator[str]:
     """Yield where groups that `algorithm.filter_groups` removes would be lost for the method."""
-    if not config.algorithm.filter_groups.enable:
+    groups = config.algorithm.filter_groups
+    if not groups.enable:
         return
+    if groups.metric is None or (not has_own_function(config) and groups.metric not in FILTER_METRICS):
+        yield (
+            f"algorithm.filter_groups.metric={schema.shown(groups.metric)} is nothing that the rewards have; set it to "
+            f"{', '.join(FILTER_METRICS)}"
+        )
     if asks_again:
         yield (
             "algorithm.filter_groups.enable=true evicts questions that every rollout fails before "
@@ -239,6 +259,12 @@ def divisibility_problems(config: DictConfig, hf) -> Iterator[str]:
         yield (
             f"actor_rollout_ref.actor.megatron.pipeline_model_parallel_size={pp} must divide the model's "
             f"{hf.num_hidden_layers} layers; choose another"
+        )
+    elif hf.num_hidden_layers % (pp * (megatron.virtual_pipeline_model_parallel_size or 1)):
+        yield (
+            "actor_rollout_ref.actor.megatron.virtual_pipeline_model_parallel_size="
+            f"{megatron.virtual_pipeline_model_parallel_size} must divide the {hf.num_hidden_layers // pp} layers of a "
+            "stage; choose another"
         )
     if hf.num_attention_heads % rollout.tensor_model_parallel_size:
         yield (

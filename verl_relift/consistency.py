@@ -107,6 +107,18 @@ def schedule_problems(config: DictConfig) -> Iterator[str]:
     """Yield what the optimizer, its schedule and the policy loss cannot be made of."""
     actor, trainer = config.actor_rollout_ref.actor, config.trainer
     optim = actor.optim
+    engine = actor.megatron
+    if engine.virtual_pipeline_model_parallel_size is not None and engine.pipeline_model_parallel_size < 2:
+        yield (
+            f"{_ENGINE}.virtual_pipeline_model_parallel_size={engine.virtual_pipeline_model_parallel_size} splits "
+            f"pipeline stages, but {_ENGINE}.pipeline_model_parallel_size=1; raise that, or leave it null"
+        )
+    for name in ("attention_dropout", "hidden_dropout"):
+        if engine.override_transformer_config.get(name):
+            yield (
+                f"{_ENGINE}.override_transformer_config.{name}={engine.override_transformer_config[name]} must be 0: "
+                "rollouts are sampled without dropout"
+            )
     decay = optim.lr_decay_steps or trainer.total_training_steps
     if decay and (optim.lr_warmup_steps or 0) >= decay:
         yield (

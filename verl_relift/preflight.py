@@ -76,6 +76,9 @@ def _folders(config: DictConfig) -> Iterator[str]:
         folder = trainer[key]
         if folder is None:
             continue
+        if "://" in folder:
+            yield f"trainer.{key}={folder} is no folder of this machine; name one, perhaps on a shared file system"
+            continue
         there = Path(folder).expanduser().absolute()
         while not there.exists():
             there = there.parent
@@ -259,8 +262,27 @@ def _data(config: DictConfig) -> Iterator[str]:
         if faults > SHOWN:
             yield f"and {faults - SHOWN} more; python -m data_preprocess.check FILE lists them"
         return
+    yield from _unscored(config, report.files)
     yield from _amounts(config, needs, [s for s in report.files if s.file in train], "train")
     yield from _amounts(config, None, [s for s in report.files if s.file in validation], "val")
+
+
+def _unscored(config: DictConfig, files: list[FileSummary]) -> Iterator[str]:
+    """Yield sources of data that verl's own reward function, where it is chosen, does not know."""
+    from verl.utils.reward_score import default_compute_score
+
+    if config.reward.custom_reward_function.path is not None:
+        return
+    for source in dict.fromkeys(source for summary in files for source in summary.sources):
+        try:
+            default_compute_score(source, "", "0", {})
+        except NotImplementedError:
+            yield (
+                f"reward.custom_reward_function.path=null: verl has no reward function for data_source={source}; leave "
+                "the key out, or name a function of your own"
+            )
+        except Exception:  # it knows the source, and has found no answer in an empty response
+            continue
 
 
 def _amounts(config: DictConfig, needs: Needs | None, files: list[FileSummary], purpose: str) -> Iterator[str]:

@@ -61,6 +61,8 @@ class DemonstrationSettings:
     verify: bool = True
 
     def __post_init__(self):
+        if not self.column.strip():
+            raise SettingsError("method.demonstrations.column must name a column of the data set")
         if self.max_tokens < 1:
             raise SettingsError(f"method.demonstrations.max_tokens={self.max_tokens} must be at least 1")
 

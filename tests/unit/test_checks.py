@@ -94,9 +94,20 @@ def test_the_quickstart_passes(folder):
         ("relift.rollout.batched=false", r"set reward\.num_workers=8"),
         ("trainer.v1.sampler.custom_sampler.path=null", r"custom_sampler\.path=null: .* wait forever"),
         (
-            "algorithm.filter_groups.enable=true relift.rollout.batched=false reward.num_workers=1 "
-            "trainer.v1.sampler.custom_sampler.path=null",
+            "algorithm.filter_groups.enable=true algorithm.filter_groups.metric=acc relift.rollout.batched=false "
+            "reward.num_workers=1 trainer.v1.sampler.custom_sampler.path=null",
             r"custom_sampler\.path=None: .*method=relift gets the questions that are evicted from",
+        ),
+        ("relift.resume.accept_changes=[data.sede]", r"accept_changes=\[data\.sede\]: there is no such key"),
+        ("trainer.default_local_dir=s3://bucket/run", r"s3://bucket/run is no folder of this machine"),
+        ("reward.custom_reward_function.path=null", r"verl has no reward function for data_source=arithmetic"),
+        (
+            "algorithm.filter_groups.enable=true algorithm.filter_groups.metric=null",
+            r"filter_groups\.metric=null is nothing that the rewards have",
+        ),
+        (
+            "algorithm.filter_groups.enable=true algorithm.filter_groups.metric=seq_reward",
+            r"filter_groups\.metric=seq_reward is nothing .*set it to acc, score, reward",
         ),
         ("method.sft.lr=inf", r"method\.sft\.lr=inf must be positive and finite"),
         ("method.sft.entropy_coeff=nan", r"method\.sft\.entropy_coeff=nan must be finite"),

@@ -60,6 +60,11 @@ def test_the_quickstart_is_consistent(platform):
         ),
         (f"{ROLLOUT}.log_prob_use_dynamic_bsz=false", r"log_prob_use_dynamic_bsz=false must be that of .*actor"),
         # schedules and losses
+        (
+            f"{ENGINE}.virtual_pipeline_model_parallel_size=2",
+            r"virtual_pipeline_model_parallel_size=2 splits pipeline stage",
+        ),
+        (f"+{ENGINE}.override_transformer_config.hidden_dropout=0.1", r"hidden_dropout=0\.1 must be 0"),
         (f"{OPTIM}.lr_warmup_init=1e-3", r"lr_warmup_init=0\.001 must be at most .*optim\.lr=5e-05"),
         (f"{OPTIM}.lr_decay_style=cosine {OPTIM}.min_lr=1", r"min_lr=1 must be at most .*optim\.lr=5e-05"),
         (f"{OPTIM}.lr_decay_style=WSD", r"lr_decay_style=WSD needs .*lr_wsd_decay_steps"),

@@ -4,6 +4,7 @@
 processes may use.
 """
 
+import math
 import os
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -49,12 +50,17 @@ class GradingRules:
     max_answer_chars: int = 2_000
 
     def __post_init__(self) -> None:
+        if self.thinking not in list(Thinking):
+            raise ValueError(f"thinking={self.thinking!r} must be one of {', '.join(Thinking)}")
+        names = self.conventions
+        if not isinstance(names, list | tuple) or not names or any(name not in list(Convention) for name in names):
+            raise ValueError(f"conventions={names!r} must be a list of at least one of {', '.join(Convention)}")
+        if not isinstance(self.allow_unevaluated, bool):
+            raise ValueError(f"allow_unevaluated={self.allow_unevaluated!r} must be true or false")
+        if type(self.max_answer_chars) is not int or self.max_answer_chars < 1:
+            raise ValueError(f"max_answer_chars={self.max_answer_chars!r} must be a whole number of at least 1")
         object.__setattr__(self, "thinking", Thinking(self.thinking))
-        object.__setattr__(self, "conventions", tuple(Convention(name) for name in self.conventions))
-        if not self.conventions:
-            raise ValueError("GradingRules.conventions is empty: name at least one of " + ", ".join(Convention))
-        if self.max_answer_chars < 1:
-            raise ValueError(f"GradingRules.max_answer_chars must be positive, not {self.max_answer_chars}")
+        object.__setattr__(self, "conventions", tuple(map(Convention, names)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ class RewardValues:
     """The reward of each outcome: the only place where an outcome becomes a number.
 
     Raises:
-        ValueError: a reward is not below that of `correct`.
+        ValueError: a reward is not a finite number below that of `correct`.
     """
 
     correct: float = 1.0
@@ -73,9 +79,12 @@ class RewardValues:
     ground_truth_unparsable: float = 0.0
 
     def __post_init__(self) -> None:
+        for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"rewards.{name}={value!r} must be a finite number")
         for name in (f.name for f in fields(self)):
             if name != "correct" and not getattr(self, name) < self.correct:
-                raise ValueError(f"RewardValues.{name} must be below RewardValues.correct ({self.correct})")
+                raise ValueError(f"rewards.{name}={getattr(self, name)} must be below rewards.correct={self.correct}")
 
     def of(self, outcome: GradeOutcome) -> float:
         """Return the reward of an outcome."""

@@ -21,6 +21,7 @@ _DTYPES = ("fp32", "bf16")
 # verl's policy losses; what each reads beside the log-probs and advantages.
 _CLIPS = ("vanilla", "dppo_tv", "dppo_kl", "gspo", "clip_cov", "geo_mean", "cispo")
 LOSS_MODES = (*_CLIPS, "sapo", "gpg", "kl_cov", "dro")
+_OVER_SEQUENCES = ("geo_mean", "sapo")  # verl aggregates them in one way, whatever loss_agg_mode says
 
 
 def _with_loss(*modes: str):
@@ -115,7 +116,8 @@ _ACTOR: dict[str, Rule | dict] = {
         "dro_beta": Number(above=0, null=True, when=_with_loss("dro")),
     },
     "loss_agg_mode": Choice(
-        ("token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")
+        ("token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"),
+        when=_with_loss(*(mode for mode in LOSS_MODES if mode not in _OVER_SEQUENCES)),
     ),
     "loss_scale_factor": Whole(
         1, null=True, when=when("actor_rollout_ref.actor.loss_agg_mode", "seq-mean-token-sum-norm")

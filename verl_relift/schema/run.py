@@ -58,7 +58,7 @@ _TRAINER = {
 }
 
 _REWARD = {
-    "num_workers": Whole(0),
+    "num_workers": Whole(0, when=AGENT_LOOP),
     "custom_reward_function": {
         "path": Text(null=True),
         "name": Text(null=True, when=when_set("reward.custom_reward_function.path")),

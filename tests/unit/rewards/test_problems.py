@@ -5,6 +5,7 @@ import pytest
 from verl_relift.rewards.problems import reward_problems
 from verl_relift.run.composition import Arguments
 
+KWARGS = "reward.custom_reward_function.reward_kwargs"
 AGENT_LOOP = "relift.rollout.batched=false reward.num_workers=8 "
 
 
@@ -29,6 +30,16 @@ AGENT_LOOP = "relift.rollout.batched=false reward.num_workers=8 "
             "reward.custom_reward_function.reward_kwargs: thinkin is not a setting",
         ),
         ("relift.reward.correct_from=1", "relift.reward.correct_from=1 has no effect: this package's reward"),
+        (
+            f"+{KWARGS}.conventions=boxed",
+            f"{KWARGS}: conventions='boxed' must be a list of at least one of boxed, hash",
+        ),
+        (f"+{KWARGS}.conventions=[boxd]", f"{KWARGS}: conventions=['boxd'] must be a list of at least one of boxed"),
+        (f"+{KWARGS}.thinking=yes", f"{KWARGS}: thinking='yes' must be one of optional, required"),
+        (f"+{KWARGS}.allow_unevaluated='no'", f"{KWARGS}: allow_unevaluated='no' must be true or false"),
+        (f"+{KWARGS}.max_answer_chars=-5", f"{KWARGS}: max_answer_chars=-5 must be a whole number of at least 1"),
+        (f"+{KWARGS}.rewards={{correct:yes}}", f"{KWARGS}: rewards.correct='yes' must be a finite number"),
+        (f"+{KWARGS}.rewards={{wrong:2}}", f"{KWARGS}: rewards.wrong=2 must be below rewards.correct=1.0"),
         (AGENT_LOOP + "data.reward_fn_key=source", "data.reward_fn_key=source has no effect"),
     ],
 )

@@ -250,6 +250,7 @@ BROKEN = [
     ("algorithm.rollout_correction.rollout_is_threshold=3", "acts only with .*rollout_is=token or sequence"),
     ("trainer.val_only=true", "acts only with trainer.val_before_train=true"),
     ("trainer.resume_from_path=a/global_step_3", "acts only with trainer.resume_mode=resume_path"),
+    ("reward.num_workers=4", "acts only with relift.rollout.batched=false"),
     ("global_profiler.steps=[1]", "acts only with a value of global_profiler.tool"),
     ("method.schedule.every=4", "acts only with method.schedule.kind=every_k"),
     ("method.sft.min_lr_ratio=0.1", "acts only with method.sft.lr_schedule=linear or cosine"),
@@ -324,6 +325,13 @@ def test_one_line_names_the_key_the_value_and_what_is_allowed(override, message)
 def test_what_works_passes(overrides):
     with overridden(*overrides.split()) as config:
         assert list(problems(config)) == []
+
+
+@pytest.mark.parametrize("mode", ["sapo", "geo_mean"])
+def test_losses_that_aggregate_in_one_way(mode):
+    with overridden(f"{ACTOR}.policy_loss.loss_mode={mode}", f"{ACTOR}.loss_agg_mode=token-sum") as config:
+        (line,) = problems(config)
+    assert line.startswith(f"{ACTOR}.loss_agg_mode=token-sum acts only with")
 
 
 def test_every_key_without_a_rule_is_named_when_it_changes():
