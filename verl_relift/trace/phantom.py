@@ -36,6 +36,7 @@ _FACTORIES = {
     for name in ("empty", "zeros", "ones", "full", "rand", "randn")
     for prefix, suffix in (("", ""), ("new_", ""), ("", "_like"))
 } | {"aten::empty_strided", "aten::new_empty_strided"}
+_TO_JAGGED = torch.ops.aten._padded_dense_to_jagged_forward.default  # which torch has for no meta tensor
 _VALUES = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.item.default}
 
 
@@ -68,6 +69,8 @@ class _Dispatch(TorchDispatchMode):
             return self._make(func, args, kwargs, tensors)
         if func in _VALUES:
             return 1.0 if phantoms[0].is_floating_point() else 1
+        if func is _TO_JAGGED:
+            return self._seen(_to_jagged(*args, **kwargs), self._memory.place_of(phantoms[0]))
         if func._schema.is_mutable and isinstance(args[0], torch.Tensor) and not args[0].is_meta:
             return args[0]  # a real tensor would get values that there are not
         if kwargs.get("device") is not None:
@@ -102,6 +105,11 @@ class _Dispatch(TorchDispatchMode):
             if is_phantom(value):
                 self._memory.see(value, made_from)
         return result
+
+
+def _to_jagged(dense: torch.Tensor, offsets: list[torch.Tensor], total_L: int | None = None) -> torch.Tensor:
+    rows = int(offsets[0][-1]) if total_L is None else total_L
+    return dense.new_empty((rows, *dense.shape[2:]), device=_META)
 
 
 def _to_meta(tensor: torch.Tensor) -> torch.Tensor:

@@ -47,6 +47,9 @@ def test_jagged_phantoms(memory):
     assert nested.device == torch.device("cpu")
     assert [row.shape[0] for row in (nested * 2).unbind()] == [4, 6]
     assert nested.to_padded_tensor(0.0).shape == (2, 6)
+    grown = torch.zeros(10, 100, requires_grad=True)
+    jagged_like(grown.sum(1), jagged([torch.arange(4), torch.arange(6)])).to_padded_tensor(0.0).sum().backward()
+    assert grown.grad.shape == (10, 100)
     assert jagged([torch.arange(3), torch.arange(2)]).to_padded_tensor(0).tolist() == [[0, 1, 2], [0, 1, 0]]
 
 
