@@ -46,14 +46,13 @@ def prepare_environment() -> None:
     """
     for name, value in _EVERYWHERE.items():
         os.environ.setdefault(name, value)
+    # Not /tmp/torchinductor_USER: another user could put code there first.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_user_cache() / "torchinductor"))
     if detect_platform() == "cpu":
         for name, value in _ON_CPU.items():
             os.environ.setdefault(name, value)
         threads.prepare()
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    else:
-        # Not /tmp/torchinductor_USER: another user could put code there first.
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_user_cache() / "torchinductor"))
     # Slurm sets it in every allocation with GPUs, beside CUDA_VISIBLE_DEVICES, and verl's workers refuse to choose.
     if os.environ.get("VERL_PLATFORM", "").strip().lower() != "amd":
         os.environ.pop("ROCR_VISIBLE_DEVICES", None)

@@ -37,7 +37,7 @@ def test_what_the_user_has_set_stays():
 @pytest.mark.parametrize(
     ("platform", "given", "cache"),
     [
-        ("cpu", {}, None),
+        ("cpu", {}, "/home/me/.cache/torchinductor"),
         ("nvidia", {}, "/home/me/.cache/torchinductor"),
         ("nvidia", {"XDG_CACHE_HOME": "/c"}, "/c/torchinductor"),
         ("nvidia", {"TORCHINDUCTOR_CACHE_DIR": "/mine"}, "/mine"),
