@@ -8,6 +8,7 @@ from .methods.registry import METHODS
 
 COMMANDS = {
     "verl_relift.quickstart": "train, evaluate, export and try a small model on a CPU",
+    "verl_relift.pretrained": "the same with a pretrained model of 135M parameters, which it fetches",
     "verl_relift.plan": "does a configuration fit on these GPUs, and how long does it take",
     "verl_relift.train": "train",
     "verl_relift.report": "one page of curves of one or more runs, also while they run",

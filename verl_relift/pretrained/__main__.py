@@ -33,8 +33,8 @@ ASKED = (
 USAGE = f"""\
 usage: python -m verl_relift.pretrained [--fresh] [key=value ...]
 
-Trains SmolLM2-135M-Instruct (135M parameters, {SMOLLM2.megabytes} MB to download, Apache-2.0) on a CPU: model, data,
-evaluation, training, evaluation, export, sample usage, report. Everything goes to {RUN}/. The same command continues
+Trains SmolLM2-135M-Instruct ({SMOLLM2.megabytes} MB to download, Apache-2.0) on a CPU: model, data, evaluation,
+training, evaluation, export, sample usage, report. Everything goes to {RUN}/. The same command continues
 where an interrupted one has stopped; --fresh begins again.
 
 key=value overrides the training configuration verl_relift/config/pretrained.yaml: method=...,

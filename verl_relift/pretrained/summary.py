@@ -62,9 +62,9 @@ def summarize(run: Path, base: Path, trained: Path, seconds: dict[str, float], p
         "gain": difference["difference"],
         "gain_interval": list(difference["interval"]),
         "steps": last["step"],
-        "sft_updates": int(last["relift/sft_updates"]),
-        "demonstrations_used": int(last["relift/demonstrations_used"]),
-        "demonstration_fraction": last["relift/demonstration_fraction"],
+        "sft_updates": int(last.get("relift/sft_updates", 0)),
+        "demonstrations_used": int(last.get("relift/demonstrations_used", 0)),
+        "demonstration_fraction": last.get("relift/demonstration_fraction", 0.0),
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
         "seconds_per_step_median": round(statistics.median(durations), 1),
         "tokens_per_second_median": round(
