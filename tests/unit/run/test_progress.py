@@ -76,6 +76,7 @@ def test_the_stage_is_the_first_that_is_not_over():
 def test_validations_and_the_last_step_are_always_said(monkeypatch):
     said = []
     monkeypatch.setattr(console, "say", said.append)
+    monkeypatch.setattr(console, "seconds_of_silence", lambda: 0.0)
     progress = Progress()
     for step in range(1, 101):
         validated = {"val-core/a/acc/mean@1": 0.5} if step == 37 else {}
