@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -286,7 +287,9 @@ def trl_environment(setting: TRLSetting) -> dict[str, str]:
     }
 
 
-def measure(case: Case, folder: Path, warm_up: int, rounds: int) -> tuple[dict[str, list[Turn]], dict[str, float]]:
+def measure(
+    case: Case, folder: Path, warm_up: int, rounds: int
+) -> tuple[dict[str, list[Turn]], dict[str, float], dict[str, float]]:
     """Start the sides one after the other and let them take turns, or let each make all its turns alone.
 
     Args:
@@ -296,7 +299,7 @@ def measure(case: Case, folder: Path, warm_up: int, rounds: int) -> tuple[dict[s
         rounds: number of rounds that count.
 
     Returns:
-        The turns by side, and the median seconds of each timer of our step.
+        The turns by side, the median seconds of each timer of our step, and the seconds of each side's start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     data, model = prepare(case, folder)
@@ -308,24 +311,35 @@ def measure(case: Case, folder: Path, warm_up: int, rounds: int) -> tuple[dict[s
     for setting in case.trl:
         command = trl_command(case, setting, data, model, folder / "trl", steps)
         loops[setting.name] = (command, trl_environment(setting))
-    turns = {}
+    turns: dict[str, list[Turn]] = {}
+    starts: dict[str, float] = {}
     for group in [loops] if case.together else [{name: loop} for name, loop in loops.items()]:
-        turns |= _play(group, folder, case.steps, warm_up, rounds)
-    return turns, _parts(records(run)[warm_up * case.steps :])
+        turns |= _play(group, folder, case.steps, warm_up, rounds, starts)
+    return turns, _parts(records(run)[warm_up * case.steps :]), starts
 
 
 def _play(
-    loops: Mapping[str, tuple[list[str], dict[str, str]]], folder: Path, steps: int, warm_up: int, rounds: int
+    loops: Mapping[str, tuple[list[str], dict[str, str]]],
+    folder: Path,
+    steps: int,
+    warm_up: int,
+    rounds: int,
+    starts: dict[str, float],
 ) -> dict[str, list[Turn]]:
-    """Run loops, given as name -> (command, environment), at the same time, and return their turns."""
+    """Run loops, given as name -> (command, environment), at the same time, and return their turns.
+
+    `starts` gets the seconds from each command to its first step.
+    """
     with ExitStack() as stack:
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         sides = []
         for number, (name, (command, environment)) in enumerate(loops.items()):
             log = folder / f"{name.replace(' ', '_').replace(',', '')}.log"
+            begin = time.monotonic()
             side = Side(name, command, environment, log, sockets / str(number))
             sides.append(stack.enter_context(side))
             side.wait_until_ready()
+            starts[name] = time.monotonic() - begin
         return play(sides, steps, warm_up, rounds)
 
 
@@ -422,8 +436,10 @@ def main() -> None:
         for name in options.only:
             case = CASES[name] if options.steps is None else replace(CASES[name], steps=options.steps)
             case = replace(case, overrides=(*case.overrides, *options.ours))
-            turns, parts = measure(case, options.output / name, options.warm_up, options.rounds)
+            turns, parts, starts = measure(case, options.output / name, options.warm_up, options.rounds)
             write(report, case, turns, parts)
+            listed = ", ".join(f"{side} {seconds:.0f} s" for side, seconds in starts.items())
+            report.add(f"From the command to the first step: {listed}.\n")
             if not case.together:
                 compare_rollouts(report, case, options.output / name, turns[OURS], parts["gen"])
             (options.output / "report.md").write_text("\n".join(report.lines).rstrip() + "\n")
