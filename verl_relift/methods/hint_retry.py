@@ -34,9 +34,9 @@ class HintRetrySettings:
         levels = list(self.levels)
         if not levels or levels != sorted(set(levels)) or not 0.0 < levels[0] <= levels[-1] <= 1.0:
             raise SettingsError(f"method.levels={levels} must be one fraction of a solution or more, rising, in (0, 1]")
-        for name in ("max_levels", "first_step"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"method.{name}={getattr(self, name)} must be at least 1")
+        for name, value in (("max_levels", self.max_levels), ("first_step", self.first_step)):
+            if value < 1:
+                raise SettingsError(f"method.{name}={value} must be at least 1")
         if not 0.0 <= self.max_accuracy < 1.0:
             raise SettingsError(f"method.max_accuracy={self.max_accuracy} must be in [0, 1)")
         require_places("method.template", self.template)
@@ -63,9 +63,8 @@ class HintRetry(Method):
             self.rounds, self.solutions, self.asked = Rounds(), {}, set()
         if step < self.settings.first_step:
             return []
-        asked = [group for group in groups if group.question.draw in self.asked]
-        self.rounds.answer(attempt - 1, asked)
-        candidates = groups if attempt == 1 else asked
+        candidates = [group for group in groups if attempt == 1 or group.question.draw in self.asked]
+        self.rounds.answer(attempt - 1, candidates if attempt > 1 else [])
         failed = [group.question for group in candidates if is_hardest(group.accuracy, self.settings.max_accuracy)]
         if attempt == 1 and self.settings.kind is not Kind.COLUMN:
             self.solutions, rejected = solutions_of(failed, step, self.settings.demonstrations, self.resources)
@@ -83,9 +82,10 @@ class HintRetry(Method):
         elif level > len(settings.levels) or question.draw not in self.solutions:
             return None
         else:
-            tokens = head(self.solutions[question.draw], settings.levels[level - 1])
-            if settings.kind is Kind.PREFIX:
-                return replace(bare, forced=tokens) if tokens else None
+            solution = self.solutions[question.draw]
+            tokens = head(solution, settings.levels[level - 1]) or solution[:1]
+            if settings.kind is Kind.PREFIX and tokens:
+                return replace(bare, forced=tokens)
             hint = as_text(tokens, self.resources.tokenizer)
         if not hint:
             return None
@@ -93,9 +93,8 @@ class HintRetry(Method):
         if not self.resources.fits(question, messages):
             self.rounds.unguided["prompt_too_long"] += 1
             return None
-        return replace(
-            bare, messages=messages, trained_under=question.messages if settings.loss is Under.BARE else None
-        )
+        under = question.messages if settings.loss is Under.BARE else None
+        return replace(bare, messages=messages, trained_under=under)
 
     def metrics(self) -> dict[str, float]:
         return self.rounds.metrics()

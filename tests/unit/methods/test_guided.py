@@ -247,6 +247,12 @@ def test_failed_questions_are_asked_with_longer_and_longer_heads(tmp_path):
     assert method.metrics() == {"method/second_round_tokens": 0, "method/forced_tokens": 0}
 
 
+def test_the_shortest_head_is_a_token(tmp_path):
+    method = make(tmp_path, "hint_retry", levels=[0.01, 0.5])
+    (prompt,) = method.retry([group(question(1), 0.0)], 1, 1)
+    assert list(prompt.forced) == solution(1)[:1]
+
+
 @pytest.mark.parametrize("loss_under", ["sampled", "bare"])
 def test_a_hint_stands_in_the_question(loss_under, tmp_path):
     method = make(tmp_path, "hint_retry", kind="hint", levels=[0.5], loss=loss_under, template="{hint}; {question}")
