@@ -102,6 +102,7 @@ class Pretrained:
         """Record a stage: its command when it is done, None while it runs."""
         peak = max(self._memory.peak, self._done.get("peak", {}).get("bytes", 0))
         self._done |= {name: {"command": command, "seconds": seconds}, "peak": {"bytes": peak}}
+        STAGES.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(STAGES, json.dumps(self._done, indent=2) + "\n")
 
     def _evaluate(self, name: str, title: str, model: Path, output: Path) -> None:
