@@ -44,6 +44,23 @@ def test_small_logits_are_computed_at_once(positions, rows, sequence_parallel, d
     assert output_layer._is_small(hidden, layer(rows, sequence_parallel, 2)) is small
 
 
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+def test_ranks_share_the_hidden_states_and_their_gradient(monkeypatch, sequence_parallel):
+    """Megatron's mappings: a copy whose gradient is summed, or with sequence parallelism a gathering."""
+    mappings = importlib.import_module("megatron.core.tensor_parallel.mappings")
+    called, passed = [], []
+    for name in ("gather_from_sequence_parallel_region", "copy_to_tensor_model_parallel_region"):
+        monkeypatch.setattr(mappings, name, lambda hidden, group, name=name: called.append((name, group)) or hidden)
+    monkeypatch.setattr(output_layer, "log_probs_and_entropies", lambda *arguments: passed.append(arguments))
+    of_layer, hidden, labels = layer(8, sequence_parallel, 2), torch.zeros(6, 1, 4), torch.arange(6)[None]
+    output_layer._in_blocks(hidden, of_layer, "weight", labels, 0.5)
+    expected = "gather_from_sequence_parallel_region" if sequence_parallel else "copy_to_tensor_model_parallel_region"
+    assert called == [(expected, of_layer.tp_group)]
+    ((flat, weight, targets, temperature, group, entropy),) = passed
+    assert flat.shape == (6, 4) and weight == "weight" and torch.equal(targets, labels[0])
+    assert (temperature, group, entropy) == (0.5, of_layer.tp_group, True)
+
+
 def test_the_entropy_is_computed_where_it_is_wanted(monkeypatch):
     """verl tells its forward function whether it is, and not the function that computes it."""
     module = importlib.import_module(FUSED)
