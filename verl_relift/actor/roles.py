@@ -73,10 +73,13 @@ def role_loss(
     counts = tu.get_non_tensor_data(data, key="role_num_tokens", default=None)
     counts = [0] * len(Role) if counts is None else counts
     joint = {term.role for term in terms if term.joint and term.role not in POLICY_ROLES}
-    # A mini-batch may have no token of the policy's.
-    tokens = data["batch_num_tokens"] + sum(counts[role] for role in joint) or 1
-    tu.assign_non_tensor(data, batch_num_tokens=tokens)
-    data["advantages"] = jagged_like(weigh_advantages(statistics, roles, weights), advantages)
+    own_tokens = data["batch_num_tokens"]
+    tokens = own_tokens + sum(counts[role] for role in joint) or 1
+    tu.assign_non_tensor(data, batch_num_tokens=own_tokens or 1)  # a mini-batch may have no token of the policy's
+    # verl's policy loss is proportional to the advantages: a factor on them makes its mean a joint one, and leaves the
+    # means of entropy and KL those of what the policy wrote.
+    share = own_tokens / tokens if config.loss_agg_mode == "token-mean" else 1.0
+    data["advantages"] = jagged_like(share * weigh_advantages(statistics, roles, weights), advantages)
     loss, metrics = policy_loss(model_output=model_output, data=data, dp_group=dp_group)
     losses = {Role.OWN: coefficients.get(Role.OWN, 1.0) * loss}
 
