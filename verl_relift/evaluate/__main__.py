@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..rewards import Convention, GradingRules, Thinking
 from ..run.display import visible
+from ..run.environment import keep_kernels
 from . import protocol
 from .compare import compare, comparison_table
 from .errors import EvaluationError
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    keep_kernels()
     import torch
 
     from ..run import leftovers, toolkit

@@ -34,8 +34,13 @@ _ON_CPU = {
 }
 
 
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+def keep_kernels() -> None:
+    """Let torch keep compiled kernels among the user's own files, before it is imported.
+
+    By default they are in /tmp/torchinductor_USER, where another user could put code first.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "torchinductor"))
 
 
 def prepare_environment() -> None:
@@ -46,8 +51,7 @@ def prepare_environment() -> None:
     """
     for name, value in _EVERYWHERE.items():
         os.environ.setdefault(name, value)
-    # Not /tmp/torchinductor_USER: another user could put code there first.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_user_cache() / "torchinductor"))
+    keep_kernels()
     if detect_platform() == "cpu":
         for name, value in _ON_CPU.items():
             os.environ.setdefault(name, value)
