@@ -53,6 +53,8 @@ def policy_batch(data: TensorDict, config: DictConfig, method: type[Method], ran
     data["rollout_log_probs"] = jagged([torch.zeros(length) for length in lengths])
     if old:
         data["old_log_probs"] = jagged([torch.zeros(length) for length in lengths])
+    if config.actor_rollout_ref.actor.use_kl_loss:
+        data["ref_log_prob"] = jagged([torch.zeros(length) for length in lengths])
     if method.writes_roles():
         data["roles"] = jagged([torch.full((length,), Role.OWN) for length in lengths])
     if method.reads_rewards:
