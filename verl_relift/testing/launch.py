@@ -132,7 +132,9 @@ def with_empty_folders(command: Sequence[str], scratch: Path) -> tuple[list[str]
     keep = below_tmp[0] if below_tmp else scratch
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
         return list(command), left
-    return ["unshare", "--mount", "sh", "-c", _WITH_EMPTY_FOLDERS, "sh", *map(str, (new, left, keep)), *command], left
+    # torch writes its default, below this process's /tmp, into the environment.
+    alone = ["env", "-u", "TORCHINDUCTOR_CACHE_DIR", "unshare", "--mount"]
+    return [*alone, "sh", "-c", _WITH_EMPTY_FOLDERS, "sh", *map(str, (new, left, keep)), *command], left
 
 
 def listening(process: subprocess.Popen) -> dict[int, tuple[str, str]]:
