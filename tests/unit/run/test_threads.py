@@ -1,11 +1,13 @@
 """How many threads the processes that compute on a CPU have."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from verl_relift.run import threads
-from verl_relift.run.environment import prepare_environment
+from verl_relift.run.environment import SPEED_PATCHES, prepare_environment
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +65,37 @@ def test_a_container_has_the_cores_of_its_quota(monkeypatch, tmp_path, quota, co
     assert threads.usable_cores() == cores
 
 
-def test_vllm_gets_the_number_with_its_environment():
+@pytest.mark.parametrize(("forks", "number"), [("1", "1"), ("0", "5")])
+def test_a_server_of_vllm_has_one_thread_if_it_forks_its_engine(forks, number):
     from verl_relift.upstream.cpu.platform import PlatformCPU
 
-    os.environ[threads.THREADS] = "5"
-    assert PlatformCPU().rollout_env_vars()["OMP_NUM_THREADS"] == "5"
+    os.environ |= {threads.THREADS: "5", SPEED_PATCHES: forks}
+    assert PlatformCPU().rollout_env_vars()["OMP_NUM_THREADS"] == number
+
+
+# A process as a server of vLLM: it computes, and forks one that does.
+SERVER = """
+import torch
+from verl_relift.upstream.speed.vllm import _EngineContext
+
+def compute():
+    product = torch.randn(600, 600) @ torch.randn(600, 600)
+    return torch.randn(1_000_000).exp().sum() + product.sum()
+
+def engine():
+    compute()
+    print("engine", torch.get_num_threads(), flush=True)
+
+compute()
+print("server", torch.get_num_threads(), flush=True)
+process = _EngineContext().Process(target=engine)
+process.start()
+process.join(60)
+process.kill()
+"""
+
+
+def test_a_forked_engine_computes_with_its_number_of_threads():
+    environment = os.environ | {"OMP_NUM_THREADS": "1", threads.THREADS: "2"}
+    result = subprocess.run([sys.executable, "-c", SERVER], env=environment, capture_output=True, text=True)
+    assert result.stdout.splitlines() == ["server 1", "engine 2"], result.stderr

@@ -13,6 +13,7 @@ import psutil
 import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 
+from ...run.environment import SPEED_PATCHES
 from ...run.threads import THREADS
 from ..registry import Where, add, patch
 
@@ -134,7 +135,9 @@ class PlatformCPU(PlatformBase):
 
     def rollout_env_vars(self) -> dict[str, str]:
         return {
-            "OMP_NUM_THREADS": os.environ.get(THREADS, "1"),  # vLLM's own kernels read it when they are loaded
+            # vLLM's engine is forked from its server, which has one thread: a pool of several does not survive a fork.
+            # The engine chooses its own number then (upstream/speed/vllm.py); where it is spawned it gets it here.
+            "OMP_NUM_THREADS": os.environ.get(THREADS, "1") if os.environ.get(SPEED_PATCHES) == "0" else "1",
             "VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"),
             "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
         }

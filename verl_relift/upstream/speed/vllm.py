@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from types import ModuleType
 
+from ...run import threads
 from ..registry import Where, patch, replace
 
 # Between two looks for a message: a few of them are a small part of the shortest step.
@@ -83,6 +84,7 @@ class _EngineProcess(multiprocessing.context.ForkProcess):
             except OSError:
                 continue  # the one that listed the folder
         threading.Thread(target=_end_with, args=(os.getppid(),), name="parent watch", daemon=True).start()
+        threads.apply()
         super().run()
 
 
