@@ -44,6 +44,7 @@ def run(config: DictConfig) -> None:
     begin = time.monotonic()
     console.show_messages()
     check(config)
+    config.transfer_queue.enable = True  # before it is compared with the checkpoint's
     start = resume.find(config)
     OmegaConf.resolve(config)
     folder = Path(config.trainer.default_local_dir)
@@ -96,7 +97,6 @@ def _train(config: DictConfig, progress: Progress) -> None:
     from .run.failure import RunFailed, explain, workers_end_with
     from .trainer import MethodTrainer
 
-    config.transfer_queue.enable = True
     tq.init(config.transfer_queue)
     server.register()
     trainer = MethodTrainer(config)
