@@ -17,6 +17,7 @@ from pathlib import Path
 from ..rewards import Convention, GradingRules, Thinking
 from ..run.display import visible
 from ..run.environment import keep_kernels
+from ..usage import argument_parser
 from . import protocol
 from .compare import compare, comparison_table
 from .errors import EvaluationError
@@ -114,9 +115,7 @@ def _label(folder: Path) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m verl_relift.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser("verl_relift.evaluate", __doc__, page="docs/evaluate.md")
     add = parser.add_argument
     add("--model", type=Path, help="Hugging Face folder: safetensors, tokenizer with chat template")
     add("--data", type=Path, nargs="+", default=[], help="parquet files in verl's schema; results per data_source")
