@@ -40,8 +40,8 @@ def platform_problems(config: DictConfig) -> Iterator[str]:
             yield f"{key}={shown(value)} must be {allowed} on platform={platform}: {why}"
     if platform == "cpu" and config.actor_rollout_ref.model.use_fused_kernels and not config.relift.speed_patches:
         yield (
-            "actor_rollout_ref.model.use_fused_kernels=true needs relift.speed_patches=true on platform=cpu: verl's own "
-            "kernels are for GPUs"
+            "actor_rollout_ref.model.use_fused_kernels=true needs relift.speed_patches=true on platform=cpu: verl's "
+            "own kernels are for GPUs"
         )
 
 

@@ -91,7 +91,7 @@ class GradedRollout:
     forced: int = 0  # tokens of the head that the policy was given
     role: Role = Role.OWN  # of all its tokens, where a method has added it to the group
     prompt_ids: tuple[int, ...] = ()  # of a row that a method has added
-    counts_in_mean: bool = True  # of the group, with which every row is compared; False: it is compared, and not counted
+    counts_in_mean: bool = True  # of the group; every row is compared with it, counted or not
 
 
 @dataclass(frozen=True, slots=True)

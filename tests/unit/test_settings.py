@@ -38,7 +38,7 @@ def test_the_programs_defaults_are_the_yaml_file():
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({"sft": {}}, r"relift\.sft is not a setting; relift has .*rollout, reward, .*reuse_log_probs, .*speed_patches"),
+        ({"sft": {}}, r"relift\.sft is not a setting; relift has .*rollout, reward, .*speed_patches"),
         ({"rollout": {"workers": -1}}, r"relift\.rollout\.workers=-1 must not be negative"),
         ({"rollout": {"workers": "two"}}, r"relift\.rollout\.workers='two' must be of type int"),
         ({"gradient_shares_every": -1}, r"relift\.gradient_shares_every=-1 must not be negative; 0: never"),

@@ -121,7 +121,7 @@ def target_text(value: Any) -> str | None:
     ReLIFT's and LUFFY's files contain a chat list, text, or null.
 
     Returns:
-        The text of the last assistant message; None if there is no text or only white space.
+        The text of the assistant message; None if there is no text or only white space.
 
     Raises:
         DataError: the value has another type, or a demonstration of several turns.

@@ -4,6 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from verl_relift.data.chat import prompt_ids
+from verl_relift.data.errors import DataError
 from verl_relift.demonstrations.verify import OverlongDemonstration, Rejected, Solution, make_demonstrations
 from verl_relift.quickstart.base_model import build_tokenizer
 from verl_relift.rewards.function import RewardFunction
@@ -59,9 +60,11 @@ def test_a_long_demonstration_is_dropped_and_never_cut(tokenizer):
         make(tokenizer, CHAT, max_tokens=length - 1, overlong=Overlong.ERROR)
 
 
-def test_the_last_assistant_message_is_the_solution(tokenizer):
-    chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "\\boxed{1}"}, *CHAT]
+def test_the_assistant_message_is_the_solution_and_there_is_one(tokenizer):
+    chat = [{"role": "user", "content": "?"}, *CHAT]
     assert tokenizer.decode(make(tokenizer, chat)[0].response_ids[:-1]) == SOLUTION
+    with pytest.raises(DataError, match="2 messages of the assistant"):
+        make(tokenizer, [*chat, *CHAT])
 
 
 def test_a_batch_keeps_its_order(tokenizer):

@@ -45,7 +45,7 @@ def train(run: Path) -> None:
     done = checkpoints.step_of(latest) if latest else 0
     saved = [done]
 
-    def commit() -> None:
+    def commit(record: dict) -> None:
         if (run / f"global_step_{saved[-1]}.partial").exists():
             checkpoints.commit(run, saved[-1])
             checkpoints.prune(run, 2)

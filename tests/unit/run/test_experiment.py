@@ -132,7 +132,7 @@ def test_a_change_names_both_values(record, compose):
     [change] = changes(record, compose("trainer.save_freq=10"))
     assert str(change) == "trainer.save_freq=10 (was 80)"
     [change] = changes(record, compose("trainer.logger=[console,wandb]"))
-    assert str(change) == 'trainer.logger=["console", "wandb"] (was ["console"])'
+    assert str(change) == 'trainer.logger=["console", "wandb"] (was ["tensorboard"])'
 
 
 def test_what_follows_from_another_setting_is_not_a_change_of_its_own():
