@@ -20,7 +20,7 @@ def test_a_methods_defaults_are_its_yaml_file(name):
     _, defaults = read_method({"name": name})
     if name == "sft":  # its learning rate is ten times that of ReLIFT's update
         assert settings.sft.lr == 1e-5
-    elif name == "rl_with_sft_loss":  # all questions of a step
+    elif name in ("rl_with_sft_loss", "regft"):  # all questions of a step
         assert settings.sft.batch_size == 128
     else:
         assert settings == defaults
