@@ -141,7 +141,7 @@ class Quickstart:
             f"{summary['demonstrations_used']} demonstrations ({summary['demonstration_fraction']:.1%} of those "
             f"available); {summary['seconds_per_step_median']} s/step, {summary['seconds_to_first_rollout']} s to the "
             f"first rollout, {sum(self.seconds.values()):.0f} s in all, peak memory {summary['peak_memory_gb']} GB\n"
-            f"{RUN}/summary.json  {RUN}/report.html  {RUN}/report.png  {EXPORTED}/  {LOGS}/"
+            f"{RUN}/summary.json  {RUN}/report.html  {RUN}/curves.png  {EXPORTED}/  {LOGS}/"
         )
 
 

@@ -61,7 +61,8 @@ def _report(options: argparse.Namespace) -> bool:
     in_progress = any(run.in_progress for run in runs)
     reload = options.watch if in_progress else None
     write_page(options.output, render_page(runs, evaluations, options.title, reload))
-    curves = options.output.with_suffix(".png")
+    name = options.output.stem  # each page has a picture of its own
+    curves = options.output.with_name("curves.png" if name == "report" else f"{name}-curves.png")
     write_curves(curves, runs)
     for run in runs:
         for problem in run.problems:

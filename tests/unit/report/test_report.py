@@ -239,7 +239,7 @@ def test_a_long_run_is_thinned_and_the_page_says_so(tmp_path):
     report(run, "--output", tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert "Each point is the mean of 5 steps" in text and "one tick stands for 3 updates" in text
-    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_same_run_gives_the_same_page(tmp_path):
@@ -320,15 +320,15 @@ def test_watching_makes_the_page_again_until_the_run_has_ended(tmp_path, capsys,
     assert [seconds for seconds, _ in seen] == [2.0, 2.0]
     assert all('http-equiv="refresh" content="2"' in text for _, text in seen)
     assert "refresh" not in (run / "report.html").read_text()
-    assert capsys.readouterr().out.count("report.html and report.png") == 3
+    assert capsys.readouterr().out.count("report.html and curves.png") == 3
 
 
 def test_two_pages_in_one_folder_keep_their_pictures(tmp_path):
     one, two = write_run(tmp_path / "one", rewards()), write_run(tmp_path / "two", rewards(9))
     report(one, "--output", tmp_path / "a.html")
-    first = (tmp_path / "a.png").read_bytes()
+    first = (tmp_path / "a-curves.png").read_bytes()
     report(two, "--output", tmp_path / "b.html")
-    assert (tmp_path / "a.png").read_bytes() == first != (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a-curves.png").read_bytes() == first != (tmp_path / "b-curves.png").read_bytes()
 
 
 def test_several_runs_need_an_output(tmp_path, capsys):
