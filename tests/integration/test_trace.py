@@ -48,7 +48,7 @@ FAST = [one for one in ALL if one.script.startswith("examples/") or one.script i
 def test_every_launch_script_is_here():
     scripts = {str(path.relative_to(ROOT)) for path in (*ROOT.glob("examples/run_*.sh"), *ROOT.glob("recipe/*/run.sh"))}
     assert scripts == {one.script for one in ALL} | {"recipe/relift/run.sh"}  # which every script in examples/ is
-    assert set(ALWAYS) < scripts and len(FAST) == 6
+    assert set(ALWAYS) < scripts and len(FAST) == 8
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,14 @@ from ..plan.shapes import BUILT_IN, to_config
 
 ROOT = Path(__file__).parents[2]
 MODELS = {
+    "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B-Instruct",
+    "qwen2.5-1.5b": "Qwen/Qwen2.5-1.5B-Instruct",
     "qwen2.5-math-1.5b": "Qwen/Qwen2.5-Math-1.5B",
     "qwen2.5-math-7b": "Qwen/Qwen2.5-Math-7B",
     "qwen2.5-7b": "Qwen/Qwen2.5-7B",
     "llama-3.1-8b": "meta-llama/Llama-3.1-8B",
 }
+ONE_GPU = {"qwen2.5-0.5b": "24", "qwen2.5-1.5b": "80"}  # GPU_MEMORY
 POSITIONS = 16384  # of the copies that data_preprocess.prepare_model makes for these scripts
 UPDATES = ("RL update", "supervised update")
 
@@ -53,6 +56,7 @@ class Launch:
         python.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
         python.chmod(0o755)
         environment = {**os.environ, "PYTHON": str(python), "MODEL": self.model, "MODEL_PATH": str(folder)}
+        environment["GPU_MEMORY"] = ONE_GPU.get(self.model, "")
         shown = subprocess.run([ROOT / self.script], env=environment, capture_output=True, text=True)
         if shown.returncode:
             raise RuntimeError(f"{self.script}: {shown.stderr}")
@@ -64,9 +68,10 @@ class Launch:
 
 def launches(layers: int | None = None) -> list[Launch]:
     """Return every launch script: those of the examples each with its model, those of the recipes with the smallest."""
-    examples = [Launch(f"examples/run_{model}_megatron.sh", model, layers) for model in MODELS]
+    scripts = {model: "one_gpu" if model in ONE_GPU else f"{model}_megatron" for model in MODELS}
+    examples = [Launch(f"examples/run_{script}.sh", model, layers) for model, script in scripts.items()]
     recipes = sorted(path.parent.name for path in ROOT.glob("recipe/*/run.sh"))
-    # Every script in examples/ is recipe/relift's.
+    # Every script in examples/ runs recipe/relift's.
     return examples + [
         Launch(f"recipe/{name}/run.sh", "qwen2.5-math-1.5b", layers) for name in recipes if name != "relift"
     ]
