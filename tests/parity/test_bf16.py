@@ -45,7 +45,7 @@ def test_log_probs_are_as_near_to_fp32_as_those_of_hugging_face_in_bf16(model, f
             assert 0 < error(rows, of_exact[share]) <= MOST * error(of_theirs[share], of_exact[share])
 
 
-@pytest.mark.parametrize("name", ["supervised", "policy", "spliced"])
+@pytest.mark.parametrize("name", ["supervised", "policy_reusing", "spliced_reusing"])
 def test_gradients_are_as_near_to_fp32_as_those_of_hugging_face_in_bf16(model, found, name):
     def gradient(of: torch.nn.Module) -> torch.Tensor:
         of.zero_grad()

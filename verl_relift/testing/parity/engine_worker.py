@@ -172,9 +172,19 @@ def policy_reusing(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tens
 
 def spliced(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
     """Return the GRPO loss plus SPLICE_WEIGHT times the supervised one, and the gradient accumulated for both."""
+    return _splice(engine, max_tokens, *policy_inputs(engine, max_tokens))
+
+
+def spliced_reusing(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
+    """Return the same with the GRPO loss of `policy_reusing`."""
+    data, loss = policy_inputs(engine, max_tokens)
+    del data["old_log_probs"]
+    return _splice(engine, max_tokens, data, partial(_relative_to_own, loss))
+
+
+def _splice(engine, max_tokens: int, data, loss) -> tuple[float, dict[str, torch.Tensor]]:
     sft = partial(_engine_loss, entropy_coeff=ENTROPY_COEFF, weight=SPLICE_WEIGHT)
-    outputs = accumulate_both(engine, *policy_inputs(engine, max_tokens), to_tensordict(engine, max_tokens), sft)
-    return loss_and_gradients(engine, outputs)
+    return loss_and_gradients(engine, accumulate_both(engine, data, loss, to_tensordict(engine, max_tokens), sft))
 
 
 def guided(engine, max_tokens: int) -> tuple[float, dict[str, torch.Tensor]]:
@@ -244,7 +254,7 @@ def compute(engine) -> dict | None:
     with engine.train_mode():
         losses = {
             loss.__name__: {max_tokens: loss(engine, max_tokens) for max_tokens in SPLITS}
-            for loss in (supervised, policy, policy_reusing, spliced, guided)
+            for loss in (supervised, policy, policy_reusing, spliced, spliced_reusing, guided)
         }
     if not engine.is_mp_src_rank_with_outputs():
         return None

@@ -14,7 +14,7 @@ import verl  # noqa: F401  loads the platform plugin
 
 from ...actor.worker import _engine_loss
 from .batch import ENTROPY_COEFF, SPLITS
-from .engine_worker import build_engine, export, policy, spliced, supervised, to_tensordict
+from .engine_worker import build_engine, export, policy_reusing, spliced_reusing, supervised, to_tensordict
 
 DTYPES = ("float32", "bfloat16")
 STEPS = 50
@@ -27,7 +27,8 @@ def gradients(model: str, tp: int, pp: int, dtype: str) -> dict | None:
     with engine.eval_mode():
         inferred = engine.infer_batch(to_tensordict(engine, max(SPLITS)))
     with engine.train_mode():
-        losses = {loss.__name__: loss(engine, SPLITS[1]) for loss in (supervised, policy, spliced)}
+        # With old log-probs of other passes, rounding decides which tokens are clipped.
+        losses = {loss.__name__: loss(engine, SPLITS[1]) for loss in (supervised, policy_reusing, spliced_reusing)}
     if not engine.is_mp_src_rank_with_outputs():
         return None
     return {"outputs": {name: list(value.unbind()) for name, value in inferred["model_output"].items()}, **losses}

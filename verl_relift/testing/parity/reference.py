@@ -62,9 +62,9 @@ def policy_loss(model: torch.nn.Module, reusing: bool = False) -> torch.Tensor:
     return total / tokens
 
 
-def spliced_loss(model: torch.nn.Module) -> torch.Tensor:
+def spliced_loss(model: torch.nn.Module, reusing: bool = False) -> torch.Tensor:
     """Add the weighted supervised loss to the policy loss, so that the gradient is their weighted sum."""
-    return policy_loss(model) + SPLICE_WEIGHT * supervised_loss(model)
+    return policy_loss(model, reusing) + SPLICE_WEIGHT * supervised_loss(model)
 
 
 def guided_loss(model: torch.nn.Module) -> torch.Tensor:
@@ -95,5 +95,6 @@ LOSSES: dict[str, Callable[[torch.nn.Module], torch.Tensor]] = {
     "policy": policy_loss,
     "policy_reusing": partial(policy_loss, reusing=True),
     "spliced": spliced_loss,
+    "spliced_reusing": partial(spliced_loss, reusing=True),
     "guided": guided_loss,
 }
