@@ -83,7 +83,7 @@ def test_every_use_has_the_same_ids(model, tmp_path):
     for name, call in usages().items():
         code = compile(ast.Expression(call), name, "eval")
         # Only a literal question differs from one place to another.
-        ids = eval(code, {"tokenizer": exported, "question": QUESTION, "messages": MESSAGES})
+        ids = eval(code, {"tokenizer": exported, "question": QUESTION, "messages": MESSAGES, "system": []})
         text = exported.decode(ids)
         assert isinstance(ids[0], int), f"{name} passes a text, in front of which vLLM puts another token"
         assert text.count(BOS) == 1 and text.startswith(BOS), name
