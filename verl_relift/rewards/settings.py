@@ -6,6 +6,7 @@ processes may use.
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
@@ -53,7 +54,8 @@ class GradingRules:
         if self.thinking not in list(Thinking):
             raise ValueError(f"thinking={self.thinking!r} must be one of {', '.join(Thinking)}")
         names = self.conventions
-        if not isinstance(names, list | tuple) or not names or any(name not in list(Convention) for name in names):
+        listed = isinstance(names, Sequence) and not isinstance(names, str)  # a configuration's list is no Python list
+        if not listed or not names or any(name not in list(Convention) for name in names):
             raise ValueError(f"conventions={names!r} must be a list of at least one of {', '.join(Convention)}")
         if not isinstance(self.allow_unevaluated, bool):
             raise ValueError(f"allow_unevaluated={self.allow_unevaluated!r} must be true or false")
