@@ -10,7 +10,7 @@ from ..run.progress import Pace, describe, is_due
 
 
 class TrainingProgress:
-    """Shows the line of the training command, and a bar.
+    """Shows the line of the training command, and a bar, for the steps that the run makes from now on.
 
     Args:
         metrics: the run's `metrics.jsonl`; it need not exist yet.
@@ -20,7 +20,7 @@ class TrainingProgress:
 
     def __init__(self, metrics: Path, total_steps: int, console: Console):
         self._path, self._total, self._console = metrics, total_steps, console
-        self._position = 0
+        self._position = metrics.stat().st_size if metrics.exists() else 0
         self._pace = Pace()
         self._bar = Progress(
             SpinnerColumn(),
@@ -44,6 +44,8 @@ class TrainingProgress:
         """Show the steps that the file has gained since the last call."""
         if not self._path.exists():
             return
+        # A run that resumes takes out the steps after its last checkpoint.
+        self._position = min(self._position, self._path.stat().st_size)
         with open(self._path) as file:
             file.seek(self._position)
             for line in file:

@@ -48,6 +48,25 @@ def test_no_log_of_a_stage_is_the_runs_own():
     assert quickstart._log("train") != quickstart.RUN / LOG
 
 
+def test_progress_of_a_resumed_run_is_that_of_its_new_steps(tmp_path):
+    """The run takes out the steps after its last checkpoint, and lines differ in length."""
+    output, path = io.StringIO(), tmp_path / "metrics.jsonl"
+
+    def lines(*steps: int, seconds: float) -> str:
+        records = [{"step": i, "time": seconds * i, "timing_s/step": seconds} for i in steps]
+        return "".join(json.dumps(record) + "\n" for record in records)
+
+    path.write_text(lines(*range(1, 8), seconds=2.125))
+    progress = TrainingProgress(path, 9, Console(file=output, width=200))
+    progress.update()
+    path.write_text(lines(*range(1, 5), seconds=2.125))
+    for step in range(5, 10):
+        progress.update()
+        path.write_text(path.read_text() + lines(step, seconds=2.0))
+    progress.update()
+    assert [line.split("  ")[0] for line in output.getvalue().splitlines()] == [f"step {i}/9" for i in range(5, 10)]
+
+
 def test_progress_is_the_line_of_the_training_command(tmp_path):
     output, path = io.StringIO(), tmp_path / "metrics.jsonl"
     progress = TrainingProgress(path, 20, Console(file=output, width=200))
