@@ -63,7 +63,7 @@ class Progress:
         self._recent, self._recent_seconds = np.zeros(3), 0.0
 
     def finish(self, tokens: int) -> None:
-        """Count a finished response of so many tokens."""
+        """Count a finished response of this many tokens."""
         self._finished[tokens] += 1
 
     def observe(self, snapshot: Snapshot) -> None:

@@ -102,7 +102,7 @@ def _write(data: bytes) -> None:
         while data:
             data = data[os.write(_user, data) :]
     except OSError:
-        pass  # the terminal is closed, or the reader of the pipe has gone; the run goes on, and the log has it
+        pass  # the terminal is closed, or the reader of the pipe has gone; the run continues, and the log has it
 
 
 def _follow() -> None:

@@ -122,7 +122,7 @@ def test_a_group_that_died_leaves_nothing_to_the_next(run_folder, host):
 
 
 def test_who_comes_before_the_master_waits_for_it(run_folder):
-    """What it wrote would be gone with the file that the master begins anew, and the group would wait forever."""
+    """What it wrote would be gone with the file that the master replaces, and the group would wait forever."""
     port = free_port()
     with ThreadPoolExecutor() as pool:
         early = pool.submit(rendezvous.TCPStore, "127.0.0.1", port, 2, is_master=False)

@@ -21,7 +21,7 @@ FUSED = "verl.models.mcore.model_forward_fused"
 
 
 def layer(rows: int, sequence_parallel: bool = False, ranks: int = 1) -> SimpleNamespace:
-    """What is asked of Megatron's output layer with so many rows on a rank."""
+    """What is asked of Megatron's output layer with this many rows on a rank."""
     group = SimpleNamespace(size=lambda: ranks)
     return SimpleNamespace(output_size_per_partition=rows, sequence_parallel=sequence_parallel, tp_group=group)
 
