@@ -67,9 +67,15 @@ class Launch:
 
 
 def launches(layers: int | None = None) -> list[Launch]:
-    """Return every launch script: those of the examples each with its model, those of the recipes with the smallest."""
+    """Return every launch script: those of the examples each with its model, those of the recipes with the smallest.
+
+    Args:
+        layers: of the models for several GPUs; None: their own.
+    """
     scripts = {model: "one_gpu" if model in ONE_GPU else f"{model}_megatron" for model in MODELS}
-    examples = [Launch(f"examples/run_{script}.sh", model, layers) for model, script in scripts.items()]
+    # On one GPU a block of logits is some percent of the peak of few layers, so those models are whole.
+    depths = {model: None if model in ONE_GPU else layers for model in MODELS}
+    examples = [Launch(f"examples/run_{script}.sh", model, depths[model]) for model, script in scripts.items()]
     recipes = sorted(path.parent.name for path in ROOT.glob("recipe/*/run.sh"))
     # Every script in examples/ runs recipe/relift's.
     return examples + [
