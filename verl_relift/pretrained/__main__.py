@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from ..quickstart.progress import TrainingProgress
-from ..quickstart.stages import MemoryWatch, StageFailed, run
+from ..quickstart.stages import MemoryWatch, end_with, run
 from ..run.folder import METRICS, write_atomically
 from .fetch import folder_of
 from .models import SMOLLM2
@@ -147,26 +147,21 @@ def main() -> None:
     """Run the command.
 
     Raises:
-        SystemExit: with status 0; with 1 if a stage failed or the model did not learn; with 130 on Ctrl-C.
+        SystemExit: see `end_with`; with 2 for invalid arguments.
     """
     arguments = sys.argv[1:]
     if "--help" in arguments or "-h" in arguments:
         print(USAGE)
         return
+    wrong = [one for one in arguments if one != "--fresh" and ("=" not in one or one.startswith("-"))]
+    if wrong:
+        print(f"pretrained: {wrong[0]}: arguments are --fresh and key=value; --help says more", file=sys.stderr)
+        sys.exit(2)
     if "--fresh" in arguments:
         shutil.rmtree(RUN, ignore_errors=True)
     console = Console()
-    try:
-        missing = Pretrained([a for a in arguments if a != "--fresh"], console).go()
-    except StageFailed as error:
-        console.print(str(error), markup=False, highlight=False, style="red")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command continues")
-        sys.exit(130)
-    for line in missing:
-        console.print(f"did not learn enough: {line}", style="red")
-    sys.exit(1 if missing else 0)
+    pretrained = Pretrained([a for a in arguments if a != "--fresh"], console)
+    end_with(pretrained.go, console, "interrupted; the same command continues")
 
 
 if __name__ == "__main__":

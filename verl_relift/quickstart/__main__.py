@@ -16,7 +16,7 @@ from rich.console import Console
 from ..run.folder import METRICS, write_atomically
 from . import base_model
 from .progress import TrainingProgress
-from .stages import MemoryWatch, StageFailed, run
+from .stages import MemoryWatch, end_with, run
 from .summary import shortfalls, summarize, table
 
 RUN = Path("outputs/quickstart")
@@ -187,17 +187,7 @@ def main() -> None:
         print(f"quickstart: {wrong[0]}: arguments are key=value; --help says more", file=sys.stderr)
         sys.exit(2)
     console = Console()
-    try:
-        missing = Quickstart(overrides, console).go()
-    except StageFailed as error:
-        console.print(str(error), markup=False, highlight=False, style="red")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("interrupted")
-        sys.exit(130)
-    for line in missing:
-        console.print(f"did not learn enough: {line}", style="red")
-    sys.exit(1 if missing else 0)
+    end_with(Quickstart(overrides, console).go, console, "interrupted")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
+from rich.console import Console
 
 LAST_LINES = 25  # number of lines of a failed stage's log to show
 SAMPLING_INTERVAL = 2.0  # seconds between two measurements of memory
@@ -102,6 +104,29 @@ def run(command: Sequence[str], log: Path, memory: MemoryWatch, watch: Callable[
             + "\n".join(f"  {line[:300]}" for line in lines)
         )
     return time.monotonic() - start
+
+
+def end_with(go: Callable[[], Sequence[str]], console: Console, interrupted: str) -> NoReturn:
+    """Run all stages and end this process.
+
+    Args:
+        go: runs them; returns what the model did not learn.
+        interrupted: what to say on Ctrl-C.
+
+    Raises:
+        SystemExit: with status 0; with 1 if a stage failed or the model did not learn; with 130 on Ctrl-C.
+    """
+    try:
+        missing = go()
+    except StageFailed as error:
+        console.print(str(error), markup=False, highlight=False, style="red")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print(interrupted)
+        sys.exit(130)
+    for line in missing:
+        console.print(f"did not learn enough: {line}", style="red")
+    sys.exit(1 if missing else 0)
 
 
 def _end(process: subprocess.Popen) -> None:
