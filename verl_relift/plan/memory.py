@@ -402,21 +402,24 @@ def resume_on_host(job: Job, stage: int) -> int:
     return parameters if training.gathered_checkpoint else parameters // (training.data * training.context)
 
 
+def _ranks_of_node(job: Job, node: int) -> list[tuple[int, bool]]:
+    """Return of each rank on a node its pipeline stage, and whether it is the first of its data-parallel group."""
+    ranks, pipeline = min(job.gpus, job.gpus_per_node), job.training.pipeline
+    found = []
+    for rank in range(node * ranks, (node + 1) * ranks):
+        # Megatron's order of ranks: tensor and context inside, then data, then pipeline.
+        stage, within = divmod(rank, max(1, job.gpus // pipeline))
+        found.append((min(stage, pipeline - 1), within < job.training.tensor))
+    return found
+
+
 def checkpoint_on_node(job: Job) -> int:
     """Return the bytes of host memory that saving a checkpoint, or resuming from it, takes where it takes most."""
-    training = job.training
-    ranks = min(job.gpus, job.gpus_per_node)
-    # Megatron's order of ranks: tensor and context inside, then data, then pipeline.
-    firsts = training.tensor
     nodes = []
     for node in range(job.nodes):
-        save = resume = 0
-        for rank in range(node * ranks, (node + 1) * ranks):
-            stage, within = divmod(rank, max(1, job.gpus // training.pipeline))
-            stage = min(stage, training.pipeline - 1)
-            save += checkpoint_on_host(job, stage, first=within < firsts)
-            resume += resume_on_host(job, stage)
-        nodes.append(max(save, resume))
+        ranks = _ranks_of_node(job, node)
+        save = sum(checkpoint_on_host(job, stage, first) for stage, first in ranks)
+        nodes.append(max(save, sum(resume_on_host(job, stage) for stage, _ in ranks)))
     return max(nodes)
 
 
@@ -458,29 +461,36 @@ def _at_update(job: Job, stage: int, tokens: int, entropy: bool, padding: float)
 
 
 def _cpu_phases(job: Job, padding: float, heap_factor: float) -> list[Phase]:
-    """Return the phases of one machine. Processes keep their memory, so that phases differ only in activations."""
+    """Return the phases of one machine. Processes keep their memory, so that phases differ only in what they add."""
     training = job.training
-    ranks = job.gpus_per_node
+    ranks = _ranks_of_node(job, 0)
     kept = {
-        "processes": CPU_SYSTEM + ranks * (CPU_WORKER + CPU_VLLM),
+        "processes": CPU_SYSTEM + len(ranks) * (CPU_WORKER + CPU_VLLM),
         # vLLM's linear layers hold a packed copy in addition to the original.
-        "vLLM weights": 2 * vllm_weights(job) * ranks,
-        "KV cache": kv_cache(job, 0) * ranks,
+        "vLLM weights": 2 * vllm_weights(job) * len(ranks),
+        "KV cache": kv_cache(job, 0) * len(ranks),
+        # The segments of the weights' way to vLLM stay (upstream/speed/weight_transfer.py).
+        "weight-sync buckets": job.rollout.bucket_bytes * len(ranks),
     }
-    stages = [rank * training.pipeline // ranks for rank in range(ranks)]
 
     def of_all(parts_of: Callable[[int], dict[str, int]]) -> dict[str, int]:
         total: dict[str, int] = {}
-        for stage in stages:
+        for stage, _ in ranks:
             for name, size in parts_of(stage).items():
                 total[name] = total.get(name, 0) + size
         return {name: int(size * heap_factor) for name, size in total.items()}
 
-    result = [Phase("rollout", kept | of_all(lambda stage: _resident(job, stage, False)))]
+    resident = of_all(lambda stage: _resident(job, stage, False))
+    result = [Phase("rollout", kept | resident)]
     for name, tokens, entropy in _updates(job):
         if tokens:
             update = partial(_at_update, job, tokens=tokens, entropy=entropy, padding=padding)
             result.append(Phase(name, kept | of_all(update)))
-    sync = of_all(lambda stage: _resident(job, stage, False))
-    result.append(Phase("weight sync", kept | sync | {"weight-sync buckets": sync_buckets(job) * ranks}))
+    result.append(Phase("weight sync", kept | resident | {"weight-sync buckets": sync_buckets(job) * len(ranks)}))
+    if training.saves:
+        parts = {"checkpoint": sum(checkpoint_on_host(job, stage, first) for stage, first in ranks)}
+        if heap_factor > HEAP_FACTOR_MMAP:
+            # A checkpoint's blocks are larger than the gaps that an update has left in the heap.
+            parts["freed by updates"] = max(phase.total for phase in result) - result[0].total
+        result.append(Phase("checkpoint", kept | resident | parts))
     return result

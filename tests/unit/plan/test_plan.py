@@ -206,6 +206,34 @@ def test_gathering_for_the_weights_way_to_vllm():
     assert memory.sync_buckets(job(tensor=4, pipeline=2)) == bucket + 2 * largest + largest // 4
 
 
+def test_a_checkpoint_on_a_cpu_by_hand():
+    """SmolLM2-135M in bf16 on two data-parallel ranks: the first gathers 30 bytes a parameter, the other sends 6."""
+    training = Training(
+        data=2, cuda=False, transformer_engine=False, sequence_parallel=False, token_budget=640, sft_token_budget=640,
+        gathered_on_one_rank=True,
+    )  # fmt: skip
+    batches = Batches(8, 4, 8, demonstrations=8, demonstration_tokens=128, prompt_tokens=192, response_tokens=128)
+    rollout = Rollout(sleeps=False, bucket_bytes=128 << 20, blocks=49)
+    planned = Job(SMOL, "test", 1, 2, False, training, rollout, batches)
+    count = 134_515_008
+    phases = {phase.name: phase for phase in memory.phases(planned, 0)}
+    saving = phases["checkpoint"].parts
+    assert saving["checkpoint"] == 36 * count
+    # Its blocks of 4 bytes a parameter fit into no gap that the largest update has left in the heap.
+    added = phases["RL update"].total - phases["rollout"].total
+    assert saving["freed by updates"] == added > 0
+    assert phases["checkpoint"].total == phases["RL update"].total + 36 * count
+    # It is the peak, so that a machine which is only large enough for updates is refused before the run.
+    assert problems(planned, Budget.of_machine(phases["checkpoint"].total)) == []
+    (problem,) = problems(planned, Budget.of_machine(phases["RL update"].total))
+    assert problem.startswith("checkpoint needs ")
+    # Memory that goes back to the system at once is not there any more.
+    given_back = {phase.name: phase for phase in memory.phases(planned, 0, heap_factor=memory.HEAP_FACTOR_MMAP)}
+    assert given_back["checkpoint"].total == given_back["rollout"].total + 36 * count
+    without = replace(planned, training=replace(training, saves=False))
+    assert "checkpoint" not in {phase.name for phase in memory.phases(without, 0)}
+
+
 def test_kv_cache_by_hand():
     """2 (keys and values) x 28 layers x 2 heads x 128 x 2 bytes on each of two ranks."""
     planned = job()
