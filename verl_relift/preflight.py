@@ -189,16 +189,17 @@ def _model(config: DictConfig) -> Iterator[str]:
 
 def _template_problems(config: DictConfig, template: Any) -> Iterator[str]:
     """Yield what is no chat template, and what it does not read."""
-    from jinja2 import Environment, TemplateSyntaxError, meta
+    from jinja2 import TemplateSyntaxError
+
+    from .data.chat import template_variables
 
     if not isinstance(template, str):
         return  # several, of which transformers chooses
     try:
-        parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
+        known = template_variables(template)
     except TemplateSyntaxError as error:
         yield f"actor_rollout_ref.model.custom_chat_template: {error.message}; correct the template"
         return
-    known = meta.find_undeclared_variables(parsed) - {"messages", "add_generation_prompt"}
     kwargs = OmegaConf.to_container(config.data.apply_chat_template_kwargs)
     yield from name_problems("data.apply_chat_template_kwargs", kwargs, known, "the chat template")
 

@@ -32,6 +32,18 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]], **template
     )
 
 
+def template_variables(template: str) -> set[str]:
+    """Return the names of the arguments that a chat template reads, beside the chat itself.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it is no template.
+    """
+    from jinja2 import Environment, meta
+
+    parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
+    return meta.find_undeclared_variables(parsed) - {"messages", "add_generation_prompt"}
+
+
 def answer_start(tokenizer: Any, ids: Sequence[int], messages: Sequence[Mapping[str, str]]) -> str:
     r"""Return the text between a question and its answer, such as `\n\nAssistant: <think>\n`.
 

@@ -8,11 +8,13 @@ generates only the missing responses. docs/evaluate.md describes every number.
 """
 
 import argparse
+import math
 import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..rewards import Convention, GradingRules, Thinking
 from ..run.display import visible
@@ -21,6 +23,7 @@ from ..usage import argument_parser
 from . import protocol
 from .compare import compare, comparison_table
 from .errors import EvaluationError
+from .own_reward import OwnReward
 from .protocol import Sampling
 from .questions import EvaluationQuestion, read_questions
 
@@ -60,13 +63,15 @@ def _evaluate(options: argparse.Namespace) -> None:
     if not torch.cuda.is_available():
         for problem in toolkit.cpu_problems():
             raise EvaluationError(problem)
-    questions, files = read_questions(options.data)
+    rules, reward = _grading(options)
+    template = _values("--chat-template-kwargs", options.chat_template_kwargs)
+    questions, files = read_questions(options.data, mathematics=reward is None)
     job = Job(
         model=inspect_model(options.model),
         questions=questions,
         files=files,
         sampling=_sampling(options, questions),
-        rules=GradingRules(options.thinking, options.conventions),
+        rules=rules,
         output=options.output,
         protocol=options.protocol,
         dtype=options.dtype,
@@ -74,11 +79,46 @@ def _evaluate(options: argparse.Namespace) -> None:
         tensor_parallel=options.tensor_parallel,
         max_num_seqs=options.max_num_seqs,
         verbose=options.verbose,
+        reward=reward,
+        template=template,
     )
     leftovers.remove()
     with leftovers.temporary_files():
         summary = evaluate(job)
     print(visible(table(summary)))
+
+
+def _grading(options: argparse.Namespace) -> tuple[GradingRules, OwnReward | None]:
+    """Return the grader's rules, and the reward function that takes its place, if one is named."""
+    usual = GradingRules()
+    rules = GradingRules(options.thinking or usual.thinking, options.conventions or usual.conventions)
+    if options.reward_function is None:
+        for flag, value in (("reward-kwargs", options.reward_kwargs), ("correct-from", options.correct_from)):
+            if value not in (None, []):
+                raise EvaluationError(f"--{flag} has no effect without --reward-function; name the function, too")
+        return rules, None
+    for flag in ("thinking", "conventions"):
+        if getattr(options, flag) is not None:
+            raise EvaluationError(f"--{flag} has no effect with --reward-function, which decides alone; leave it out")
+    if options.correct_from is not None and not math.isfinite(options.correct_from):
+        raise EvaluationError(f"--correct-from {options.correct_from} must be finite")
+    kwargs = _values("--reward-kwargs", options.reward_kwargs)
+    return rules, OwnReward.load(options.reward_function, kwargs, options.correct_from)
+
+
+def _values(flag: str, assignments: Sequence[str]) -> dict[str, Any]:
+    """Return KEY=VALUE arguments as a dict; a value is read as on the command line of training."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    for assignment in assignments:
+        if not assignment.partition("=")[0].isidentifier() or "=" not in assignment:
+            raise EvaluationError(f"{flag} {assignment}: expected KEY=VALUE")
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist(list(assignments)), resolve=False)
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise EvaluationError(f"{flag}: {str(error).splitlines()[0]}; correct the value") from error
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -134,11 +174,14 @@ def _parser() -> argparse.ArgumentParser:
         "--thinking",
         type=Thinking,
         choices=list(Thinking),
-        default=Thinking.OPTIONAL,
-        help="whether a response must close its <think> block",
+        help="whether a response must close its <think> block; default optional",
     )
-    conventions = {"type": Convention, "nargs": "+", "choices": list(Convention), "default": GradingRules().conventions}
+    conventions = {"type": Convention, "nargs": "+", "choices": list(Convention)}
     add("--conventions", **conventions, help="answer markers to look for, in this order; default boxed hashes")
+    add("--reward-function", metavar="FILE[:NAME]", help="grade with your own function instead (docs/own-reward.md)")
+    add("--reward-kwargs", nargs="+", default=[], metavar="KEY=VALUE", help="its keyword arguments")
+    add("--correct-from", type=float, metavar="REWARD", help="least reward of a right answer, if it returns no acc")
+    add("--chat-template-kwargs", nargs="+", default=[], metavar="KEY=VALUE", help="arguments of the chat template")
     add("--compare", type=Path, nargs="+", metavar="DIR", help="evaluation folder(s) to compare")
     add("--verbose", action="store_true", help="show vLLM's logs")
     return parser

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,15 @@ class EvaluationQuestion:
         key: `<first 12 digits of the file's sha256>:<row>`; does not change when the file moves.
         source: the row's `data_source`.
         messages: the prompt as a chat, `{"role", "content"}` each.
-        ground_truth: a string, a number, or a list of alternatives.
+        ground_truth: a string, a number, or a list of alternatives; what a reward function of the user's takes.
+        extra_info: the row's `extra_info`.
     """
 
     key: str
     source: str
     messages: tuple[dict[str, str], ...]
     ground_truth: Any
+    extra_info: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,12 @@ class DataFile:
     rows: int
 
 
-def read_questions(paths: Sequence[Path]) -> tuple[list[EvaluationQuestion], list[DataFile]]:
+def read_questions(paths: Sequence[Path], mathematics: bool = True) -> tuple[list[EvaluationQuestion], list[DataFile]]:
     """Read every row of every file, in order.
 
     Args:
         paths: parquet files.
+        mathematics: whether ground truths must be answers that the grader takes; otherwise all but null will do.
 
     Returns:
         The questions, and what identifies each file.
@@ -54,6 +57,7 @@ def read_questions(paths: Sequence[Path]) -> tuple[list[EvaluationQuestion], lis
         EvaluationError: a file is missing, not parquet, lacks a column, is given twice, or has a row without prompt,
             source or ground truth.
     """
+    accepted = _is_answer if mathematics else _is_given
     questions: list[EvaluationQuestion] = []
     files: list[DataFile] = []
     for path in paths:
@@ -62,13 +66,17 @@ def read_questions(paths: Sequence[Path]) -> tuple[list[EvaluationQuestion], lis
             raise EvaluationError(f"{path}: same contents as an earlier file of --data; give each file once")
         rows = [
             EvaluationQuestion(
-                f"{sha256[:12]}:{row}", values["data_source"], _messages(values["prompt"]), _ground_truth(values)
+                f"{sha256[:12]}:{row}",
+                values["data_source"],
+                _messages(values["prompt"]),
+                _ground_truth(values),
+                values.get("extra_info") or {},
             )
             for row, values in enumerate(values_of_rows)
         ]
         _require(path, rows, "data_source", lambda question: isinstance(question.source, str) and question.source)
         _require(path, rows, "prompt", lambda question: question.messages)
-        _require(path, rows, "reward_model.ground_truth", lambda question: _is_answer(question.ground_truth))
+        _require(path, rows, "reward_model.ground_truth", lambda question: accepted(question.ground_truth))
         questions += rows
         files.append(DataFile(path.name, sha256, len(rows)))
     if not questions:
@@ -86,7 +94,8 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
         missing = [name for name in _COLUMNS if name not in names]
         if missing:
             raise EvaluationError(f"{path}: no column {', '.join(missing)}; it has {', '.join(names)}")
-        return pq.read_table(path, columns=list(_COLUMNS)).to_pylist(), sha256
+        read = [name for name in (*_COLUMNS, "extra_info") if name in names]
+        return pq.read_table(path, columns=read).to_pylist(), sha256
     except UnicodeDecodeError as error:
         raise EvaluationError(f"{path}: a text is not UTF-8 ({error}); write the file again") from error
     except (pa.ArrowException, OSError) as error:
@@ -104,6 +113,10 @@ def _messages(prompt: Any) -> tuple[dict[str, str], ...]:
 def _ground_truth(row: Mapping[str, Any]) -> Any:
     reward_model = row["reward_model"]
     return reward_model.get("ground_truth") if isinstance(reward_model, Mapping) else None
+
+
+def _is_given(ground_truth: Any) -> bool:
+    return ground_truth is not None
 
 
 def _is_answer(ground_truth: Any) -> bool:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ..rewards import Grade, Grader, GradingRules
 from ..rewards.extract import THINK_OPEN
 from ..run.redact import redact_text
 from .engine import Completion, EngineSettings, Request, Sampler, prepare_environment
+from .own_reward import OwnReward, score_and_store
 from .progress import Progress, Snapshot
 from .protocol import Sampling
 from .questions import DataFile, EvaluationQuestion
@@ -35,7 +36,7 @@ class Job:
         questions: the questions, in order.
         files: the files that the questions come from.
         sampling: how responses are sampled.
-        rules: how responses are graded.
+        rules: how responses are graded, unless by `reward`.
         output: folder of the results.
         protocol: name of the protocol that set the numbers of samples, or None.
         dtype: vLLM's name of the weights' type, or `auto`.
@@ -43,6 +44,8 @@ class Job:
         tensor_parallel: devices per replica.
         max_num_seqs: concurrent sequences per replica.
         verbose: whether to show vLLM's logs.
+        reward: a reward function of the user's, or None.
+        template: arguments of the chat template.
     """
 
     model: ModelFolder
@@ -57,6 +60,8 @@ class Job:
     tensor_parallel: int = 1
     max_num_seqs: int = 128
     verbose: bool = False
+    reward: OwnReward | None = None
+    template: Mapping[str, Any] = field(default_factory=dict)
 
 
 def evaluate(job: Job) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def evaluate(job: Job) -> dict[str, Any]:
     started = time.monotonic()
     prepare_environment(job.tensor_parallel, job.verbose, job.model.width, job.replicas)
     tokenizer = load_tokenizer(job.model)
-    prompts = encode_prompts(tokenizer, job.questions)
+    prompts = encode_prompts(tokenizer, job.questions, job.template)
     in_thought = questions_in_thought(tokenizer, job.questions, prompts)
     longest = check_lengths(job.model, prompts, job.sampling.max_tokens)
     settings = _settings(job, tokenizer.chat_template)
@@ -96,8 +101,12 @@ def evaluate(job: Job) -> dict[str, Any]:
         results = generate_on_devices(engine, sampler, requests, job.replicas)
         prompt_tokens = sum(len(request.prompt_ids) for request in requests)
         progress = Progress(len(requests), prompt_tokens, job.sampling.max_tokens, engine.max_num_seqs)
-        with Grader(job.rules) as grader:
-            tokens = grade_and_store(_with_progress(results, progress), job.questions, grader, store, in_thought)
+        finished = _with_progress(results, progress)
+        if job.reward is not None:
+            tokens = score_and_store(finished, job.questions, job.reward, store, in_thought)
+        else:
+            with Grader(job.rules) as grader:
+                tokens = grade_and_store(finished, job.questions, grader, store, in_thought)
     generated = time.monotonic()
     store.finish()
     summary = {
@@ -232,9 +241,14 @@ def _settings(job: Job, chat_template: str) -> dict[str, Any]:
         "seed": sampling.seed,
         "dtype": job.dtype,
         "tensor_parallel": job.tensor_parallel,
-        "grading": {"thinking": job.rules.thinking.value, "conventions": [c.value for c in job.rules.conventions]},
+        "grading": job.reward.settings if job.reward is not None else _rules(job.rules),
+        **({"chat_template_kwargs": dict(job.template)} if job.template else {}),
         "versions": _versions(),
     }
+
+
+def _rules(rules: GradingRules) -> dict[str, Any]:
+    return {"thinking": rules.thinking.value, "conventions": [c.value for c in rules.conventions]}
 
 
 def _versions() -> Mapping[str, str]:

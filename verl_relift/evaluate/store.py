@@ -28,6 +28,7 @@ class Graded:
         tokens: length of the response.
         truncated: whether the response was cut at the length limit.
         response: text of the response.
+        reward: what a reward function of the user's returned; None where the grader judged.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Graded:
     tokens: int
     truncated: bool
     response: str
+    reward: float | None = None
 
     @property
     def correct(self) -> bool:
@@ -87,7 +89,10 @@ class Store:
 
     def append(self, graded: Graded) -> None:
         """Append a response; when this returns, the operating system has it."""
-        line = json.dumps({name: getattr(graded, name) for name in _FIELDS}, ensure_ascii=False) + "\n"
+        record = {name: getattr(graded, name) for name in _FIELDS}
+        if graded.reward is None:
+            del record["reward"]
+        line = json.dumps(record, ensure_ascii=False, default=str) + "\n"
         with self._lock:
             self._file.write(line)
             self._file.flush()

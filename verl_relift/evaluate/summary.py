@@ -29,6 +29,7 @@ class SourceSamples:
         outcomes: number of responses by outcome.
         tokens: response tokens in total.
         truncated: number of responses cut at the length limit.
+        rewards: of all responses, where a reward function of the user's returned them.
     """
 
     correct: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
@@ -37,6 +38,7 @@ class SourceSamples:
     outcomes: Counter[str] = field(default_factory=Counter)
     tokens: int = 0
     truncated: int = 0
+    rewards: list[float] = field(default_factory=list)
 
     @property
     def n(self) -> int:
@@ -68,6 +70,8 @@ def collect(generations: Iterable[Graded]) -> dict[str, SourceSamples]:
         samples.outcomes[graded.outcome] += 1
         samples.tokens += graded.tokens
         samples.truncated += graded.truncated
+        if graded.reward is not None:
+            samples.rewards.append(graded.reward)
     for name, samples in sources.items():
         samples.rows = len(samples_of[name])
         sizes = set(samples_of[name].values())
@@ -121,6 +125,7 @@ def _describe(samples: SourceSamples, accuracies: list[float], means: Any, rng: 
         "mean_tokens": samples.tokens / total,
         "truncation_rate": samples.truncated / total,
         "outcomes": dict(sorted(samples.outcomes.items())),
+        **({"mean_reward": float(np.mean(samples.rewards))} if samples.rewards else {}),
     }
 
 
@@ -160,6 +165,7 @@ def table(summary: Mapping[str, Any]) -> str:
         "95%",
         *_shown_ks(summary),
         "maj@n",
+        "reward",
         "tokens",
         "cut",
         "other outcomes",
@@ -176,6 +182,7 @@ def table(summary: Mapping[str, Any]) -> str:
                 interval(source["accuracy_interval"]),
                 *(percent(estimate["value"]) if estimate else "" for estimate in passes),
                 percent(source["majority"]["value"]) if source["n"] > 1 else "",
+                f"{source['mean_reward']:.3f}" if "mean_reward" in source else "",
                 f"{source['mean_tokens']:.0f}",
                 percent(source["truncation_rate"]),
                 _unusual(source["outcomes"]),

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from ..data.chat import answer_start, opens_thought, prompt_ids
+from ..data.chat import answer_start, opens_thought, prompt_ids, template_variables
+from ..schema import name_problems
 from .errors import EvaluationError
 from .questions import EvaluationQuestion
 
@@ -91,23 +93,30 @@ def load_tokenizer(model: ModelFolder) -> Any:
     return tokenizer
 
 
-def encode_prompts(tokenizer: Any, questions: Sequence[EvaluationQuestion]) -> dict[str, list[int]]:
+def encode_prompts(
+    tokenizer: Any, questions: Sequence[EvaluationQuestion], template: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, list[int]]:
     """Encode the chat of every question, ending where the assistant's turn begins.
 
     Args:
         tokenizer: a transformers tokenizer with a chat template.
         questions: the questions.
+        template: arguments of the chat template.
 
     Returns:
         Token ids by the question's key.
 
     Raises:
-        EvaluationError: the template rejects a chat.
+        EvaluationError: the template rejects a chat, or does not read an argument.
     """
+    if template and isinstance(tokenizer.chat_template, str):  # otherwise several, of which transformers chooses
+        known = template_variables(tokenizer.chat_template)
+        for problem in name_problems("--chat-template-kwargs", template, known, "the chat template"):
+            raise EvaluationError(problem)
     encoded = {}
     for question in questions:
         try:
-            encoded[question.key] = prompt_ids(tokenizer, question.messages)
+            encoded[question.key] = prompt_ids(tokenizer, question.messages, **template)
         except Exception as error:  # jinja and the template may raise any type
             raise EvaluationError(f"question {question.key}: the chat template rejects it: {error}") from error
     return encoded
