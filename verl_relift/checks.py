@@ -91,7 +91,7 @@ def settings_problems(config: DictConfig) -> Iterator[str]:
     yield from method.problems(settings, config)
     splices = needs.supervised_rows > 0 and not needs.own_step
     transformer = config.actor_rollout_ref.actor.megatron.override_transformer_config
-    if (splices or method.weighs_tokens()) and transformer.get("calculate_per_token_loss"):
+    if (splices or method.weighs_tokens(settings)) and transformer.get("calculate_per_token_loss"):
         yield (
             "actor_rollout_ref.actor.megatron.override_transformer_config.calculate_per_token_loss=true divides all "
             f"gradients by one token count, but method={config.method.name} has one for each term of its loss; set it "

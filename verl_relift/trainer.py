@@ -63,7 +63,7 @@ class MethodTrainer(ResumableTrainer):
         if self._reuses_log_probs:
             # verl compares rollouts with log-probs before the update even where it corrects nothing.
             self.config.algorithm.rollout_correction = None
-        self._weighs = self._method_class.weighs_tokens()
+        self._weighs = self._method_class.weighs_tokens(self._method_settings)
         self._prompts: dict[str, Prompt] = {}  # of the running step, by draw
         self._filtered: list[Group] = []  # of the running step: kept out of the RL update by algorithm.filter_groups
         self._runaway = Runaway()

@@ -207,8 +207,9 @@ def test_no_function_is_longer_than_a_screen(package):
     assert wrong == []
 
 
-# "relift" and "sft" are also the names of this project, of a group of settings and of a kind of update.
-AMBIGUOUS = {"relift", "sft"}
+# "relift" and "sft" are also the names of this project, of a group of settings and of a kind of update; "factorial" is
+# also that of a number.
+AMBIGUOUS = {"relift", "sft", "factorial"}
 NAMED = re.compile(rf"\b({'|'.join(sorted({*METHODS, 'luffy'} - AMBIGUOUS))})\b|\bmethod=\w")
 BESIDE_METHODS = [
     path

@@ -219,11 +219,9 @@ class Method:
         return any(getattr(cls, hook) is not getattr(Method, hook) for hook in ("edit", "supervised"))
 
     @classmethod
-    def weighs_tokens(cls) -> bool:
-        """Whether the policy loss is more than verl's own on what the policy wrote."""
-        by_settings = (cls.token_weights, Method.token_weights), (cls.terms, Method.terms)
-        changed = any(own.__func__ is not default.__func__ for own, default in by_settings)
-        return bool(cls.weights) or cls.coefficients is not Method.coefficients or changed
+    def weighs_tokens(cls, settings: Any) -> bool:
+        """Whether a loss is more than verl's own on what the policy wrote, or weighs a demonstration's tokens."""
+        return bool(cls.token_weights(settings) or cls.terms(settings) or cls.coefficients is not Method.coefficients)
 
     @classmethod
     def guides_generation(cls) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from ..settings import SettingsError, SolutionSettings
@@ -12,18 +11,7 @@ from .joining import VerifyingMethod
 from .placement import SplicedRows, one_update_problems, splice_problems
 from .schedule import RiseAndFall
 from .stream import Stream
-from .weight import Weight, probability, uncertain
-
-
-class TokenWeight(StrEnum):
-    """What multiplies -log p of a demonstration's token; no gradient flows through it."""
-
-    ONE = "one"
-    PHI = "phi"  # p (1 - p)
-    PROBABILITY = "probability"  # p: DFT; SFT with an importance ratio has the same gradient
-
-
-_WEIGHTS = {TokenWeight.PHI: uncertain, TokenWeight.PROBABILITY: probability}
+from .weight import TokenWeight, Weight
 
 
 @dataclass(frozen=True)
@@ -72,7 +60,7 @@ class CHORD(VerifyingMethod):
 
     @classmethod
     def token_weights(cls, settings: Any) -> Mapping[Role, Weight]:
-        weight = _WEIGHTS.get(settings.sft.token_weight)
+        weight = settings.sft.token_weight.function
         return {} if weight is None else {Role.DEMONSTRATION: weight}
 
     def supervised(self, groups: Sequence[Group], step: int) -> Supervised:

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from .chord_mu import CHORD, CHORDSettings, StreamSettings, TokenWeight
+from .chord_mu import CHORD, CHORDSettings, StreamSettings
 from .schedule import RiseAndFall
+from .weight import TokenWeight
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What methods share that collect demonstrations of the questions a gate chooses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from ..settings import (
     TeacherSettings,
     require_teacher,
 )
-from ..types import Group, Prompt
+from ..types import Group, Prompt, Role
 from .base import Method, Resources
 from .gate import Gated, TriggerSettings, gate
 from .guidance import Rounds, solutions_of
 from .schedule import ScheduleSettings, updates_due
+from .weight import Weight
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def make_collector(
 class CollectingMethod(Method):
     """A method that collects demonstrations of the questions its gate chooses, and trains on those that are due.
 
-    Its settings have `demonstrations`, `teacher`, `buffer`, `schedule` and `sft.batch_size`, and `trigger` where it
-    calls `collect`.
+    Its settings have `demonstrations`, `teacher`, `buffer`, `schedule`, `sft.batch_size` and `sft.token_weight`, and
+    `trigger` where it calls `collect`.
     """
 
     def __init__(self, settings: Any, resources: Resources):
@@ -82,6 +83,11 @@ class CollectingMethod(Method):
     @classmethod
     def retries(cls) -> bool:
         return False  # what is asked with a solution takes no group's place
+
+    @classmethod
+    def token_weights(cls, settings: Any) -> Mapping[Role, Weight]:
+        weight = settings.sft.token_weight.function
+        return {} if weight is None else {Role.DEMONSTRATION: weight}
 
     @classmethod
     def asks_again(cls, settings: Any) -> bool:

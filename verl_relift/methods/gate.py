@@ -16,6 +16,7 @@ class Select(StrEnum):
     HARDEST = "hardest"  # accuracy at most method.trigger.max_accuracy
     OTHER = "other"  # as many as are hardest, drawn at random from those that are not (an ablation of the paper)
     ALL = "all"  # every question
+    PROPORTIONAL = "proportional"  # each with the probability that one of its rollouts is wrong
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def gate(groups: Sequence[Group], settings: TriggerSettings, rng: Random) -> Gat
 
     Args:
         groups: graded groups of the step.
-        rng: draws where `settings.select` is `other`.
+        rng: draws where `settings.select` is `other` or `proportional`.
     """
     hardest = {group.question.draw for group in groups if is_hardest(group.accuracy, settings.max_accuracy)}
     match settings.select:
@@ -60,6 +61,9 @@ def gate(groups: Sequence[Group], settings: TriggerSettings, rng: Random) -> Gat
             chosen = hardest
         case Select.ALL:
             chosen = {group.question.draw for group in groups}
+        case Select.PROPORTIONAL:
+            in_order = sorted(groups, key=lambda group: group.question.draw)
+            chosen = {group.question.draw for group in in_order if rng.random() >= group.accuracy}
         case Select.OTHER:
             others = sorted(group.question.draw for group in groups if group.question.draw not in hardest)
             chosen = set(rng.sample(others, min(len(hardest), len(others))))

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 from ..demonstrations.buffer import Demonstration
 from ..settings import SettingsError
 from ..types import Group, Role
-from .base import Resources
-from .joining import ClippingSettings, JoiningMethod
+from .joining import AfterRollouts, ClippingSettings
 from .weight import Weight
 
 
@@ -44,15 +43,11 @@ class HPTSettings(ClippingSettings):
         return sum(rollout.accuracy for rollout in group.rollouts) <= self.max_right
 
 
-class HPT(JoiningMethod):
+class HPT(AfterRollouts):
     """A question's demonstration is a row of this step's update, with -log p; it is in no group's mean."""
 
     Settings = HPTSettings
     weights: ClassVar[Mapping[Role, Weight]] = {Role.DEMONSTRATION: lambda token: 1.0}
-
-    def __init__(self, settings: Any, resources: Resources):
-        super().__init__(settings, resources)
-        self._none_left = False  # whether every rollout of the step was dropped
 
     @classmethod
     def problems(cls, settings: Any, config: Any) -> Iterator[str]:
@@ -64,23 +59,10 @@ class HPT(JoiningMethod):
                 f"0 to {n}"
             )
 
-    def edit(self, groups: Sequence[Group], step: int) -> list[Group]:
-        chosen = [group for group in groups if self.settings.opens(group)] if self.settings.coeff else []
-        self._counts["gate_opened"] = len(chosen)
-        demonstrations = self.verified([group.question for group in chosen], step)
-        edited = [self._edited(group, demonstrations.get(group.question.draw)) for group in groups]
-        # verl's metrics and normalizers need a rollout: where none is left, one question's stay and count for nothing.
-        self._none_left = all(rollout.role is not Role.OWN for group in edited for rollout in group.rollouts)
-        if self._none_left:
-            edited[0] = replace(edited[0], rollouts=(*groups[0].rollouts, *edited[0].rollouts))
-        return edited
+    def chosen(self, groups: Sequence[Group], step: int) -> list[Group]:
+        return [group for group in groups if self.settings.opens(group)]
 
-    def coefficients(self, step: int) -> dict[Role, float]:
-        return super().coefficients(step) | ({Role.OWN: 0.0} if self._none_left else {})
-
-    def _edited(self, group: Group, demonstration: Demonstration | None) -> Group:
-        if demonstration is None:
-            return group
+    def placed(self, group: Group, demonstration: Demonstration) -> Group:
         joined = self.joined(group, demonstration, counts_in_mean=False)
         drop = self.settings.rollouts is Rollouts.DROP
         return replace(joined, rollouts=joined.rollouts[-1:]) if drop else joined

@@ -118,3 +118,40 @@ class InPlaceOfARollout(JoiningMethod):
             group if demonstration is None else self.joined(group, demonstration)
             for group, demonstration in zip(groups, demonstrations, strict=True)
         ]
+
+
+class AfterRollouts(JoiningMethod):
+    """Demonstrations of questions that a gate chooses by their graded groups, which they change.
+
+    A question without a verified demonstration keeps its rollouts.
+    """
+
+    def __init__(self, settings: Any, resources: Resources):
+        super().__init__(settings, resources)
+        self._none_left = False  # whether every rollout of the step was dropped
+
+    def chosen(self, groups: Sequence[Group], step: int) -> list[Group]:
+        """Return the groups whose questions get their demonstrations, in their order."""
+        raise NotImplementedError
+
+    def placed(self, group: Group, demonstration: Demonstration) -> Group:
+        """Return a chosen group with its demonstration."""
+        raise NotImplementedError
+
+    def edit(self, groups: Sequence[Group], step: int) -> list[Group]:
+        chosen = self.chosen(groups, step) if self.settings.coeff else []
+        self._counts["gate_opened"] = len(chosen)
+        demonstrations = self.verified([group.question for group in chosen], step)
+        found = [demonstrations.get(group.question.draw) for group in groups]
+        edited = [
+            group if demonstration is None else self.placed(group, demonstration)
+            for group, demonstration in zip(groups, found, strict=True)
+        ]
+        # verl's metrics and normalizers need a rollout: where none is left, one question's stay and count for nothing.
+        self._none_left = all(rollout.role is not Role.OWN for group in edited for rollout in group.rollouts)
+        if self._none_left:
+            edited[0] = replace(edited[0], rollouts=(*groups[0].rollouts, *edited[0].rollouts))
+        return edited
+
+    def coefficients(self, step: int) -> dict[Role, float]:
+        return super().coefficients(step) | ({Role.OWN: 0.0} if self._none_left else {})

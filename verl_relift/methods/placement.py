@@ -12,6 +12,7 @@ from ..demonstrations.buffer import Demonstration
 from ..settings import SettingsError
 from ..types import GradedRollout, Group, Role
 from .schedule import LearningRate
+from .weight import TokenWeight
 
 
 def demonstration_row(group: Group, demonstration: Demonstration, counts_in_mean: bool = True) -> GradedRollout:
@@ -80,6 +81,7 @@ class OwnStepSettings(LearningRate):
     batch_size: int = 64
     optimizer: Moments = Moments.SHARED
     entropy_coeff: float = 1e-4
+    token_weight: TokenWeight = TokenWeight.ONE
     clip_grad: float = 1.0
     epochs: int = 1
     max_token_len_per_gpu: int | None = None
@@ -114,6 +116,7 @@ class SpliceSettings:
     batch_size: int = 64
     weight: float = 1.0
     entropy_coeff: float = 1e-4
+    token_weight: TokenWeight = TokenWeight.ONE
 
     def __post_init__(self):
         _at_least_one(self, "batch_size")

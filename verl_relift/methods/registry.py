@@ -16,6 +16,7 @@ METHODS: dict[str, str] = {
     "srft": ".srft:SRFT",
     "hpt": ".hpt:HPT",
     "superrl": ".superrl:SuperRL",
+    "factorial": ".factorial:Factorial",
     "chord_mu": ".chord_mu:CHORD",
     "chord_phi": ".chord_phi:CHORDPhi",
     "grpo": ".grpo:GRPO",

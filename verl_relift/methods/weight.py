@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ..types import Role
@@ -26,6 +27,8 @@ class TokenStatistics:
     rows: "Tensor | None" = None  # the number of the token's sequence in its micro-batch, int64
     reward: "Tensor | None" = None  # of the token's row, where the method reads rewards
 
+
+GAMMA = 0.1  # of the shaped probability p / (p + g)
 
 Weight = Callable[[TokenStatistics], "Tensor"]
 TokenLoss = Callable[[TokenStatistics], "Tensor"]
@@ -56,6 +59,31 @@ def uncertain(token: TokenStatistics) -> "Tensor":
     return p * (1.0 - p)
 
 
-def likelihood(weight: Weight) -> TokenLoss:
-    """Return -w log p, the supervised loss of a token with a weight."""
+def shaping(token: TokenStatistics) -> "Tensor":
+    """Return g p / (p + g)^2 without gradient, g = 0.1: the derivative of p / (p + g) by log p."""
+    p = probability(token)
+    return GAMMA * p / (p + GAMMA) ** 2
+
+
+class TokenWeight(StrEnum):
+    """What multiplies -log p of a demonstration's token; no gradient flows through it."""
+
+    ONE = "one"
+    PHI = "phi"  # p (1 - p)
+    SHAPED = "shaped"  # g p / (p + g)^2, g = 0.1: the gradient is that of -p / (p + g)
+    PROBABILITY = "probability"  # p: DFT; SFT with an importance ratio has the same gradient
+
+    @property
+    def function(self) -> Weight | None:
+        """The weight; None: 1."""
+        return _FUNCTIONS.get(self)
+
+
+_FUNCTIONS = {TokenWeight.PHI: uncertain, TokenWeight.SHAPED: shaping, TokenWeight.PROBABILITY: probability}
+
+
+def likelihood(weight: Weight | None) -> TokenLoss:
+    """Return -w log p, the supervised loss of a token with a weight; None: 1."""
+    if weight is None:
+        return lambda token: -token.log_prob
     return lambda token: -weight(token) * token.log_prob

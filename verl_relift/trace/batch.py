@@ -9,8 +9,8 @@ from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 
 from ..actor.batch import demonstration_batch, jagged
+from ..checks import chosen_method
 from ..demonstrations.buffer import Demonstration
-from ..methods import Method
 from ..types import Role
 
 
@@ -38,13 +38,12 @@ def rollouts(lengths: Sequence[int], micro_batches: int, vocabulary: int) -> Ten
     )
 
 
-def policy_batch(data: TensorDict, config: DictConfig, method: type[Method], ranks: int, old: bool) -> TensorDict:
+def policy_batch(data: TensorDict, config: DictConfig, ranks: int, old: bool) -> TensorDict:
     """Return `data` with what the RL update needs, as one mini-batch.
 
     Args:
         data: a rank's share of the batch; it is changed.
         config: the composed configuration.
-        method: the method, which may guide or weigh tokens.
         ranks: data-parallel size.
         old: whether old log-probs had a pass of their own.
     """
@@ -55,12 +54,13 @@ def policy_batch(data: TensorDict, config: DictConfig, method: type[Method], ran
         data["old_log_probs"] = jagged([torch.zeros(length) for length in lengths])
     if config.actor_rollout_ref.actor.use_kl_loss:
         data["ref_log_prob"] = jagged([torch.zeros(length) for length in lengths])
+    method, settings = chosen_method(config)
     if method.writes_roles():
         data["roles"] = jagged([torch.full((length,), Role.OWN) for length in lengths])
     if method.reads_rewards:
         data["rm_scores"] = jagged([torch.ones(length) for length in lengths])
     actor, rows = config.actor_rollout_ref.actor, len(data) * ranks
-    weighs = {"coefficients": {}} if method.weighs_tokens() else {}
+    weighs = {"coefficients": {}} if method.weighs_tokens(settings) else {}
     tu.assign_non_tensor(
         data,
         calculate_entropy=bool(actor.calculate_entropy or actor.entropy_coeff),

@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 from verl.utils.megatron_utils import unwrap_model
 
-from ..methods import Method, method_class
+from ..checks import chosen_method
 from .batch import demonstrations, policy_batch, rollouts
 from .engine import TracedEngine, TracedWorker, fake_group, gradients_of, optimizer_of, second_optimizer_of, weights_of
 from .export import trace_sync
@@ -75,7 +75,7 @@ class _Step:
     phantoms: Phantoms
 
     def __post_init__(self) -> None:
-        self.method: type[Method] = method_class(self.config.method.name)
+        self.method, self.settings = chosen_method(self.config)
         with self.memory.phase("build"):
             self.worker = self._build()
         self.engine = self.worker.actor.engine
@@ -105,7 +105,7 @@ class _Step:
         self.config.actor_rollout_ref.actor.optim.total_training_steps = self.config.trainer.total_training_steps
         worker = TracedWorker(config=self.config.actor_rollout_ref, role="actor")
         worker.init_model()
-        if self.method.weighs_tokens():
+        if self.method.weighs_tokens(self.settings):
             worker.set_method(OmegaConf.to_container(self.config.method, resolve=True))
         return worker
 
@@ -152,7 +152,7 @@ class _Step:
     def _policy_update(self, micro_batches: int) -> None:
         work, ranks = self.work, self.work.data_parallel_size
         data = self._rollouts(work.update, micro_batches)
-        data = policy_batch(data, self.config, self.method, ranks, old=bool(work.log_probs))
+        data = policy_batch(data, self.config, ranks, old=bool(work.log_probs))
         if work.supervised and not work.own_step:
             budget = self.config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu
             self.worker.splice_sft(

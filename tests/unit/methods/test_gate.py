@@ -52,6 +52,16 @@ def test_other_takes_as_many_of_the_rest():
     assert all(len(d) == 2 and not set(d) & {"q1", "q4"} for d in drawn)
 
 
+def test_a_question_is_chosen_with_the_probability_of_a_wrong_rollout():
+    settings = TriggerSettings(select=Select.PROPORTIONAL)
+    drawn = [ids(gate(GROUPS, settings, Random(seed)).chosen) for seed in range(400)]
+    assert all({"q1", "q4"} <= set(d) and "q3" not in d for d in drawn)
+    assert sum("q2" in d for d in drawn) == pytest.approx(300, abs=40)
+    assert ids(gate(GROUPS, settings, Random(5)).chosen) == ids(gate(GROUPS, settings, Random(5)).chosen)
+    one, other = gate(GROUPS, settings, Random(5)), gate(GROUPS[::-1], settings, Random(5))
+    assert set(ids(one.chosen)) == set(ids(other.chosen))  # whatever their order
+
+
 def test_two_draws_of_a_question_are_two_groups():
     twice = [group(question(1, draw="1-000000"), 0.0), group(question(1, draw="1-000001"), 1.0)]
     gated = gate(twice, TriggerSettings(), Random(0))

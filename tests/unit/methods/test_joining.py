@@ -15,6 +15,7 @@ from verl_relift.types import Prompt, Role
 
 IN_PLACE = ["luffy", "rl_plus", "srft"]
 GATED = ["hpt", "superrl"]
+PLACEMENTS = ["spliced", "in_mean", "out_of_mean"]
 
 
 def make(tmp_path, name: str, training_set=(), **group_of_method):
@@ -43,7 +44,7 @@ def test_a_demonstration_takes_the_place_of_one_rollout(name, tmp_path):
     assert method.metrics()["method/demonstrations_joined"] == 0.0  # counts are a step's
 
 
-@pytest.mark.parametrize("name", [*IN_PLACE, *GATED])
+@pytest.mark.parametrize("name", [*IN_PLACE, *GATED, "factorial"])
 def test_without_its_coefficient_a_method_asks_and_edits_as_grpo(name, tmp_path):
     method = make(tmp_path, name, coeff=0.0)
     asked = [question(1), question(2)]
@@ -99,6 +100,78 @@ def test_a_question_without_a_demonstration_keeps_its_rollouts(tmp_path):
     assert metrics["method/demonstrations_rejected/missing"] == metrics["method/demonstrations_rejected/wrong"] == 1.0
 
 
+def rows(groups) -> list[tuple]:
+    """Whatever of groups a loss depends on."""
+    return [
+        (r.reward, r.role, r.counts_in_mean, None if r.token_ids is None else tuple(r.token_ids))
+        for one in groups
+        for r in one.rollouts
+    ]
+
+
+def graded_by(*right: int, of: int = 4):
+    return [group(question(n), *([1.0] * k + [0.0] * (of - k))) for n, k in enumerate(right)]
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize(
+    ("trigger", "expected"),
+    [
+        ({}, {0, 5}),
+        ({"max_accuracy": 0.25}, {0, 1, 5}),
+        ({"max_accuracy": 0.5}, {0, 1, 2, 5}),
+        ({"select": "all"}, {0, 1, 2, 3, 4, 5}),
+    ],
+)
+def test_every_gate_goes_with_every_placement(placement, trigger, expected, tmp_path):
+    method = make(tmp_path, "factorial", placement=placement, trigger=trigger)
+    graded = graded_by(0, 1, 2, 3, 4, 0)
+    edited = method.edit(graded, 1)
+    assert {n for n, (before, after) in enumerate(zip(graded, edited, strict=True)) if before is not after} == expected
+    assert method.metrics()["method/gate_opened"] == len(expected)
+    everything_went = placement == "spliced" and trigger == {"select": "all"}
+    for number in expected - ({0} if everything_went else set()):
+        *kept, row = edited[number].rollouts
+        assert tuple(kept) == (() if placement == "spliced" else graded[number].rollouts[:-1])
+        assert (row.role, row.reward, row.counts_in_mean) == (Role.DEMONSTRATION, 1.0, placement == "in_mean")
+    assert (Role.OWN in method.coefficients(1)) == everything_went
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_the_harder_a_question_the_likelier_its_demonstration(placement, tmp_path):
+    method = make(tmp_path, "factorial", placement=placement, trigger={"select": "proportional"})
+    graded, opened = graded_by(0, 1, 3, 4), [0, 0, 0, 0]
+    for step in range(400):
+        edited = method.edit(graded, step)
+        assert rows(edited) == rows(method.edit(graded, step))  # a resumed run draws the same
+        opened = [n + (before is not after) for n, before, after in zip(opened, graded, edited, strict=True)]
+    assert (opened[0], opened[3]) == (400, 0)
+    assert opened[1] == pytest.approx(300, abs=40) and opened[2] == pytest.approx(100, abs=40)
+
+
+def test_a_combination_edits_as_hpt(tmp_path):
+    graded = graded_by(0, 1, 4)
+    for gate, accuracy in ((0, 0.0), (1, 0.25)):
+        combined = make(tmp_path, "factorial", trigger={"max_accuracy": accuracy})
+        assert rows(combined.edit(graded, 1)) == rows(make(tmp_path, "hpt", max_right=gate).edit(graded, 1))
+    failed = graded_by(0, 0)
+    combined, hpt = make(tmp_path, "factorial"), make(tmp_path, "hpt")
+    assert rows(combined.edit(failed, 1)) == rows(hpt.edit(failed, 1)) and combined.coefficients(1) == hpt.coefficients(
+        1
+    )
+
+
+def test_a_combination_trains_on_the_rows_of_luffy(tmp_path):
+    """LUFFY samples one rollout less; the combination leaves it out."""
+    luffy, asked = make(tmp_path, "luffy"), [question(0), question(1)]
+    assert [prompt.samples for prompt in luffy.prompts(asked, 1)] == [3, 3]
+    fewer = [group(asked[0], 0.0, 0.0, 0.0), group(asked[1], 1.0, 0.0, 1.0)]
+    all_of_them = [group(asked[0], 0.0, 0.0, 0.0, 1.0), group(asked[1], 1.0, 0.0, 1.0, 0.0)]
+    combined = make(tmp_path, "factorial", trigger={"select": "all"}, placement="in_mean", token_weight="shaped")
+    assert combined.prompts(asked, 1) == [Prompt.bare(one) for one in asked]
+    assert rows(combined.edit(all_of_them, 1)) == rows(luffy.edit(fewer, 1))
+
+
 def test_mu_is_a_function_of_the_step():
     mu = RiseAndFall(peak=0.9, valley=0.05, decay_steps=200)
     assert mu.at(1) == pytest.approx(0.9) and mu.at(101) == pytest.approx(0.475)
@@ -109,12 +182,12 @@ def test_mu_is_a_function_of_the_step():
     assert RiseAndFall(peak=0.1, valley=0.1).at(1) == 0.1
 
 
-def rows(*kinds: str | None):
+def training_rows(*kinds: str | None):
     return [question(n, kind, draw=f"row-{n}") for n, kind in enumerate(kinds)]
 
 
 def test_a_stream_of_demonstrations_is_independent_of_the_steps_questions(tmp_path):
-    training_set = rows("right", "wrong", "right", None, "right")
+    training_set = training_rows("right", "wrong", "right", None, "right")
     method = make(tmp_path, "chord_mu", training_set, sft={"batch_size": 2})
     first, second = (method.supervised([group(question(9), 1.0, 0.0)], step).spliced for step in (1, 2))
     assert (first.weight, method.coefficients(1)[Role.OWN]) == (0.9, pytest.approx(0.1))
@@ -125,7 +198,7 @@ def test_a_stream_of_demonstrations_is_independent_of_the_steps_questions(tmp_pa
 
 
 def test_a_resumed_stream_continues_where_the_first_was(tmp_path):
-    training_set = rows(*["right"] * 7)
+    training_set = training_rows(*["right"] * 7)
 
     def taken(method, steps):
         return [[d.question for d in method.supervised([], step).spliced.demonstrations] for step in steps]
@@ -139,7 +212,7 @@ def test_a_resumed_stream_continues_where_the_first_was(tmp_path):
 
 
 def test_a_stream_without_a_single_demonstration_ends_the_run():
-    stream = Stream(rows(None, None), lambda epoch: __import__("random").Random(epoch))
+    stream = Stream(training_rows(None, None), lambda epoch: __import__("random").Random(epoch))
     with pytest.raises(ValueError, match="no demonstration of the training set holds"):
         stream.take(2, lambda questions: [])
 
@@ -171,7 +244,16 @@ def test_mu_of_zero_is_grpo(tmp_path):
         ({"name": "superrl", "rollouts": "some"}, r"method\.rollouts='some' must be one of drop, keep"),
         ({"name": "chord_mu", "mu": {"peak": 1.5, "valley": 0}}, r"method\.mu\.peak=1\.5 must be in \[0, 1\]"),
         ({"name": "chord_phi", "sft": {"batch_size": 0}}, r"method\.sft\.batch_size=0 must be at least 1"),
-        ({"name": "chord_phi", "sft": {"token_weight": "p"}}, r"must be one of one, phi, probability"),
+        ({"name": "chord_phi", "sft": {"token_weight": "p"}}, r"must be one of one, phi, shaped, probability"),
+        ({"name": "factorial", "placement": "buffer"}, r"must be one of spliced, in_mean, out_of_mean"),
+        (
+            {"name": "factorial", "trigger": {"select": "all", "max_accuracy": 0.25}},
+            r"method\.trigger\.max_accuracy=0\.25 has no effect with method\.trigger\.select=all; leave it at 0",
+        ),
+        (
+            {"name": "factorial", "demonstrations": {"source": "privileged"}},
+            r"method\.demonstrations\.source is not a setting",
+        ),
     ],
 )
 def test_bad_settings_are_named(mapping, message):
@@ -202,7 +284,7 @@ def test_what_cannot_work_is_named_before_the_start(method, override, problem):
         assert [line for line in settings_problems(config) if problem in line]
 
 
-@pytest.mark.parametrize("name", [*IN_PLACE, *GATED, "chord_mu", "chord_phi"])
+@pytest.mark.parametrize("name", [*IN_PLACE, *GATED, "chord_mu", "chord_phi", "factorial"])
 def test_the_small_task_has_no_problem(name):
     with overridden(method=name) as config:
         assert list(settings_problems(config)) == []

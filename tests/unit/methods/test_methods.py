@@ -123,7 +123,7 @@ def test_grpo_changes_nothing(tmp_path):
     assert method.prompts(asked, 1) == [Prompt.bare(asked[0])]
     assert method.retry(groups, 1, 1) == [] and method.edit(groups, 1) == groups
     assert method.supervised(groups, 1).spliced is None and list(method.supervised(groups, 1).updates()) == []
-    assert not method.reads_groups() and not method.guides_generation() and not method.weighs_tokens()
+    assert not method.reads_groups() and not method.guides_generation() and not method.weighs_tokens(method.settings)
     assert method.metrics() == {} and method.state_dict() == {}
 
 

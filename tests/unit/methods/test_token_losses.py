@@ -107,6 +107,7 @@ def test_hpt(name):
         ({"name": "chord_mu"}, lambda p: 1.0),
         ({"name": "chord_phi"}, lambda p: p * (1 - p)),
         ({"name": "chord_mu", "sft": {"token_weight": "probability"}}, lambda p: p),
+        ({"name": "chord_mu", "sft": {"token_weight": "shaped"}}, lambda p: 0.1 * p / (p + 0.1) ** 2),
     ],
 )
 def test_chord(settings, weight):
@@ -119,6 +120,54 @@ def test_chord(settings, weight):
     assert loss.item() == pytest.approx(sum(-weight(p) * math.log(p) for p in P[:2]) / 2, abs=1e-12)
     assert token.log_prob.grad.tolist() == pytest.approx([-weight(P[0]) / 2, -weight(P[1]) / 2, 0.0, 0.0], abs=1e-12)
     assert all(role is not Role.OWN for role in by_role)
+
+
+WEIGHTS = {
+    "one": lambda p: 1.0,
+    "phi": lambda p: p * (1 - p),
+    "shaped": lambda p: 0.1 * p / (p + 0.1) ** 2,
+    "probability": lambda p: p,
+}
+
+
+@pytest.mark.parametrize("placement", ["spliced", "in_mean", "out_of_mean"])
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_factorial(placement, weight):
+    value, gradient = terms_of(statistics(), "factorial", coeff=0.5, placement=placement, token_weight=weight)
+    # A mean of its own over two tokens, or the advantage in one mean over all four.
+    scale = 0.5 / 2 if placement == "spliced" else 0.5 * 0.75 / 4
+    assert gradient == pytest.approx([*(-scale * WEIGHTS[weight](p) for p in P[:2]), 0.0, 0.0], abs=1e-12)
+    if weight == "shaped" and placement != "spliced":
+        assert value == pytest.approx(-scale * sum(p / (p + 0.1) for p in P[:2]), abs=1e-12)
+    else:
+        assert value == pytest.approx(-scale * sum(WEIGHTS[weight](p) * math.log(p) for p in P[:2]), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("method", "combination"),
+    [
+        ({"name": "hpt"}, {"placement": "spliced", "token_weight": "one"}),
+        (
+            {"name": "luffy"},
+            {"placement": "in_mean", "token_weight": "shaped", "trigger": {"select": "all"}},
+        ),
+    ],
+)
+def test_a_combination_has_exactly_the_loss_of_a_published_method(method, combination):
+    name = method["name"]
+    assert terms_of(statistics(), "factorial", **combination) == terms_of(statistics(), name)
+
+
+@pytest.mark.parametrize("name", ["relift", "relift_authors", "relift_splice", "regft", "rl_with_sft_loss", "sft"])
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_a_weight_of_demonstrations_apart_from_the_rollouts(name, weight):
+    cls, built = read_method({"name": name, "sft": {"token_weight": weight}})
+    by_role, token = cls.token_weights(built), statistics()
+    assert cls.weighs_tokens(built) == (weight != "one")  # without one the RL update is verl's own
+    weights = by_role[Role.DEMONSTRATION](token) if by_role else 1.0
+    loss = supervised_loss(token.log_prob, None, ROLES == Role.DEMONSTRATION, 2, 0.0, weights).loss
+    loss.backward()
+    assert token.log_prob.grad.tolist() == pytest.approx([*(-WEIGHTS[weight](p) / 2 for p in P[:2]), 0.0, 0.0])
 
 
 @pytest.mark.parametrize("name", ["luffy", "rl_plus", "srft"])
