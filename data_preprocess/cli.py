@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -172,45 +173,42 @@ def read_questions(file: str) -> list[str]:
 
 
 def add_common_flags(parser: argparse.ArgumentParser, data_set: DataSet, input_required: bool = True) -> None:
-    """Add the flags that every data set has."""
+    """Add the flags that every data set has.
+
+    The help leaves out those that few need; docs/data.md has them.
+    """
     add = parser.add_argument
     add(
         "--input",
         required=input_required,
         nargs="+",
-        help="a folder, files (parquet, jsonl, json, csv, tsv) or a hub id",
+        help="a folder, files (parquet, jsonl, json, csv, tsv) or a hub id (with --hub-config NAME)",
     )
     add("--output", required=True, help="folder for the parquet files, stats.json and rejected.jsonl")
-    add("--hub-config", default=data_set.hub_config, help="configuration of a hub data set")
-    kinds = "none: only the question; boxed, think: with a system prompt of data_preprocess/templates"
-    default = f"default: {data_set.template or 'keep the messages'}"
-    add("--template", type=Template, choices=list(Template), default=data_set.template, help=f"{kinds}; {default}")
-    add("--tokenizer", help="folder or hub id; counts tokens and applies the two limits below")
-    add("--max-prompt-tokens", type=positive, help="leave out longer prompts")
-    add("--max-target-tokens", type=positive, help="leave out longer demonstrations; they are never truncated")
+    add("--hub-config", default=data_set.hub_config, help=SUPPRESS)
+    default = f"the system prompt, see data_preprocess/templates; default: {data_set.template or 'keep the messages'}"
+    add("--template", type=Template, choices=list(Template), default=data_set.template, help=default)
+    add("--tokenizer", help="folder or hub id; counts tokens for the limits")
+    add("--max-prompt-tokens", type=positive, help="leave out longer prompts (--max-target-tokens N: demonstrations)")
+    add("--max-target-tokens", type=positive, help=SUPPRESS)
     add(
         "--verify",
         type=Verify,
         choices=list(Verify),
         nargs="?",
         const=Verify.ROW,
-        help="grade demonstrations; if the answer is not the ground truth, leave out the row (default) or the target",
+        help="grade demonstrations; leave out the row (default) or the target of a wrong one",
     )
-    add("--dedup", action="store_true", help="keep the first of the questions that differ only in case and white space")
+    add("--dedup", action="store_true", help="of questions that differ only in case and space, keep the first")
     add(
         "--decontaminate",
         nargs="+",
         metavar="FILE",
-        help="leave out training questions that share consecutive words with a question of these files",
+        help=f"leave out questions that share {DEFAULT_N} (--ngram N) words in a row with these files",
     )
-    add(
-        "--ngram",
-        type=positive,
-        default=DEFAULT_N,
-        help=f"number of consecutive words that counts as shared (default {DEFAULT_N})",
-    )
-    add("--limit", type=positive, help="keep at most this many rows a file: the first or, with --seed, a sample")
-    add("--seed", type=int, help="seed of the sample for --limit")
+    add("--ngram", type=positive, default=DEFAULT_N, help=SUPPRESS)
+    add("--limit", type=positive, help="keep at most N rows a file: the first or, with --seed S, a sample")
+    add("--seed", type=int, help=SUPPRESS)
     if data_set.levels:
         add("--difficulty", nargs="+", choices=data_set.levels, default=(), help="keep these levels")
     add(
@@ -219,7 +217,7 @@ def add_common_flags(parser: argparse.ArgumentParser, data_set: DataSet, input_r
         default="fail",
         help="fail (default): a faulty row ends the run; skip: it is listed in rejected.jsonl",
     )
-    add("--max-field-bytes", type=positive, default=MAX_FIELD_BYTES, help="a longer field is a fault")
+    add("--max-field-bytes", type=positive, default=MAX_FIELD_BYTES, help=SUPPRESS)
     add("--quiet", action="store_true", help="no progress bar")
 
 

@@ -127,14 +127,18 @@ def _ground_truth(answer: Any, flags: Flags) -> str:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that name the columns."""
     add = parser.add_argument
-    add("--question-column", default="question", help="text or a chat list")
-    add("--answer-column", default="answer", help="the ground truth: text, a number or a list of alternatives")
+    add("--question-column", default="question", help="the question: text or a chat list; default question")
+    add(
+        "--answer-column",
+        default="answer",
+        help="the ground truth: text, a number, a list of alternatives; default answer",
+    )
     add("--target-column", help="the demonstration: text, a chat list or null; without the flag there is none")
-    add("--id-column", help="identifiers, which must be unique")
-    add("--level-column", help="difficulty or category")
-    add("--difficulty", nargs="+", default=(), metavar="LEVEL", help="keep these levels of --level-column")
+    add("--id-column", help=argparse.SUPPRESS)
+    add("--level-column", help="difficulty or category (--difficulty LEVEL ...: keep these)")
+    add("--difficulty", nargs="+", default=(), metavar="LEVEL", help=argparse.SUPPRESS)
     add("--data-source", default="jsonl", help="the name under which metrics appear")
-    add("--ability", default="math")
+    add("--ability", default="math", help=argparse.SUPPRESS)
     add("--split", choices=("train", "test"), help="the split of all input; by default, the file's name says it")
 
 

@@ -60,6 +60,9 @@ class _Compact(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=40, width=120)
 
+    def start_section(self, heading: str | None) -> None:
+        super().start_section(None if heading == "options" else heading)
+
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         return "N" if action.type not in (None, str, Path) else "PATH" if action.type is Path else "VALUE"
 
@@ -76,4 +79,8 @@ def argument_parser(module: str, text: str | None, positional: str = "", page: s
     prog = f"python -m {module}"
     usage = " ".join(filter(None, (prog, positional, "[--flag ...]")))
     description = (text or "").strip().split("\n\n")[0] + (f"\n{page} explains the rest." if page else "")
-    return argparse.ArgumentParser(prog, usage=usage, description=description, formatter_class=_Compact)
+    parser = argparse.ArgumentParser(
+        prog, usage=usage, description=description, formatter_class=_Compact, add_help=False
+    )
+    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
+    return parser

@@ -1,5 +1,6 @@
 """Each data set, on local files of its original schema."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from data_preprocess import benchmarks, gsm8k, jsonl, openr1_math
 from data_preprocess import math as hendrycks
 from data_preprocess.answers import last_boxed
-from data_preprocess.cli import main
+from data_preprocess.cli import add_common_flags, main
 from verl_relift.data.errors import DataError, Reason
 from verl_relift.data.schema import SCHEMA
 
@@ -321,3 +322,17 @@ def test_a_missing_benchmark(tmp_path, capsys):
         == 1
     )
     assert "no amc23 in this folder" in capsys.readouterr().err
+
+
+def test_the_help_fits_on_a_screen_and_no_flag_is_lost(capsys):
+    """A flag that the help leaves out is on the page that it names."""
+    with pytest.raises(SystemExit) as caught:
+        main(jsonl.JSONL, ["--help"])
+    text = capsys.readouterr().out
+    assert caught.value.code == 0 and len(text.splitlines()) <= 22 and max(map(len, text.splitlines())) <= 120
+    parser = argparse.ArgumentParser()
+    add_common_flags(parser, jsonl.JSONL)
+    jsonl.add_flags(parser)
+    flags = ["--" + name.replace("_", "-") for name in vars(parser.parse_args(["--input", "x", "--output", "y"]))]
+    page = (Path(__file__).parents[3] / "docs/data.md").read_text()
+    assert len(flags) == 25 and [flag for flag in flags if flag not in text + page] == []
