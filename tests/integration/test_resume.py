@@ -6,7 +6,6 @@ On the small task, whose base model solves some questions and fails others, so t
 import re
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -147,35 +146,38 @@ def test_a_resumed_run_has_its_own_learning_rate_and_length(task, tmp_path):
     assert f"resuming from step 2 of {STEPS} in {run}" in log and f"changed since: {lr}=7e-06 (was 5e-05)" in log
 
 
-def test_a_dead_worker_ends_the_run_with_its_cause_and_a_restart_resumes(task, tmp_path):
+VICTIMS = {"training worker": "ray::WorkerDict", "vLLM": "launch_server"}
+
+
+@pytest.mark.parametrize(
+    "deaths", [("training worker",), pytest.param(("training worker", "vLLM"), marks=pytest.mark.slow)], ids="-".join
+)
+def test_a_dead_worker_ends_the_run_with_its_cause_and_a_restart_resumes(task, tmp_path, deaths):
     """One run with --max-restarts: a training worker is killed, then vLLM's engine; it comes to its end by itself.
 
     The engine dies during a save, so that it is the workers, which hand it weights next, that wait for it. (It is a
     fork of the server's actor and has the name that it had then.)
     """
     run = tmp_path / "run"
-    process = start("quickstart", run, *task, "trainer.save_freq=1", options=("--max-restarts", "2"))
+    process = start("quickstart", run, *task, "trainer.save_freq=1", options=("--max-restarts", str(len(deaths))))
     log = run.with_suffix(".log")
     try:
         seen: dict[int, psutil.Process] = {}
         instants = (lambda: len(records(run)) >= 2, lambda: (run / "global_step_5.partial").exists())
-        for instant, victim in zip(instants, ("ray::WorkerDict", "launch_server"), strict=True):
+        for instant, victim in zip(instants, deaths, strict=False):
             wait_until(instant, process, run)
             training = family(process)[1]
             before = {p.pid: p for p in training.children(recursive=True)}
             seen.update(before)
-            killed = [p for p in before.values() if victim in command_line(p)]
+            killed = [p for p in before.values() if VICTIMS[victim] in command_line(p)]
             assert killed, [command_line(p) for p in before.values()]
             killed[0].kill()
-            start_of_wait = time.monotonic()
             training.wait(timeout=60)
-            assert time.monotonic() - start_of_wait < 60
         assert process.wait(timeout=600) == 0, story(run)
-        text = log.read_text()
-        causes = [line for line in text.splitlines() if line.startswith("training failed: ")]
-        assert len(causes) == 2, causes
-        assert "training worker 0 died" in causes[0] or "training worker 1 died" in causes[0], causes
-        assert "vLLM" in causes[1], causes
+        causes = [line for line in log.read_text().splitlines() if line.startswith("training failed: ")]
+        assert len(causes) == len(deaths), causes
+        for cause, victim in zip(causes, deaths, strict=True):
+            assert re.search({"training worker": "training worker [01] died", "vLLM": "vLLM"}[victim], cause), causes
         assert [record["step"] for record in records(run)] == list(range(1, STEPS + 1))
         _, alive = psutil.wait_procs(seen.values(), timeout=10)
         assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []

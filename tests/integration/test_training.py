@@ -183,6 +183,7 @@ def test_the_checkpoint_holds_the_weights_and_the_state_of_relift(finished):
     assert (run / "config.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_where_the_checkpoint_was_made(finished, prepared, tmp_path):
     """Steps 4 and 5 again, from the checkpoint of step 3, in fresh processes."""
     run, records = finished

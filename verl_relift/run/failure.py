@@ -78,6 +78,8 @@ def explain(error: Exception, actors: Actors, step: int, deaths: Sequence[str] =
 
 def _dead(actors: list[tuple[str, ray.actor.ActorHandle]]) -> Iterable[tuple[str, RayActorError]]:
     """Find the actors that have died. A busy actor does not answer in time, but it is alive."""
+    if not actors:  # Ray's wait would start a cluster
+        return
     pings = [actor.__ray_ready__.remote() for _, actor in actors]
     ray.wait(pings, num_returns=len(pings), timeout=_PING_SECONDS)
     for (name, _), ping in zip(actors, pings, strict=True):

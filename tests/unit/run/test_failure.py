@@ -1,6 +1,7 @@
 """The one line that says why a run ended."""
 
 import pytest
+import ray
 import ray.exceptions
 from ray.exceptions import ActorDiedError, RayTaskError
 
@@ -34,6 +35,7 @@ class Died(ActorDiedError):
 )
 def test_the_reason_is_the_first_cause_and_not_rays_words_for_it(error, said):
     assert explain(error, [], 0) == said
+    assert not ray.is_initialized()
 
 
 LOG = """==== 2026-11-26 10:00:00, process 1
