@@ -1,39 +1,14 @@
-"""Runs the cells of a study, several at a time. A cell is done when its record exists; otherwise it starts over."""
+"""Runs the cells of a study, see `benchmarks.cells`. A cell that was cut off starts over."""
 
-import os
-import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.cells import Work, run_cells
 from benchmarks.reproduce import cell as cells
 from benchmarks.reproduce import records, task
 from benchmarks.reproduce.cell import Folders
 from benchmarks.reproduce.records import Record
-from benchmarks.reproduce.study import Cell, Study, StudyError, predecessor, ready
-from verl_relift.testing.launch import kill
-
-POLL_S = 0.5
-
-
-@dataclass
-class Running:
-    """A running cell.
-
-    Attributes:
-        cell: the cell.
-        before: record of the cell that it needs, or None.
-        process: its process.
-        began: start in seconds of the monotonic clock.
-    """
-
-    cell: Cell
-    before: Record | None
-    process: subprocess.Popen
-    began: float = field(default_factory=time.monotonic)
+from benchmarks.reproduce.study import Cell, Study, StudyError, needs, predecessor
 
 
 def prepare(study: Study, plan: Sequence[Cell], folders: Folders) -> None:
@@ -82,60 +57,18 @@ def run(study: Study, plan: Sequence[Cell], folders: Folders, jobs: int, say: Ca
     """
     prepare(study, plan, folders)
     finished = done(study, plan, folders)
-    todo = [cell for cell in plan if cell.name not in finished]
-    say(f"{len(finished)} of {len(plan)} cells are done")
-    running: list[Running] = []
-    missing: list[str] = []
-    try:
-        while todo or running:
-            while len(running) < jobs and (cell := ready(todo, finished)):
-                todo.remove(cell)
-                running.append(_start(study, cell, folders, finished))
-            if not running:
-                break  # the remaining cells need cells that failed
-            time.sleep(POLL_S)
-            for one in [one for one in running if one.process.poll() is not None]:
-                running.remove(one)
-                if one.process.returncode:
-                    missing.append(one.cell.name)
-                    log = folders.run(one.cell.name).with_suffix(".log")
-                    say(f"{one.cell.name} exited with status {one.process.returncode}; see {log}")
-                    continue
-                finished[one.cell.name] = record = _finish(study, one, folders)
-                say(
-                    f"{len(finished)}/{len(plan)} {one.cell.name}: average {record.measure(records.AVERAGE):.3f}, "
-                    f"hardest {record.levels['hardest']:.3f}, {record.seconds:.0f} s"
-                )
-    finally:
-        for one in running:
-            kill(one.process)
-    return [*missing, *(cell.name for cell in todo)]
 
+    def before(cell: Cell) -> Record | None:
+        return finished[predecessor(cell)] if cell.method.after else None
 
-def _start(study: Study, cell: Cell, folders: Folders, finished: dict[str, Record]) -> Running:
-    folder = folders.run(cell.name)
-    shutil.rmtree(folder, ignore_errors=True)  # remains of a killed study
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    before = finished[predecessor(cell)] if cell.method.after else None
-    command = [sys.executable, "-m", *cells.command(study, cell, folders, before)]
-    # Each cell starts its own Ray. An address in the environment would make them share one.
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    with open(folder.with_suffix(".log"), "w") as log:
-        process = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            env=environment,
-        )
-    return Running(cell, before, process)
+    def finish(cell: Cell, seconds: float) -> str:
+        finished[cell.name] = record = cells.record(study, cell, folders, before(cell), seconds)
+        records.write(folders.record(cell.name), [record])
+        average, hardest = record.measure(records.AVERAGE), record.levels["hardest"]
+        return f"average {average:.3f}, hardest {hardest:.3f}, {record.seconds:.0f} s"
 
-
-def _finish(study: Study, one: Running, folders: Folders) -> Record:
-    record = cells.record(study, one.cell, folders, one.before, time.monotonic() - one.began)
-    records.write(folders.record(one.cell.name), [record])
-    return record
+    work = Work(needs, lambda cell: cells.command(study, cell, folders, before(cell)), finish, folders.run)
+    return run_cells(plan, finished, work, jobs, say)
 
 
 def read_done(folder: Path) -> list[Record]:

@@ -1,6 +1,6 @@
 """Defines the studies: methods x base models x seeds, and ablations of ReLIFT on the first base model. Runs nothing."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -184,17 +184,14 @@ def plan(study: Study, only: Collection[str] = (), seeds: Collection[int] = ()) 
     return sorted(cells, key=lambda cell: (study.seeds.index(cell.seed), cell.method.after is not None))
 
 
-def ready(todo: Sequence[Cell], done: Collection[str]) -> Cell | None:
-    """Return the first cell of `todo` whose predecessor is done, or None."""
-    for cell in todo:
-        if cell.method.after is None or predecessor(cell) in done:
-            return cell
-    return None
-
-
 def predecessor(cell: Cell) -> str:
     """Return the name of the cell that must be done before this one."""
     return f"{cell.method.after}-{cell.base.name}-seed{cell.seed}"
+
+
+def needs(cell: Cell) -> list[str]:
+    """Return the names of the cells that must be done before this one."""
+    return [predecessor(cell)] if cell.method.after else []
 
 
 _SFT = ("method=sft",)

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
+from benchmarks.cells import ready
 from benchmarks.reproduce import __main__ as reproduce
 from benchmarks.reproduce import agreement, cell, overview, records, report, task
 from benchmarks.reproduce import run as running
@@ -26,9 +27,9 @@ from benchmarks.reproduce.study import (
     Study,
     StudyError,
     Task,
+    needs,
     plan,
     predecessor,
-    ready,
 )
 from verl_relift.rewards import grade
 from verl_relift.run.composition import compose_config
@@ -112,8 +113,8 @@ def test_a_method_or_seed_outside_of_the_study_is_rejected(arguments):
 
 def test_ready_waits_for_the_predecessor():
     todo = plan(MAIN, only=["sft_then_rl"], seeds=[1])[2:]
-    assert ready(todo, set()) is None
-    assert ready(todo, {"sft-b-seed1"}).name == "sft_then_rl-b-seed1"
+    assert ready(todo, set(), needs) is None
+    assert ready(todo, {"sft-b-seed1"}, needs).name == "sft_then_rl-b-seed1"
 
 
 def test_the_reduced_study_is_part_of_the_whole():
