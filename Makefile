@@ -107,10 +107,10 @@ quickstart: install
 pretrained: install
 	$(PY) -m verl_relift.pretrained
 
-# Of the unit tests two files at a time; the others start several processes each.
+# Whole runs one after the other, then two files at a time.
 test: install
-	$(PY) -m pytest -q tests -m "not slow and not gpu" --ignore tests/unit
-	$(PY) -m pytest -q tests/unit -m "not slow and not gpu" -n 2 --dist loadfile
+	$(PY) -m pytest -q tests/integration tests/slurm -m "not slow and not gpu"
+	$(PY) -m pytest -q tests/unit tests/parity -m "not slow and not gpu" -n 2 --dist loadfile
 
 test-slow: install
 	$(PY) -m pytest -q tests -m "slow and not gpu"
