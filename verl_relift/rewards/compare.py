@@ -4,6 +4,7 @@ import re
 from fractions import Fraction
 from itertools import pairwise
 
+from .degrees import in_radians
 from .exact import equal_numbers, plain_number
 from .inequalities import as_intervals
 from .letters import same_marks, with_distinct_cases
@@ -11,8 +12,9 @@ from .notation import approximated, as_ratios, as_tuples, consistent_sides, deci
 from .numeric import surely_different, value
 from .options import decide_option, is_option
 from .quantity import decide_quantities, number_alone
-from .text import dollars, remarks, same_words, squeezed, tidy, without_unit
+from .text import dollars, is_roman, remarks, same_words, squeezed, tidy, without_unit
 from .unevaluated import is_unevaluated
+from .units import unit
 
 Pair = tuple[str, str]
 """An answer and a ground truth, as LaTeX, which are equal if math-verify says that they are."""
@@ -21,6 +23,10 @@ _NAME = re.compile(r"^[a-zA-Z](?:_(?:[a-zA-Z0-9]|\{[a-zA-Z0-9]+\}))? ?= ?(?![^=]
 _DEGREES = re.compile(r"\^(?:\\circ|\{\\circ\}) ?[CF]?$")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:%|percent)\s*\}|\bpercent)$")
 _SIGN = re.compile(r"\s*\\?%")
+_UNIT_NAME = r"[a-zA-Z]+(?:\^\{?\d\}?)?"
+_UNIT_BEHIND = re.compile(
+    rf"(?:(?<=[)}}])|(?<=\\sqrt\d))(?:[ ~]|\\[,;: ])+(?P<unit>{_UNIT_NAME}(?:/{_UNIT_NAME})?)\.?$"
+)
 _TWO_SIGNS = re.compile(r"%\s*\\?%")
 # An answer longer than this multiple of the limit is not even tidied: a megabyte would take a tenth of a second.
 _HOPELESS = 10
@@ -46,9 +52,11 @@ def compare(answer: str, truth: str, *, allow_unevaluated: bool, max_answer_char
     """
     if len(answer) > _HOPELESS * (max_answer_chars + len(truth)):
         return answer == truth
-    answer = tidy(dollars(answer) if "cent" in truth else answer)
+    answer = tidy(_with_unit(dollars(answer) if "cent" in truth else answer, truth))
     if _same_text(answer, truth):
         return True
+    if is_roman(truth):
+        return False
     if is_option(truth):
         verdict = decide_option(answer, truth)
         if verdict is not None:
@@ -60,6 +68,20 @@ def compare(answer: str, truth: str, *, allow_unevaluated: bool, max_answer_char
         return _compare_tidy(answer, truth, allow_unevaluated)
     verdicts = [_compare_tidy(side, truth, allow_unevaluated) for side in consistent_sides(sides)]
     return True if True in verdicts else tuple(pair for verdict in verdicts for pair in verdict or ()) or False
+
+
+def _with_unit(answer: str, truth: str) -> str:
+    r"""Set a unit that stands behind a root, a fraction or a bracket upright: `\sqrt{2} m` as `\sqrt{2}\text{ m}`.
+
+    Without the space, or where the ground truth is no number, the letters are variables.
+    """
+    match = _UNIT_BEHIND.search(answer)
+    if match is None or not (unit(match["unit"]) or match["unit"] in ("unit", "units")):
+        return answer
+    number = number_alone(truth)
+    if plain_number(number) is None and value(number) is None:
+        return answer
+    return f"{answer[: match.start()]}\\text{{ {match['unit']}}}"
 
 
 def _same_text(answer: str, truth: str) -> bool:
@@ -77,12 +99,12 @@ def _compare_tidy(answer: str, truth: str, allow_unevaluated: bool) -> bool | tu
         return False
     if (remarks(answer) and not remarks(truth)) or not same_marks(answer, truth):
         return False
-    for rewrite in (as_ratios, as_intervals, as_tuples, with_distinct_cases):
+    for rewrite in (as_ratios, as_intervals, as_tuples):
         rewritten = rewrite(answer, truth)
         if rewritten is None:
             return False
         answer, truth = rewritten
-    answer, truth = bare(answer, truth), number_alone(truth)
+    answer, truth = in_radians(*with_distinct_cases(bare(answer, truth), number_alone(truth)))
     if _INDIAN.fullmatch(answer) and plain_number(truth) is not None:
         answer = answer.replace(",", "")
     if not allow_unevaluated and is_unevaluated(answer, truth):

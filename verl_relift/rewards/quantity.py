@@ -40,6 +40,9 @@ _NOT_UNITS = REMARK_WORDS | frozenset(
         *("if", "for", "when", "where", "and"),
     )
 )
+# Capital letters before a word belong to its name, `US dollars`, `AA batteries`; no word follows a product.
+_ABBREVIATION = re.compile(r"[A-Z]{2,4}")
+_AMERICAN = re.compile(r"^USA? (?=[a-z])")
 # Units of two letters that may follow a number without a space; mg and ms may be products.
 _GLUED = frozenset(("cm", "mm", "km", "dm", "kg", "ft", "yd", "lb", "oz"))
 # What `\frac{\text{m}}{\text{s}^2}` and `60^\circ` are in words.
@@ -104,6 +107,7 @@ def quantities(latex: str) -> tuple[Quantity, ...] | None:
         joined = match["aside"] is None and _JOINED.search(words)
         if joined:
             words = words[: joined.start()].rstrip()
+        words = _AMERICAN.sub("", words)
         if words and not _is_unit(words, match["gap"] or " " * bool(match["aside"])):
             return None
         found.append(_quantity(match["number"], words))
@@ -197,7 +201,8 @@ def _is_unit(words: str, gap: str) -> bool:
     known = simple_unit(parts[0]) is not None or unit(words) is not None
     if not gap:
         return known and (len(parts[0]) > 2 or parts[0] in _GLUED)
-    return known or len(parts[0]) > 2 or parts[0] in ("sq", "cu")
+    named = len(parts) > 1 and _ABBREVIATION.fullmatch(parts[0]) and len(parts[1]) > 2 and parts[1].islower()
+    return known or len(parts[0]) > 2 or parts[0] in ("sq", "cu") or bool(named)
 
 
 def _amount(items: tuple[Quantity, ...]) -> tuple[Dimension, Fraction | float] | None:

@@ -3,6 +3,7 @@
 import re
 
 from .numerals import spell_numerals
+from .separators import with_commas
 from .signs import in_latex
 
 _PLAIN = re.compile(r"-?\d{1,18}", re.ASCII)
@@ -41,6 +42,7 @@ _COMMANDS = re.compile(
 # What stands around an answer and is no part of it.
 _BARE_ROOT = re.compile(r"(?<![a-zA-Z\\])sqrt ?\(([^()]*)\)")
 _BARE_NAME = re.compile(r"(?<![a-zA-Z\\])(pi|sqrt|sin|cos|tan|arcsin|arccos|arctan|ln|log)(?![a-zA-Z])")
+_AMERICAN = re.compile(r"\bU\.S\.(?:A\.)?(?= )")
 _COLOR = re.compile(r"\\(?:text)?color\{[a-zA-Z]+\}")
 _EMPHASIS = re.compile(r"(\*\*|__|`)(?P<inner>[^*_`]+)\1")
 _WRAPPED = re.compile(r"\\(?:underline|text|textbf|textit|textrm|mathbf|mathrm|mbox)\{(?P<inner>[^{}]*\d[^{}]*)\}\.?")
@@ -81,6 +83,11 @@ _REMARK = re.compile(
     rf"(?<![a-zA-Z^])\d|\d\d|(?<![a-zA-Z])(?:{'|'.join(sorted(REMARK_WORDS))})(?![a-zA-Z])", re.IGNORECASE
 )
 _WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[ ,'’-])*")
+# Labels of statements: `(ii)`, `(i) and (iii)`, `(a), (c)`. The brackets of `f(x)` and `(a,b)` are other ones.
+_LABEL = r"\((?:[ivx]+|[a-z])\)"
+_LABELS = re.compile(rf"{_LABEL}(?: ?(?:[,;&]|and|or|only)? ?{_LABEL})*(?: ?only)?", re.IGNORECASE)
+_ROMAN = re.compile(r"\((?:i{2,3}|i[vx]|vi{1,3}|xi{1,3})\)", re.IGNORECASE)
+_ONE_WORD = re.compile(r"\(([^\W\d_]+)\)")
 _UNIT_AFTER = re.compile(r"\s*\\(?:text|textrm|mathrm|mbox)\{[^{}]*\}(?:\^\{?\d\}?)?$")
 
 
@@ -97,6 +104,8 @@ def tidy(latex: str) -> str:
         latex = in_latex(latex)
     if "sqrt" in latex or _BARE_NAME.search(latex):
         latex = _BARE_NAME.sub(r"\\\1", _BARE_ROOT.sub(r"\\sqrt{\1}", latex))
+    if "U.S." in latex:
+        latex = _AMERICAN.sub("US", latex)
     latex = _unwrapped(_NOTHING.sub("", _GROUP_COMMA.sub(",", latex)))
     if "\\" in latex:
         latex = _one_spelling(latex)
@@ -104,6 +113,8 @@ def tidy(latex: str) -> str:
     latex = _CUT_OFF.sub(r"\\approx\1", latex) if latex.endswith(("..", "dots")) else _CLOSING.sub("", latex)
     if match := _SPACED_THOUSANDS.fullmatch(latex):
         return latex.replace(match[1], "")
+    if ";" in latex or latex.endswith("[") or "]" in latex:
+        latex = with_commas(latex)
     return spell_numerals(latex)
 
 
@@ -161,6 +172,22 @@ def remarks(latex: str) -> bool:
 
 
 def same_words(one: str, other: str) -> bool:
-    r"""Return whether both texts are only words and the same words: `\text{No solution}` and `no solution`."""
-    one, other = (unwrap_text(text).strip(" .") for text in (one, other))
-    return one.casefold() == other.casefold() and _WORDS.fullmatch(one) is not None
+    r"""Return whether both texts are only words and the same words: `\text{No solution}` and `no solution`.
+
+    So are labels in brackets: `\text{(ii)}`, `(ii)` and `ii`.
+    """
+    one, other = (unwrap_text(text).strip(" .").casefold() for text in (one, other))
+    if one != other and ("(" in one or "(" in other):
+        one, other = (_without_brackets(text) for text in (one, other))
+    return one == other and (_WORDS.fullmatch(one) or _LABELS.fullmatch(one)) is not None
+
+
+def is_roman(latex: str) -> bool:
+    """Return whether a text is a Roman numeral in brackets, a label whose letters are no product: `(iv)`."""
+    return _ROMAN.fullmatch(unwrap_text(latex).strip()) is not None
+
+
+def _without_brackets(label: str) -> str:
+    """Return a word in brackets without them, and several labels without spaces."""
+    match = _ONE_WORD.fullmatch(label)
+    return match[1] if match else label.replace(" ", "")
