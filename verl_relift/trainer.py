@@ -403,6 +403,12 @@ class MethodTrainer(ResumableTrainer):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.method.load_state_dict(state)
 
+    def recorded_state(self) -> dict[str, Any]:
+        return {"runaway": self._runaway.state_dict()}
+
+    def load_recorded_state(self, state: dict[str, Any]) -> None:
+        self._runaway.load_state_dict(state["runaway"])
+
     def uses_separate_moments(self) -> bool:
         return self.needs.separate_moments
 

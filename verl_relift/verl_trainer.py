@@ -58,6 +58,13 @@ class ResumableTrainer(PPOTrainerSync):
         """Undo `state_dict`."""
         raise NotImplementedError
 
+    def recorded_state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of the recorded metrics, those of its own step included, as JSON types."""
+        return {}
+
+    def load_recorded_state(self, state: dict[str, Any]) -> None:
+        """Undo `recorded_state`."""
+
     def make_step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
         """Make one training step; returns the rows that its metrics are computed from."""
         raise NotImplementedError
@@ -191,6 +198,8 @@ class ResumableTrainer(PPOTrainerSync):
         if self._committed_step == self._saved_step:
             return
         run = Path(self.config.trainer.default_local_dir)
+        recorded = checkpoints.partial(run, self._saved_step) / checkpoints.RECORDED_FILE
+        runfolder.write_atomically(recorded, json.dumps(self.recorded_state()))
         folder = checkpoints.commit(run, self._saved_step)
         self._committed_step = self._saved_step
         checkpoints.prune(run, self.config.trainer.max_actor_ckpt_to_keep)
@@ -216,6 +225,9 @@ class ResumableTrainer(PPOTrainerSync):
         self.actor_rollout_wg.load_checkpoint(str(folder / "actor"), del_local_after_load=False)
         self.train_dataloader.load_state_dict(torch.load(folder / "data.pt", weights_only=True))
         self.load_state_dict(json.loads((folder / checkpoints.STATE_FILE).read_text()))
+        recorded = folder / checkpoints.RECORDED_FILE
+        if recorded.exists():
+            self.load_recorded_state(json.loads(recorded.read_text()))
 
     # ---- the processes of the run ------------------------------------------------------------------------------------
 

@@ -12,7 +12,9 @@ from verl_relift.checks import program_settings
 from verl_relift.methods import Method
 from verl_relift.quickstart.base_model import build_tokenizer
 from verl_relift.rollout import groups as groups_module
+from verl_relift.run import checkpoints
 from verl_relift.run.composition import Arguments
+from verl_relift.run.runaway import Runaway
 from verl_relift.trainer import MethodTrainer
 from verl_relift.types import Prompt, Question
 from verl_relift.verl_trainer import ResumableTrainer
@@ -81,6 +83,42 @@ def test_a_validation_that_fails_costs_no_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="data source"):
         trainer._validate()
     assert logged == [(4, {"relift/updates": 1, "training/global_step": 4})]
+
+
+def test_a_checkpoint_has_what_the_records_up_to_its_own_step_have_told(tmp_path, monkeypatch):
+    """A step is recorded after its checkpoint is written, and before it is put into use."""
+
+    def trainer_of(runaway, mode="disable"):
+        trainer = object.__new__(MethodTrainer)
+        folders = {"default_local_dir": str(tmp_path), "max_actor_ckpt_to_keep": None, "resume_mode": mode}
+        trainer.config = SimpleNamespace(trainer=SimpleNamespace(**folders))
+        trainer.checkpoint_callback = SimpleNamespace(on_save=lambda **_: None)
+        trainer.on_record = lambda record: None
+        trainer.actor_rollout_wg = SimpleNamespace(load_extra=lambda *_: None, load_checkpoint=lambda *_, **__: None)
+        trainer.train_dataloader = SimpleNamespace(load_state_dict=lambda state: None)
+        trainer.method = SimpleNamespace(load_state_dict=lambda state: None)
+        trainer.needs = SimpleNamespace(separate_moments=False)
+        trainer._runaway = runaway
+        return trainer
+
+    saving = trainer_of(Runaway())
+    folder = checkpoints.begin(tmp_path, 2)
+    (folder / "relift").mkdir()
+    (folder / checkpoints.STATE_FILE).write_text("{}")
+    torch.save({}, folder / "data.pt")
+    saving._saved_step, saving._committed_step = 2, None
+    for step in (1, 2):
+        assert list(saving._runaway.lines({"actor/entropy": float(step)}, step)) == []
+    saving._recorded({})
+    assert not folder.exists()
+    resumed = trainer_of(Runaway(), "auto")
+    resumed._load_checkpoint()
+    assert resumed._runaway.state_dict() == saving._runaway.state_dict()
+    assert resumed._runaway.state_dict()["first"]["actor/entropy"] == [1.0, 2.0]
+    (tmp_path / "global_step_2" / checkpoints.RECORDED_FILE).unlink()  # an older checkpoint
+    fresh = trainer_of(Runaway(), "auto")
+    fresh._load_checkpoint()
+    assert fresh._runaway.state_dict() == Runaway().state_dict()
 
 
 # ---- asking again ----------------------------------------------------------------------------------------------------

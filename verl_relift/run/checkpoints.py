@@ -12,7 +12,8 @@ from pathlib import Path
 from . import folder as runfolder
 
 TRACKER = runfolder.TRACKER
-STATE_FILE = Path("relift") / "state.json"  # in a checkpoint's folder: the method's name and state
+# In a checkpoint's folder: the method's name and state, and the state of what reads the metrics of recorded steps.
+STATE_FILE, RECORDED_FILE = Path("relift") / "state.json", Path("relift") / "recorded.json"
 _PREFIX, _PARTIAL = "global_step_", ".partial"
 
 
@@ -27,9 +28,14 @@ def begin(run: Path, step: int) -> Path:
         The folder to write into, to be passed to `commit` by its step.
     """
     discard_partial(run)
-    folder = run / f"{_PREFIX}{step}{_PARTIAL}"
+    folder = partial(run, step)
     folder.mkdir(parents=True)
     return folder
+
+
+def partial(run: Path, step: int) -> Path:
+    """Return the folder that the checkpoint of `step` is written to."""
+    return run / f"{_PREFIX}{step}{_PARTIAL}"
 
 
 def discard_partial(run: Path) -> None:
@@ -49,11 +55,11 @@ def commit(run: Path, step: int) -> Path:
     Returns:
         The checkpoint's folder.
     """
-    partial, folder = run / f"{_PREFIX}{step}{_PARTIAL}", run / f"{_PREFIX}{step}"
+    folder = run / f"{_PREFIX}{step}"
     if folder.exists():
         # From a run that was killed before it wrote the tracker, or that resumed from an earlier step.
         shutil.rmtree(folder)
-    partial.rename(folder)
+    partial(run, step).rename(folder)
     runfolder.write_atomically(run / TRACKER, str(step))
     return folder
 

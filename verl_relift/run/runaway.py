@@ -16,7 +16,7 @@ _WATCHED = {
 
 
 class Runaway:
-    """Compares metrics of a run's steps with those of its first ones, since this process began."""
+    """Compares metrics of a run's steps with those of its first ones, also of steps before a resume."""
 
     def __init__(self):
         self._first: dict[str, list[float]] = {name: [] for name in _WATCHED}
@@ -39,8 +39,18 @@ class Runaway:
             usual = fmean(first)
             factor = max(value / usual, usual / value) if value > 0.0 and usual > 0.0 else 1.0
             if factor >= self._said[name]:
-                self._said[name] = 2.0 * factor
+                self._said[name] = 2.0 * float(factor)
                 yield (
-                    f"step {step}: {text.format(value=value)}, {usual:.3g} in the first {REFERENCE_STEPS} steps of "
-                    f"this process ({name}); look at rollouts before you train on"
+                    f"step {step}: {text.format(value=value)}, {usual:.3g} in the first {REFERENCE_STEPS} steps "
+                    f"({name}); look at rollouts before you train on"
                 )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the usual values and what has been said, as plain JSON types."""
+        return {"first": self._first, "said": self._said}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undo `state_dict`. A metric that it does not have starts without usual values."""
+        for name in _WATCHED:
+            self._first[name] = list(state["first"].get(name, ()))
+            self._said[name] = state["said"].get(name, FACTOR)

@@ -1,5 +1,7 @@
 """Lengths and entropy that run away are said, once for each doubling."""
 
+import json
+
 import pytest
 
 from verl_relift.run.runaway import REFERENCE_STEPS, Runaway
@@ -28,3 +30,16 @@ def test_what_varies_a_little_is_not_said():
 
 def test_a_metric_that_is_missing_is_not_watched():
     assert list(Runaway().lines({}, 1)) == []
+
+
+@pytest.mark.parametrize("cut", [0, 1, REFERENCE_STEPS - 1, REFERENCE_STEPS, REFERENCE_STEPS + 2, REFERENCE_STEPS + 4])
+def test_a_resumed_run_says_what_the_uninterrupted_one_says(cut):
+    """Inside the first steps, after them, and after something has been said."""
+    values = [float(100 + step % 3) for step in range(REFERENCE_STEPS)] + [101.0, 350.0, 400.0, 90.0, 720.0, 25.0, 10.0]
+    metrics = [{"response_length/mean": value, "actor/entropy": 1.0 / value} for value in values]
+    whole, before, after = Runaway(), Runaway(), Runaway()
+    expected = [line for step, one in enumerate(metrics, 1) for line in whole.lines(one, step)]
+    found = [line for step, one in enumerate(metrics[:cut], 1) for line in before.lines(one, step)]
+    after.load_state_dict(json.loads(json.dumps(before.state_dict())))
+    found += [line for step, one in enumerate(metrics[cut:], cut + 1) for line in after.lines(one, step)]
+    assert len(expected) == 4 and found == expected
