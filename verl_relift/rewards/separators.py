@@ -2,10 +2,14 @@
 
 import re
 
-_GROUP = re.compile(r"([\[\](])([^()\[\]]*;[^()\[\]]*)([\])\[])")
+# A bracket opens or closes outwards only at the ends of an interval: those of `\sqrt[3]{2},\sqrt[3]{5}` do neither.
+_OPEN = r"([\[(]|(?:^|(?<=\\cup)|(?<=\\cap)|(?<=\\in)|(?<=[= ]))\])"
+_CLOSE = r"([\])]|\[(?=$| ?\\(?:cup|cap|setminus)))"
+_INSIDE = r"(?:\\sqrt\[\d{1,3}\]|[^()\[\];])*"
+_GROUP = re.compile(rf"{_OPEN}({_INSIDE}(?:;{_INSIDE})+){_CLOSE}")
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+", re.ASCII)
 _THOUSANDS = re.compile(r"-?\d{1,3},\d{3}", re.ASCII)
-_INTERVAL = re.compile(r"([\[\](])([^()\[\],;]+),([^()\[\],;]+)([\])\[])")
+_INTERVAL = re.compile(rf"{_OPEN}([^()\[\],;]+),([^()\[\],;]+){_CLOSE}")
 
 
 def with_commas(latex: str) -> str:
