@@ -166,11 +166,12 @@ def pairs_of(
     return estimate(name or f"{one} against {other}", units, sources) if units else None
 
 
-def interval(record: Record, sources: Sequence[str]) -> tuple[float, float]:
-    """Return a cell's accuracy and the half width of its interval, from the number of questions alone."""
-    shares = [np.array(list(map(int, record.right[s]))) / record.samples for s in sources]
+def interval(cells: Sequence[Record], sources: Sequence[str]) -> tuple[float, float]:
+    """Return the mean accuracy of cells and the half width of its interval, from the number of questions alone."""
+    unit = tuple((1, record) for record in cells)
+    shares = [_difference(unit, source) / len(cells) for source in sources]
     variance = sum(float(share.var()) / len(share) for share in shares) / len(sources) ** 2
-    return record.accuracy(sources), 1.96 * math.sqrt(variance)
+    return float(np.mean([share.mean() for share in shares])), 1.96 * math.sqrt(variance)
 
 
 def _levels(record: Record, without: Sequence[str]) -> tuple[str, ...]:

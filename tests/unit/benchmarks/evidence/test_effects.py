@@ -42,7 +42,7 @@ def make(chance: float, seed: int = 1, **fields) -> Record:
         tried=None,
         chosen={},
         untuned=False,
-        settings={"train": ""},
+        settings={"train": "", "matches": ""},
         samples=1,
         right={s: "".join(str(int(rng.random() < chance)) for _ in range(QUESTIONS)) for s in SOURCES},
         compute=Compute(0, 0, 0, 0, 0, 0, 0.0),
@@ -123,7 +123,7 @@ def test_untuned_cells_and_trials_are_in_no_effect():
 
 def test_a_cells_own_interval_is_that_of_its_questions():
     record = dataclasses.replace(make(0.5), right={"arithmetic/easy": "10" * 50}, samples=1)
-    value, half_width = interval(record, ["arithmetic/easy"])
+    value, half_width = interval([record], ["arithmetic/easy"])
     assert value == 0.5 and half_width == pytest.approx(1.96 * 0.05)
     four = dataclasses.replace(record, right={"arithmetic/easy": "40" * 50}, samples=4)
-    assert interval(four, ["arithmetic/easy"]) == pytest.approx((0.5, 1.96 * 0.05))
+    assert interval([four, four], ["arithmetic/easy"]) == pytest.approx((0.5, 1.96 * 0.05))
