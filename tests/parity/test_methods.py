@@ -85,6 +85,16 @@ def hpt(model, coeff: float) -> torch.Tensor:
     return mean([row.clipped() for row in own]) + coeff * mean([-row.log_p for row in demonstrations])
 
 
+def factorial(model, weight, joint: bool) -> torch.Tensor:
+    own, demonstrations = split(model)
+    weighed = [-weight(row.p.detach()) * row.log_p for row in demonstrations]
+    if not joint:
+        return mean([row.clipped() for row in own]) + mean(weighed)
+    return mean(
+        [row.clipped() for row in own] + [r.advantage * w for r, w in zip(demonstrations, weighed, strict=True)]
+    )
+
+
 def chord(model, mu: float, weight) -> torch.Tensor:
     return (1 - mu) * policy_loss(model) + mu * mean([-weight(row.p.detach()) * row.log_p for row in rows_of(model)])
 
@@ -132,6 +142,14 @@ CASES = {
         lambda model: srft(model, 0.01, 1.0),
     ),
     "hpt": ({"method": {"name": "hpt"}, "coefficients": {"DEMONSTRATION": 0.3}}, lambda model: hpt(model, 0.3)),
+    "factorial, spliced": (
+        {"method": {"name": "factorial", "token_weight": "shaped"}, "coefficients": {}},
+        lambda model: factorial(model, lambda p: 0.1 * p / (p + 0.1) ** 2, joint=False),
+    ),
+    "factorial, in the mean": (
+        {"method": {"name": "factorial", "placement": "in_mean", "token_weight": "phi"}, "coefficients": {}},
+        lambda model: factorial(model, lambda p: p * (1 - p), joint=True),
+    ),
     "chord_mu": (
         {"method": {"name": "chord_mu"}, "coefficients": {"OWN": 0.1}, "splice": 0.9},
         lambda model: chord(model, 0.9, torch.ones_like),
