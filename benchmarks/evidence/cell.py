@@ -23,6 +23,7 @@ from benchmarks.reproduce.study import StudyError
 from verl_relift.quickstart.summary import PACKAGES
 from verl_relift.run.budget import spent
 
+_AT_THE_END = 100_000  # steps between checkpoints: a stage saves its last step
 _JOINED = "method/demonstrations_joined"
 TEMPERATURE = 0.6  # of answers that are sampled, which are those of settings with several
 
@@ -103,10 +104,8 @@ def overrides(cell: Cell, values: Mapping[str, float]) -> list[str]:
         arguments.append(f"method.first.overrides=[{','.join(map(_quoted, first))}]")
     steps = setting.supervised_steps if treatment.supervised else setting.steps
     arguments += [f"trainer.total_training_steps={steps}", f"trainer.test_freq={steps}"]
-    if treatment.kind is Kind.STAGES and not setting.train:
-        arguments.append(f"trainer.save_freq={steps}")
-    elif not setting.train:
-        arguments.append("trainer.save_freq=-1")
+    if not setting.train:
+        arguments.append(f"trainer.save_freq={_AT_THE_END if treatment.kind is Kind.STAGES else -1}")
     if treatment.kind is Kind.EVALUATE:
         arguments += ["trainer.val_before_train=true", "trainer.val_only=true"]
     return [*arguments, *(ONE_WORKER if not setting.train else ()), *_sampling(cell), f"data.seed={cell.seed}"]

@@ -243,7 +243,13 @@ def _named(treatments: Sequence[Treatment], name: str) -> Treatment:
 def _small() -> Study:
     rates = Rates(Knob("grpo", RL_RATE, (1.5e-5, 5e-5, 1.5e-4)), (1e-4, 3e-4, 1e-3))
     settings = tuple(_arithmetic(name) for name in ("main", "mixed_scarce", "hardest_only"))
-    early = replace(settings[0], name="main_early", title="as main, a quarter of the steps", steps=20)
+    early = replace(
+        settings[0],
+        name="main_early",
+        title="as main, a quarter of the steps",
+        steps=settings[0].steps // 4,
+        supervised_steps=settings[0].supervised_steps // 4,
+    )
     plain = baselines(rates)
     every = tuple(combination(*levels, rates) for levels in product(*FACTORS.values()))
     gates = tuple(t for t in every if t.weight == "one")
