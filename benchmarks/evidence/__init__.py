@@ -6,6 +6,7 @@
     python -m benchmarks.evidence --list
     python -m benchmarks.evidence --study small|real --output DIR [--block NAME ...] [--seeds N ...] [--cell NAME ...]
     python -m benchmarks.evidence.report
+    python -m benchmarks.evidence.again --study small|real --output DIR
 
 | module | contents |
 |---|---|
@@ -14,5 +15,6 @@
 | `cell` | makes the command of a cell and its record |
 | `records` | defines the record of a cell; `benchmarks/results/evidence/` has one file for each that is done |
 | `effects` | estimates effects with intervals, corrected for the number of comparisons |
+| `again` | repeats kept cells and compares |
 | `report`, `plots` | write docs/evidence.md and its image from the records |
 """

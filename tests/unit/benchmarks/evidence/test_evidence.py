@@ -11,8 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from benchmarks.evidence import __main__ as evidence
+from benchmarks.evidence import again, records, tasks
 from benchmarks.evidence import cell as making
-from benchmarks.evidence import records, tasks
 from benchmarks.evidence.cell import Place
 from benchmarks.evidence.design import (
     ALL,
@@ -291,3 +291,20 @@ def test_an_interrupted_study_continues(place, monkeypatch):
     assert evidence.run(SMALL, planned, place, 2) == [] and len(started) == len(planned) - 1
     assert len(records.read_all(place.records, "small")) == len(planned)
     assert "7 of 7 cells are done" in evidence.listing(SMALL, planned, place.records)
+
+
+@pytest.mark.parametrize(("now", "status"), [("1010" * 50, 0), ("1000" * 50, 1)])
+def test_a_repeated_cell_is_compared_with_its_record(now, status, place, tmp_path, monkeypatch, capsys):
+    kept, name = tmp_path / "kept", "grpo-main-seed1"
+    monkeypatch.setattr(making, "command", lambda *_: ["json.tool", "--help"])
+    monkeypatch.setattr(making, "record", lambda study, cell, place, seconds: make_record(cell, now, place=place))
+    with pytest.raises(StudyError, match=f"no record of {name} to compare with"):
+        again.repeat(SMALL, [name], kept, place, 1)
+    for cell in [c for c in trials(SMALL) if c.treatment.name == "grpo"] + [by_name(name)]:
+        records.write(kept, make_record(cell, "1010" * 50))
+    stored = records.read(records.path_of(kept, "small", name))
+    chosen = {"grpo": 1.5e-5}  # all trials are equal
+    records.write(kept, dataclasses.replace(stored, chosen=chosen, settings=making.settings(by_name(name), chosen)))
+    assert again.repeat(SMALL, [], kept, place, 1) == status
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.endswith("agrees" if status == 0 else "DISAGREES") and name in said
