@@ -1,7 +1,8 @@
 """Repeats kept cells and compares: `python -m benchmarks.evidence.again --study small|real --output DIR`
 
-After an interruption, the same command continues. A repeated cell has the values that the kept search has chosen. It agrees if its average accuracy differs from the
-record's by no more than two samples of as many questions would, with a probability of 99%. Exit status 1: one does not.
+After an interruption, the same command continues. A repeated cell has the values that the kept search has chosen. It
+agrees if its average accuracy differs from the record's by no more than two samples of as many questions would, with a
+probability of 99%. Exit status 1: one does not.
 """
 
 import argparse
