@@ -458,6 +458,17 @@ def test_refusals_against_this_machine(tmp_path):
     assert refusals(compose_config("relift", None, overrides, "cpu")) == []
 
 
+def test_the_peak_of_a_pretrained_model_on_a_cpu_is_within_ten_percent(tmp_path):
+    """Of 19.9 GB of all processes, at the save of a checkpoint (record of 2026-11-26: a pretrained model, 2 cores)."""
+    config = {"model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536}
+    config |= {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    overrides = [f"actor_rollout_ref.model.path={tmp_path}", "actor_rollout_ref.actor.megatron.dtype=bfloat16"]
+    planned = read(compose_config("pretrained", None, overrides, "cpu"))
+    worst = max(memory.phases(planned, 0), key=lambda phase: phase.total)
+    assert worst.name == "checkpoint" and worst.total == pytest.approx(19.93e9, rel=0.1)
+
+
 def test_without_a_gpu_here_a_cuda_run_is_not_refused(monkeypatch):
     monkeypatch.setattr(hardware, "visible_gpu", lambda: None)
     config = compose_config("relift", None, ["actor_rollout_ref.model.path=Qwen/Qwen2.5-7B"], "cuda")
