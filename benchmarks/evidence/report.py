@@ -143,8 +143,9 @@ def _method() -> list[str]:
         table(["factor", "levels"], levels),
         table(["study", "setting", "what it is", "steps", "answers to a question"], settings),
         "Learning rates: the RL rate is the best of three for RL alone, and all methods have it. Each method then has "
-        "one more search of three values, for its supervised rate or its coefficient. Trials have a seed and questions "
-        "of their own; a setting without trials takes the values of its study's first.",
+        "one more search of three values, for its supervised rate or its coefficient; a placement with a weight is "
+        "searched at the gate `acc0`. Trials have a seed and questions of their own, 100 for each level or set of word "
+        "problems. A setting without trials takes the values of its study's first.",
         "Sequences: SFT, then RL, where SFT spends as many demonstrations, or operations, as the method beside it.",
         "Effects: means of paired differences. Intervals come from a bootstrap over questions and pairs, with "
         "Student's t; Holm's procedure corrects each table. One pair has no interval and decides nothing.",
