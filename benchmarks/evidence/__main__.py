@@ -94,7 +94,7 @@ def run(study: Study, planned: list[Cell], place: Place, jobs: int) -> list[str]
     def finish(cell: Cell, seconds: float) -> str:
         record = cells.record(study, cell, place, seconds)
         records.write(place.records, record)
-        for checkpoint in place.run(cell.name).rglob("global_step_*"):
+        for checkpoint in list(place.run(cell.name).rglob("global_step_*")):
             shutil.rmtree(checkpoint, ignore_errors=True)  # nothing starts from it
         found = records.measures(record.right, cell.setting.train)
         accuracies = ", ".join(f"{name} {record.accuracy(sources):.3f}" for name, sources in found.items())
