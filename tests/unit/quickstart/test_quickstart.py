@@ -12,8 +12,9 @@ from verl_relift.quickstart.progress import TrainingProgress
 
 
 @pytest.fixture
-def started(monkeypatch):
+def started(monkeypatch, tmp_path):
     """Whether a quickstart was started."""
+    monkeypatch.chdir(tmp_path)
     starts = []
     monkeypatch.setattr(quickstart.Quickstart, "go", lambda self: starts.append(self.overrides) or [])
     return starts
