@@ -21,6 +21,7 @@ from verl_relift.testing.launch import finish, start
 
 WARM_UP = 2  # steps that are left out
 METHODS = ("luffy", "rl_plus", "srft", "hpt", "chord_mu", "chord_phi")
+SETTINGS = {"hpt": ("method.rollouts=keep",)}  # otherwise it trains far fewer tokens of questions that all fail
 _SAMPLING = ("timing_s/gen", "timing_s/update_weights", "timing_s/save_checkpoint")
 
 
@@ -57,6 +58,7 @@ def main() -> None:
                 overrides = (
                     *data,
                     f"method={method}",
+                    *SETTINGS.get(method, ()),
                     "data.max_response_length=128",
                     "data.train_batch_size=16",
                     "actor_rollout_ref.actor.ppo_mini_batch_size=16",
