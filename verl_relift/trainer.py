@@ -143,7 +143,7 @@ class MethodTrainer(ResumableTrainer):
             raise ValueError(f"step {self.global_steps}: a method makes one prompt of each question, in their order")
         self._prompts |= {prompt.question.draw: prompt for prompt in prompts}
         if not self.settings.rollout.batched:
-            if self._target_column in batch:
+            if self._target_column is not None and self._target_column in batch:
                 batch.pop(self._target_column)  # it would be copied n times through TransferQueue
             return super()._submit_batch_to_rollout(batch)
         self._ask(prompts)

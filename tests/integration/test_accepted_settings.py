@@ -1,4 +1,4 @@
-"""Settings of verl's that checks accept: each trains, and has its effect on the first update of one seed."""
+"""Settings of verl's that checks accept: each trains, and has its effect on an update of one seed."""
 
 import math
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ STEPS = 2
 
 @dataclass(frozen=True)
 class Case:
-    """Settings and what the first step shows of them.
+    """Settings and what the last step shows of them.
 
     Attributes:
         settings: overrides.
@@ -146,7 +146,7 @@ CASES = {
     "dro": loss("dro", f"{ACTOR}.policy_loss.dro_beta=0.5"),
     "rloo": estimator("rloo"),
     "reinforce_plus_plus": estimator("reinforce_plus_plus", f"{ALGORITHM}.gamma=0.9"),
-    "opo": estimator("opo"),
+    "opo": Case((f"{ALGORITHM}.adv_estimator=opo",)),  # its baseline weighs answers by length, and all have one
     "reinforce_plus_plus_baseline": estimator("reinforce_plus_plus_baseline"),
     "grpo_passk": estimator("grpo_passk"),
     "chunked entropy, shuffled": Case(
@@ -234,12 +234,13 @@ def plain(train, tmp_path_factory) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", CASES)
 def test_it_trains_and_is_not_ignored(train, plain, tmp_path, name):
     case = CASES[name]
-    made = train(case, tmp_path)
+    made = [record for record in train(case, tmp_path) if record["step"] > 0]  # without the first validation
     assert len(made) == STEPS
     assert all(math.isfinite(value) for record in made for value in record.values() if isinstance(value, float))
-    first, before = made[0], plain[0]
+    # The learning rate of the first step is 0, so that all second steps have the same answers.
+    last, before = made[-1], plain[-1]
     near = partial(pytest.approx, rel=1e-3, abs=1e-6)
-    assert [metric for metric in case.changed if first[metric] == near(before[metric])] == []
-    assert [metric for metric in case.same if first[metric] != near(before[metric])] == []
-    assert [metric for metric in case.there if metric not in first or metric in before] == []
+    assert [metric for metric in case.changed if last[metric] == near(before[metric])] == []
+    assert [metric for metric in case.same if last[metric] != near(before[metric])] == []
+    assert [metric for metric in case.there if metric not in last or metric in before] == []
     assert [pattern for pattern in case.files if not any(tmp_path.glob(pattern))] == []

@@ -161,6 +161,16 @@ ODD = (
     "model_engine=veomni",
 )
 
+# What is named in place of the key: the file, the sum that it is part of, or the replicas whose size it multiplies.
+BESIDE = {
+    "data.val_files=.": (".: cannot be read as parquet",),
+    "data.val_files=/dev/null": ("/dev/null: cannot be read as parquet",),
+    "data.max_prompt_length=99999999": ("max_model_len=100000063",),
+    f"{ROLLOUT}.data_parallel_size=4": ("vLLM replicas of 8",),
+    f"{ENGINE}.tensor_model_parallel_size=4": ("model replicas of 4",),
+    "trainer.resume_mode=resume_path": ("trainer.resume_from_path",),
+}
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -195,7 +205,8 @@ def test_a_line_or_a_few_say_what_is_wrong(folder: Path, override: str, tmp_path
     assert isinstance(error.value, HydraException) or len(lines) <= 6
     # A value that is wrong only beside others may be named by one of them, a file by its path.
     name = override.lstrip("+~").partition("=")[0].rpartition(".")[2]
-    assert any(name in line or "data." in line or ".parquet" in line or "model.path" in line for line in lines), lines
+    said = (name, name.replace("_", "-"), "data.", ".parquet", "model.path", *BESIDE.get(override, ()))
+    assert any(word in line for line in lines for word in said), lines
 
 
 @pytest.mark.slow
