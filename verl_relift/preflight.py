@@ -5,7 +5,7 @@ Each check yields one line per problem: the key or file, what is wrong, and the 
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,16 @@ def missing(config: DictConfig) -> Iterator[str]:
             yield f"{key} is not set; give {what}"
 
 
-def check(config: DictConfig) -> None:
-    """Raise `ConfigurationError` with what can be found wrong without Ray and without a model in memory."""
+def check(config: DictConfig) -> list[str]:
+    """Check what can be known without Ray and without a model in memory.
+
+    Returns:
+        A line about each kind of question that the run leaves out.
+
+    Raises:
+        ConfigurationError: with what is wrong.
+    """
+    left_out: list[str] = []
     of_settings = (settings_problems, _packages, _machine, _cluster, batch_problems, _folders)
     of_engines = (
         engines.verl_problems,
@@ -63,10 +71,16 @@ def check(config: DictConfig) -> None:
         engines.vllm_problems,
         engines.ray_problems,
     )
-    for find_problems in (missing, *of_settings, *of_engines, _reward, model_problems, _model, _memory, _data):
-        problems = list(find_problems(config))
-        if problems:
-            raise ConfigurationError("\n".join(shortened(problems)))
+    for find_problems in (missing, *of_settings, *of_engines, _reward, model_problems, _model, _memory):
+        _require_none(find_problems(config))
+    _require_none(_data(config, left_out))
+    return left_out
+
+
+def _require_none(found: Iterable[str]) -> None:
+    problems = list(found)
+    if problems:
+        raise ConfigurationError("\n".join(shortened(problems)))
 
 
 def _folders(config: DictConfig) -> Iterator[str]:
@@ -167,7 +181,7 @@ def _model(config: DictConfig) -> Iterator[str]:
     except (OSError, ValueError) as error:
         yield (
             f"actor_rollout_ref.model.path={model.path}: no model can be read there "
-            f"({str(error).splitlines()[0]}); give a Hugging Face folder or hub id"
+            f"({_why_no_model(model.path, error)}); give a Hugging Face folder or hub id"
         )
         return
     if len(tokenizer) > hf.vocab_size or hf.vocab_size - len(tokenizer) > MAX_VOCABULARY_PADDING:
@@ -185,6 +199,11 @@ def _model(config: DictConfig) -> Iterator[str]:
     yield from _length_problems(config, hf)
     yield from divisibility_problems(config, hf)
     yield from engines.transformer_problems(config, hf)
+
+
+def _why_no_model(path: str, error: Exception) -> str:
+    reason = str(error).splitlines()[0]
+    return reason if Path(path).expanduser().exists() else f"no such folder here; and of the hub: {reason}"
 
 
 def _template_problems(config: DictConfig, template: Any) -> Iterator[str]:
@@ -215,7 +234,8 @@ def _memory(config: DictConfig) -> Iterator[str]:
     yield from refusals(config)
 
 
-def _data(config: DictConfig) -> Iterator[str]:
+def _data(config: DictConfig, left_out: list[str]) -> Iterator[str]:
+    """Yield what is wrong with the data; `left_out` gets a line about questions that the run leaves out."""
     from .data.check import check_files
     from .data.errors import DataError
     from .data.findings import TRAINING_COPES, Kind
@@ -264,8 +284,23 @@ def _data(config: DictConfig) -> Iterator[str]:
             yield f"and {faults - SHOWN} more; python -m data_preprocess.check FILE lists them"
         return
     yield from _unscored(config, report.files)
-    yield from _amounts(config, needs, [s for s in report.files if s.file in train], "train")
-    yield from _amounts(config, None, [s for s in report.files if s.file in validation], "val")
+    for_training, for_validation = ([s for s in report.files if s.file in files] for files in (train, validation))
+    yield from _amounts(config, needs, for_training, "train")
+    yield from _amounts(config, None, for_validation, "val")
+    left_out += _left_out(data.max_prompt_length, {"training": for_training, "validation": for_validation})
+
+
+def _left_out(longest: int, files: Mapping[str, list[FileSummary]]) -> Iterator[str]:
+    """Yield a line if verl leaves out questions whose prompts are too long, which it says in the log only."""
+    from .data.findings import Kind
+
+    counts = {
+        purpose: (sum(summary.counts[Kind.PROMPT_TOO_LONG] for summary in of), sum(summary.rows for summary in of))
+        for purpose, of in files.items()
+    }
+    parts = [f"{long:,} of {rows:,} {purpose} questions" for purpose, (long, rows) in counts.items() if long]
+    if parts:
+        yield f"  left out: {' and '.join(parts)}, which take more than data.max_prompt_length={longest} tokens"
 
 
 def _unscored(config: DictConfig, files: list[FileSummary]) -> Iterator[str]:

@@ -43,7 +43,7 @@ def run(config: DictConfig) -> None:
     """
     begin = time.monotonic()
     console.show_messages()
-    check(config)
+    left_out = check(config)
     config.transfer_queue.enable = True  # before it is compared with the checkpoint's
     start = resume.find(config)
     OmegaConf.resolve(config)
@@ -62,7 +62,8 @@ def run(config: DictConfig) -> None:
 
     method, settings = chosen_method(config)
     console.live("")
-    console.say("\n".join([*announce.opening(config, start, method.needs(settings).rollouts), *_threads(config)]))
+    opening = announce.opening(config, start, method.needs(settings).rollouts)
+    console.say("\n".join([*opening, *left_out, *_threads(config)]))
     with Progress() as progress:
         progress.start("starting Ray, the training engine and vLLM")
         _run_in_cluster(config, progress)

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from verl_relift import train  # noqa: F401  registers the configuration's resolver
 from verl_relift.checks import ConfigurationError
 from verl_relift.data.schema import SCHEMA
+from verl_relift.data.tokens import TokenCounter
 from verl_relift.preflight import check
 from verl_relift.quickstart.base_model import build_model, build_tokenizer
 from verl_relift.settings import reuses_log_probs
@@ -146,7 +147,7 @@ def test_the_quickstart_passes(folder):
         ("trainer.total_epochs=1", r"total_epochs=1 ends after 4 of trainer\.total_training_steps=80"),
         ("data.train_max_samples=8", r"hold 8 questions .*, fewer than data\.train_batch_size=16"),
         ("relift.speed_patches=1", r"relift\.speed_patches=1 must be of type bool"),
-        ("actor_rollout_ref.model.path=nowhere/at/all", r"nowhere/at/all: no model can be read there"),
+        ("actor_rollout_ref.model.path=nowhere/at/all", r"nowhere/at/all: no model can be read there \(no such folder"),
         ("data.train_files=missing.parquet", r"missing\.parquet: no such file"),
     ],
 )
@@ -258,8 +259,32 @@ def test_demonstrations_in_a_column_of_another_name(folder, tmp_path):
     pq.write_table(renamed, tmp_path / "train.parquet")
     files = f"data.train_files={tmp_path}/train.parquet"
     check(configuration(folder, files, "method.demonstrations.column=solution"))
-    with pytest.raises(ConfigurationError, match=r"column solutoin: no such column"):
+    with pytest.raises(
+        ConfigurationError, match=r"column solutoin: no such column \(there are: .*solution.*method\.demon"
+    ):
         check(configuration(folder, files, "method.demonstrations.column=solutoin"))
+
+
+def _prompts(file):
+    return pq.read_table(file).column("prompt").to_pylist()
+
+
+def test_questions_that_are_left_out_are_counted(folder):
+    """verl says in the log only that it leaves out long prompts, and validation is then of fewer questions."""
+    assert check(configuration(folder)) == []
+    counter = TokenCounter.load(f"{folder}/model")
+    of_train, of_test = (
+        counter.prompts([[(m["role"], m["content"]) for m in chat] for chat in _prompts(folder / f"{name}.parquet")])
+        for name in ("train", "test")
+    )
+    limit = sorted(of_train)[len(of_train) // 2]
+    shorter = (f"data.max_prompt_length={limit}", "data.filter_overlong_prompts=true", "trainer.total_training_steps=1")
+    (line,) = check(configuration(folder, *shorter))
+    longer = [sum(length > limit for length in lengths) for lengths in (of_train, of_test)]
+    assert min(longer) > 0
+    assert f"{longer[0]} of {len(of_train)} training questions" in line
+    assert f"{longer[1]} of {len(of_test)} validation questions" in line
+    assert f"data.max_prompt_length={limit} tokens" in line
 
 
 def test_hints_are_texts_of_a_column_that_is_there(folder, tmp_path):

@@ -56,19 +56,24 @@ _REMEDIES = {
     Kind.ANSWER_IN_PROMPT: "end the prompt with the question, and put the solution into the column of demonstrations",
     Kind.MEDIA: "training reads text only: drop the column",
     Kind.SCHEMAS_DIFFER: "make the files again by one command, or cast the column",
-    Kind.ONLY_LONG_PROMPTS: "raise the limit, or make the file again with shorter prompts",
+    Kind.ONLY_LONG_PROMPTS: "raise the limit (data.max_prompt_length), or make the file again with shorter prompts",
     Kind.NO_GROUND_TRUTH: "drop the row or fill it in",
     Kind.UNPARSABLE_GROUND_TRUTH: "drop the row, or write the answer as a number, LaTeX or an option letter",
     Kind.UNANSWERABLE_GROUND_TRUTH: "no answer can match it, not even the same text: drop the row or correct it",
     Kind.REPEATED_VALIDATION_QUESTION: "each copy is sampled; evaluation counts them as one question",
     Kind.UNPARSABLE_VALIDATION_ANSWER: "drop the row, or accept that only an answer with the same text is correct",
-    Kind.NO_DEMONSTRATIONS: "the method needs a target in some rows: use a data set with solutions, or a teacher",
+    Kind.NO_DEMONSTRATIONS: (
+        "the method needs a target in some rows: name their column (method.demonstrations.column), "
+        "use a data set with solutions, or a teacher"
+    ),
     Kind.DUPLICATE_PROMPT: "make the file again with --dedup",
     Kind.DUPLICATE_ID: "make identifiers unique",
-    Kind.FAILED_DEMONSTRATION: "make the file again with --verify",
+    Kind.FAILED_DEMONSTRATION: (
+        "make the file again with --verify; for a reward function of your own, use verl_relift.grade"
+    ),
     Kind.FOREIGN_FORMAT: "write the demonstration as the model is to answer, or use a chat template that fits",
     Kind.UNASKED_THOUGHT: "let the prompt or the chat template ask for it, or accept that training teaches it",
-    Kind.PROMPT_TOO_LONG: "make the file again with --max-prompt-tokens, or raise the limit",
+    Kind.PROMPT_TOO_LONG: "make the file again with --max-prompt-tokens, or raise the limit (data.max_prompt_length)",
     Kind.TARGET_TOO_LONG: "make the file again with --max-target-tokens, or raise the limit",
     Kind.OVERLAP: "make the training file again with --decontaminate and the validation file",
 }

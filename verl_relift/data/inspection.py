@@ -149,7 +149,8 @@ class _Inspector:
         if not self.checks.demonstrations or summary.validation:
             return
         if not summary.demonstrations:
-            problem = "every target is null or blank" if column in columns else "no such column"
+            blank, there = "every target is null or blank", f"no such column (there are: {', '.join(columns)})"
+            problem = blank if column in columns else there
             self.fault(Kind.NO_DEMONSTRATIONS, problem, column=column)
         elif summary.graded and not summary.verified:
             problem = f"none of {summary.graded} graded demonstrations gives the ground truth as its answer"

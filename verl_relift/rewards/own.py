@@ -68,7 +68,9 @@ def call_problems(
     arguments = dict.fromkeys(_ARGUMENTS) | dict(kwargs)
     if batched and THOUGHT in inspect.signature(function).parameters:
         arguments[THOUGHT] = False
-    yield from _refused(function, arguments, f"{keys.function}: {name}")
+    for problem in _refused(function, arguments, f"{keys.function}: {name}"):
+        given = ", ".join(name for name in arguments if name != "self")
+        yield f"{problem}, and is called with ({given})"
 
 
 def _refused(function: Any, kwargs: Mapping[str, Any], name: str) -> Iterator[str]:

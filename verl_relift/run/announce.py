@@ -1,12 +1,13 @@
 """What a training command says when it begins and when it ends: where things are and what to do next."""
 
+import json
 import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from . import checkpoints
 from .console import LOG
@@ -95,9 +96,24 @@ def closing(config: DictConfig, records: Mapping[str, Mapping[str, Any]], second
     data = [files] if isinstance(files, str) else list(files)
     most = str(config.data.max_response_length)
     weights = ["--model", f"{checkpoint}/actor/model/huggingface", "--data", *data]
-    evaluate = _command("verl_relift.evaluate", *weights, "--max-tokens", most, "--output", f"{run}/evaluation")
+    limits = ["--max-tokens", most, "--output", f"{run}/evaluation"]
+    evaluate = _command("verl_relift.evaluate", *weights, *limits, *_reward(config))
     export = _command("verl_relift.export", "--checkpoint", str(checkpoint), "--output", f"{run}/hf")
     return [*lines, f"  evaluate  {evaluate}", f"  export    {export}"]
+
+
+def _reward(config: DictConfig) -> list[str]:
+    """Return the arguments with which an evaluation grades as the run did, if a file of the user's did."""
+    function = config.reward.custom_reward_function
+    if function.path is None or function.path.startswith("pkg://"):
+        return []
+    arguments = ["--reward-function", f"{function.path}:{function.name}"]
+    kwargs = OmegaConf.to_container(function.get("reward_kwargs") or OmegaConf.create({}), resolve=True)
+    if kwargs:
+        arguments += ["--reward-kwargs", *(f"{key}={json.dumps(value)}" for key, value in kwargs.items())]
+    if config.relift.reward.correct_from is not None:
+        arguments += ["--correct-from", str(config.relift.reward.correct_from)]
+    return arguments
 
 
 def resumes_from(config: DictConfig) -> str:

@@ -93,7 +93,11 @@ def test_a_function_may_ask_whether_the_prompt_opens_a_thought(tmp_path):
         ("function", {"source": "def function(:"}, r"cannot be loaded from .* \(SyntaxError"),
         ("function", {"source": "import nowhere_at_all"}, r"\(ModuleNotFoundError: No module named 'nowhere_at_all'\)"),
         ("function", {"source": "function = 1"}, r"name=function: not a function in"),
-        ("function", {"source": "def function(text): pass"}, r"function cannot be called: .*it takes \(text\)"),
+        (
+            "function",
+            {"source": "def function(text): pass"},
+            r"cannot be called: .*it takes \(text\), and is called with \(data_source, solution_str, ",
+        ),
         ("function", {"weigth": 1.0}, r"function cannot be called: .*'weigth'"),
         ("coroutine", {"weigth": 1.0}, r"coroutine cannot be called: .*'weigth'"),
         ("Reward", {"weigth": 1.0}, r"reward_kwargs: Reward cannot be called: .*'weigth'"),

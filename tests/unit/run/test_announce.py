@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from verl_relift.evaluate.__main__ import _parser, _values
 from verl_relift.run import announce, checkpoints
 from verl_relift.run.composition import Arguments
 from verl_relift.run.resume import Resume
@@ -84,6 +85,24 @@ def test_a_finished_run_says_what_comes_next_in_commands_that_exist(tmp_path):
     assert export[export.index("--checkpoint") + 1] == f"{run}/global_step_6"
     for command in (report, evaluate, export):
         assert (ROOT / command[2].replace(".", "/") / "__main__.py").exists()
+
+
+def test_the_evaluation_that_comes_next_grades_as_the_run_did(tmp_path):
+    checkpoints.begin(tmp_path, 6)
+    checkpoints.commit(tmp_path, 6)
+
+    def evaluation(*overrides):
+        config = compose(f"trainer.default_local_dir={tmp_path}", "data.val_files=a.parquet", *overrides)
+        return commands(announce.closing(config, {}, 1.0))[1]
+
+    assert "--reward-function" not in evaluation()
+    own = ("path=my/reward.py", "name=reward", "reward_kwargs={bonus: 0.2, unit: km}")
+    own = [f"{'+' * ('kwargs' in value)}reward.custom_reward_function.{value}" for value in own]
+    command = evaluation(*own, "relift.reward.correct_from=1.0")
+    options = _parser().parse_args(command[3:])
+    assert options.reward_function == "my/reward.py:reward"
+    assert options.correct_from == 1.0
+    assert _values("--reward-kwargs", options.reward_kwargs) == {"bonus": 0.2, "unit": "km"}
 
 
 def test_a_run_that_ends_early_says_from_where_it_resumes(tmp_path):
