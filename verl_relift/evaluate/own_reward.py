@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..rewards import own
-from ..rewards.function import KEY, Answer, RewardFunction, Score
+from ..rewards.function import KEY, Answer, RewardFunction, RewardFunctionFailed, Score
 from .engine import Completion
 from .errors import EvaluationError
 from .questions import EvaluationQuestion
@@ -157,7 +157,8 @@ def _score(future: Future[Score], completion: Completion) -> Score:
     try:
         return future.result()
     except Exception as error:  # a function of the user's may raise anything
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}".replace(KEY, "--correct-from")
+        kind = "" if isinstance(error, RewardFunctionFailed) else f"{type(error).__name__}: "
+        why = f"{kind}{' '.join(str(error).split())}".replace(KEY, "--correct-from")
         raise EvaluationError(
             f"--reward-function: it failed on sample {completion.sample} of question {completion.key} ({why}); correct "
             "it, and evaluate into another --output"

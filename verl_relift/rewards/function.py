@@ -7,6 +7,7 @@ It may be a function or a coroutine function, or an object with such a `__call__
 import asyncio
 import inspect
 import math
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,25 @@ _UNVERIFIABLE = {GradeOutcome.GROUND_TRUTH_UNPARSABLE.value, GradeOutcome.TIMED_
 
 class UndefinedAccuracy(ValueError):
     """Rewards do not tell right answers from wrong ones."""
+
+
+class RewardFunctionFailed(RuntimeError):
+    """The reward function raised; the message says what, where in its file, and for which answer."""
+
+    SHOWN = 80  # characters of the answer
+
+    @classmethod
+    def of(cls, error: Exception, function: Callable[..., Any], answer: "Answer") -> "RewardFunctionFailed":
+        """Return the failure of `function` with `error`, whose traceback it takes."""
+        frames = traceback.extract_tb(error.__traceback__)
+        file = inspect.getsourcefile(function if inspect.isroutine(function) else type(function))
+        at = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
+        text = answer.text if len(answer.text) <= cls.SHOWN else answer.text[: cls.SHOWN] + "..."
+        failure = cls(
+            f"the reward function raised {type(error).__name__}: {error} ({at.filename}, line {at.lineno}) for the "
+            f"answer {text!r} to the ground truth {answer.ground_truth!r}"
+        )
+        return failure.with_traceback(error.__traceback__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +140,7 @@ class RewardFunction:
         """Score one answer. A function that is no coroutine function runs in a thread.
 
         Raises:
+            RewardFunctionFailed: the function raised.
             UndefinedAccuracy: see `accuracy_of`.
             TypeError, ValueError: what the function returned is not a finite number, or a dict with one under `score`.
         """
@@ -132,12 +153,15 @@ class RewardFunction:
         if self._wants_thought:
             arguments[THOUGHT] = answer.in_thought
         arguments |= self._kwargs
-        if self._is_coroutine:
-            result = await self._function(**arguments)
-        else:
-            result = await asyncio.to_thread(self._function, **arguments)
-            if inspect.isawaitable(result):
-                result = await result
+        try:
+            if self._is_coroutine:
+                result = await self._function(**arguments)
+            else:
+                result = await asyncio.to_thread(self._function, **arguments)
+                if inspect.isawaitable(result):
+                    result = await result
+        except Exception as error:
+            raise RewardFunctionFailed.of(error, self._function, answer) from None
         return self._score_of(result)
 
     def score_all(self, answers: Sequence[Answer]) -> list[Score]:

@@ -113,7 +113,7 @@ def test_it_is_told_whether_the_prompt_opens_a_thought(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("fails", r"failed on sample 1 of question k:0 \(ZeroDivisionError"),
+        ("fails", r"failed on sample 1 of question k:0 \(the reward function raised ZeroDivisionError"),
         ("bare", r"returned 0\.1, which is neither 0 nor 1, and no acc: set --correct-from"),
         ("endless", r"returned inf, which is not finite"),
     ],

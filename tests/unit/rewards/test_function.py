@@ -5,7 +5,13 @@ import asyncio
 import pytest
 
 from verl_relift.rewards import verl_hook
-from verl_relift.rewards.function import Answer, RewardFunction, UndefinedAccuracy, accuracy_of
+from verl_relift.rewards.function import (
+    Answer,
+    RewardFunction,
+    RewardFunctionFailed,
+    UndefinedAccuracy,
+    accuracy_of,
+)
 
 
 def as_number(data_source, solution_str, ground_truth, extra_info=None, bonus=0.0):
@@ -176,3 +182,22 @@ def test_an_own_function_is_told_if_it_asks():
 def test_a_misspelt_setting_of_the_grader_is_found(settings, problem):
     found = verl_hook.setting_problem(settings)
     assert found is None if problem is None else problem in found
+
+
+def second_word(data_source, solution_str, ground_truth, extra_info=None):
+    return float(solution_str.split()[1] == ground_truth)
+
+
+class SecondWord:
+    async def __call__(self, **arguments):
+        return second_word(**arguments)
+
+
+@pytest.mark.parametrize("function", [second_word, SecondWord()])
+def test_a_function_that_raises_is_named_with_its_line_and_the_answer(function):
+    message = (
+        rf"raised IndexError: list index out of range \({__file__}, line \d+\) for the answer 'one' to the ground truth"
+    )
+    with pytest.raises(RewardFunctionFailed, match=message) as caught:
+        RewardFunction(function).score_all([Answer(text="one", ground_truth="two", data_source="own", extra_info={})])
+    assert caught.value.__cause__ is None and caught.traceback[-1].name == "second_word"
