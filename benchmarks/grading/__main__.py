@@ -97,10 +97,10 @@ def explain(grade: Grade, theirs: bool, response: str, truth: str) -> str:
         return "a period inside the box"
     if theirs and grade.outcome is GradeOutcome.GROUND_TRUTH_UNPARSABLE:
         return "no mathematics: math-verify compares a number that it finds in both texts"
-    if not theirs and answer[1:-1] == truth:
-        return "the ground truth's own text in brackets, where math-verify takes a letter for a unit"
     if not theirs and answer == truth:
         return "the ground truth's own text, which math-verify cannot parse"
+    if not theirs and truth in answer and any(character.isalpha() for character in truth):
+        return "around the ground truth's own text, where math-verify takes a letter for a unit"
     return "UNEXPLAINED"
 
 
