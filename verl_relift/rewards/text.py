@@ -126,7 +126,7 @@ def _unwrapped(latex: str) -> str:
     for around in (_EMPHASIS, _WRAPPED):
         if match := around.fullmatch(latex):
             latex = match["inner"].strip()
-    if match := _LEAD_IN.match(latex):
+    while match := _LEAD_IN.match(latex):
         latex = latex[match.end() :]
     if match := _ABOUT.match(latex):
         latex = "\\approx " + latex[match.end() :]

@@ -98,7 +98,7 @@ def write_evaluation(folder, right):
     for i, correct in enumerate(right):
         outcome, answer = ("correct", str(i)) if correct else ("no_answer", None)
         response = f"\\boxed{{{i}}}" if correct else f"It is {i}."
-        values = ("f:" + str(i), 0, "svamp", f"question {i}", outcome, answer, str(i), 5, False, response)
+        values = ("f:" + str(i), 0, "svamp", f"question {i}", outcome, answer, str(i), 5, False, response, None)
         lines.append(json.dumps(dict(zip(Graded.__dataclass_fields__, values, strict=True))))
     (folder / "generations.jsonl").write_text("\n".join(lines) + "\n")
     for name in ("settings.json", "summary.json"):

@@ -1,7 +1,7 @@
 """Random text, and text grown from LaTeX, for a bounded time: no exception, no hang, no undeserved reward."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from verl_relift.rewards import Convention, GradeOutcome, Grader, GradingRules, PoolSettings
@@ -86,6 +86,7 @@ SLOW = settings(max_examples=2_500, deadline=None, suppress_health_check=list(He
 
 @FAST
 @given(st.one_of(st.text(max_size=200), LATEX))
+@example("answer isanswer isanswer is")
 def test_extraction_takes_any_text(text):
     found = extract_answer(text, RULES)
     assert (found.answer is None) != (found.failure is None)

@@ -6,6 +6,7 @@ from types import ModuleType
 
 from ..registry import Where, patch, replace
 
+_NOTED = 10.0  # seconds until a thread that has failed is sure to have noted why
 _MODULE = "megatron.core.dist_checkpointing.strategies.filesystem_async"
 
 
@@ -42,24 +43,31 @@ def keep_results_in_worker(module: ModuleType) -> None:
 def report_why_writing_failed(module: ModuleType) -> None:
     writer = module.FileSystemWriterAsync
     write_all, write = writer.write_preloaded_data_multithread, writer.write_preloaded_data
-    errors: list[Exception] = []  # of the save that is being made; there is one at a time
+    errors: queue.Queue[Exception] = queue.Queue()  # of the save that is being made; there is one at a time
 
     @functools.wraps(write)
     def write_and_note(*args, **kwargs):
         outcome = write(*args, **kwargs)
         if isinstance(outcome[1], Exception):
-            errors.append(outcome[1])
+            errors.put(outcome[1])
         return outcome
 
     @functools.wraps(write_all)
     def write_all_or_say_why(transform_list, use_msc, rank, write_buckets, global_results_queue) -> None:
-        errors.clear()
+        while not errors.empty():
+            errors.get()
         results: queue.Queue = queue.Queue()
+        wait = 0.0
         try:
             write_all(transform_list, use_msc, rank, write_buckets, results)
         except AssertionError as error:
             results.put(error)
-        global_results_queue.put(errors[0] if errors else results.get())
+            wait = _NOTED  # the thread has handed its outcome over, and notes it next
+        try:
+            reported = errors.get(timeout=wait)
+        except queue.Empty:
+            reported = results.get()
+        global_results_queue.put(reported)
 
     replace(writer, "write_preloaded_data", staticmethod(write_and_note))
     replace(writer, "write_preloaded_data_multithread", staticmethod(write_all_or_say_why))
