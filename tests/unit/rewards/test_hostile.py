@@ -17,7 +17,7 @@ MEMORY_MIB = 700
 BUSY = 25  # how much longer the limit of processor seconds may take on a busy machine
 EVERY = 12  # the fast tests grade one in this many cases of the corpus
 # Parts of hostile texts that are correct nevertheless: 13 in an odd but unambiguous spelling.
-RIGHT = ("13", "\\boxed{13", "--13", "+13", "13.0", "\\in\\{13\\}", "\\boxed\\boxed", "0" * 100)
+RIGHT = ("13", "\uff11\uff13", "\\boxed{13", "--13", "+13", "13.0", "\\in\\{13\\}", "\\boxed\\boxed", "0" * 100)
 
 
 @pytest.fixture(scope="module")
