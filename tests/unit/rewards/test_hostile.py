@@ -4,6 +4,7 @@ import resource
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ MEMORY_MIB = 700
 BUSY = 25  # how much longer the limit of processor seconds may take on a busy machine
 EVERY = 12  # the fast tests grade one in this many cases of the corpus
 # Parts of hostile texts that are correct nevertheless: 13 in an odd but unambiguous spelling.
-RIGHT = ("13", "\uff11\uff13", "\\boxed{13", "--13", "+13", "13.0", "\\in\\{13\\}", "\\boxed\\boxed", "0" * 100)
+RIGHT = ("13", "\u221a169", "\\boxed{13", "--13", "+13", "13.0", "\\in\\{13\\}", "\\boxed\\boxed", "0" * 100)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,8 @@ def check(canary: str, every: int) -> None:
             assert time.process_time() - used < GRACE_S, name
             assert time.perf_counter() - started < BUSY * LIMIT_S, name
             if grade.outcome is GradeOutcome.CORRECT:
-                assert truth == "13" and any(form in grade.extracted for form in RIGHT), (name, grade)
+                written = unicodedata.normalize("NFKC", grade.extracted)  # digits of other shapes are digits
+                assert truth == "13" and any(form in written for form in RIGHT), (name, grade)
         assert grader.pool._fork_server.pid == fork_server_pid, "the fork server did not survive"
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < MEMORY_MIB * 1024
     assert not Path(canary).exists()
