@@ -5,6 +5,7 @@ It may be a function or a coroutine function, or an object with such a `__call__
 """
 
 import asyncio
+import contextlib
 import inspect
 import math
 import traceback
@@ -34,7 +35,9 @@ class RewardFunctionFailed(RuntimeError):
     def of(cls, error: Exception, function: Callable[..., Any], answer: "Answer") -> "RewardFunctionFailed":
         """Return the failure of `function` with `error`, whose traceback it takes."""
         frames = traceback.extract_tb(error.__traceback__)
-        file = inspect.getsourcefile(function if inspect.isroutine(function) else type(function))
+        file = None
+        with contextlib.suppress(TypeError):  # a function that is written in C, or a partial
+            file = inspect.getsourcefile(function if inspect.isroutine(function) else type(function))
         at = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
         text = answer.text if len(answer.text) <= cls.SHOWN else answer.text[: cls.SHOWN] + "..."
         failure = cls(

@@ -1,6 +1,7 @@
 """Reward functions of every form, and what counts as right whatever they pay."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -193,7 +194,7 @@ class SecondWord:
         return second_word(**arguments)
 
 
-@pytest.mark.parametrize("function", [second_word, SecondWord()])
+@pytest.mark.parametrize("function", [second_word, SecondWord(), partial(second_word)])
 def test_a_function_that_raises_is_named_with_its_line_and_the_answer(function):
     message = (
         rf"raised IndexError: list index out of range \({__file__}, line \d+\) for the answer 'one' to the ground truth"

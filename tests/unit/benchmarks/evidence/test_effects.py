@@ -26,7 +26,7 @@ QUESTIONS = 400
 
 
 def make(chance: float, seed: int = 1, **fields) -> Record:
-    """A record whose questions are right with a chance, each drawn anew."""
+    """A record in which each question is right with the same chance."""
     levels = {"gate": "acc0", "placement": "own_step", "weight": "one", **fields}
     name = ".".join(levels[f] for f in ("placement", "gate", "weight"))
     rng = random.Random(f"{name}{seed}")
