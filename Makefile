@@ -107,10 +107,9 @@ quickstart: install
 pretrained: install
 	$(PY) -m verl_relift.pretrained
 
-# Whole runs one after the other, then two files at a time.
+# Two workers: one has the whole runs, one after the other, and the other has files of unit and parity tests (tests/conftest.py).
 test: install
-	$(PY) -m pytest -q tests/integration tests/slurm -m "not slow and not gpu"
-	$(PY) -m pytest -q tests/unit tests/parity -m "not slow and not gpu" -n 2 --dist loadfile
+	$(PY) -m pytest -q tests/integration tests/slurm tests/unit tests/parity -m "not slow and not gpu" -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: install
 	$(PY) -m pytest -q tests -m "slow and not gpu"
