@@ -109,7 +109,7 @@ pretrained: install
 
 # Two workers: one has the whole runs, one after the other, and the other has files of unit and parity tests (tests/conftest.py).
 test: install
-	$(PY) -m pytest -q tests/integration tests/slurm tests/unit tests/parity -m "not slow and not gpu" -n 2 --dist loadgroup --no-loadscope-reorder
+	$(PY) -m pytest -q tests/integration tests/slurm tests/unit tests/parity -m "not slow and not gpu" -n 2 --dist loadscope --no-loadscope-reorder
 
 test-slow: install
 	$(PY) -m pytest -q tests -m "slow and not gpu"

@@ -1,15 +1,17 @@
 """Which tests may run side by side."""
 
-from pathlib import Path
-
 import pytest
 
-RUNS = {"integration", "slurm"}  # whole runs: one after the other, or two would share the cores and the memory of one
+RUNS = ("tests/integration/", "tests/slurm/")
 
 
-def pytest_collection_modifyitems(items):
-    """Group the tests for `pytest --dist loadgroup`: all runs together, other tests by file."""
-    here = Path(__file__).parent
-    for item in items:
-        path = item.path.relative_to(here)
-        item.add_marker(pytest.mark.xdist_group("runs" if path.parts[0] in RUNS else str(path)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give all tests with whole runs to one worker, because two runs would share cores and memory; others by file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class RunsApart(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "runs" if nodeid.startswith(RUNS) else nodeid.partition("::")[0]
+
+    return RunsApart(config, log)
