@@ -94,7 +94,7 @@ def overrides(cell: Cell, values: Mapping[str, float]) -> list[str]:
     treatment, setting = cell.treatment, cell.setting
     first = [f"trainer.total_training_steps={setting.supervised_steps}"] if not treatment.matches else []
     first.append("trainer.test_freq=-1")
-    arguments = [*setting.overrides, *(setting.own_words if treatment.placement == "own_words" else ())]
+    arguments = [*setting.overrides, *(setting.own_words if treatment.privileged else ())]
     arguments += treatment.overrides
     for knob in treatment.knobs:
         argument = f"{knob.key}={values[knob.name]!r}"

@@ -71,6 +71,7 @@ class Treatment:
         matches: name of the treatment whose budget the first stage spends.
         by: what of the budget is alike.
         supervised: whether it makes the setting's number of supervised steps, and nothing else.
+        privileged: whether it shows the policy a solution.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Treatment:
     matches: str = ""
     by: By = By.DEMONSTRATIONS
     supervised: bool = False
+    privileged: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ def combination(gate: str, placement: str, weight: str, rates: "Rates") -> Treat
         gate=gate,
         placement=placement,
         weight=weight,
+        privileged=placement == "own_words",
     )
 
 
@@ -221,6 +224,39 @@ def baselines(rates: Rates) -> tuple[Treatment, ...]:
             (rates.rl, Knob("chord_phi", "method.mu.peak", (0.03, 0.1, 0.3))),
         ),
     )  # fmt: skip
+
+
+# Methods as their configuration has them; schedules end with the run.
+AS_CONFIGURED = {
+    "relift": (),
+    "relift_authors": (),
+    "relift_splice": (),
+    "rl_with_sft_loss": (),
+    "luffy": (),
+    "rl_plus": (),
+    "srft": (),
+    "hpt": (),
+    "superrl": (),
+    "chord_mu": (),
+    "prefix_rft": ("method.steps=80",),
+    "uft": ("method.steps=80",),
+    "hint_retry": (),
+    "regft": (),
+}
+
+
+def as_configured(rates: Rates) -> tuple[Treatment, ...]:
+    """Return methods with the values of their configuration, and only the RL learning rate from the search."""
+    return tuple(
+        Treatment(
+            f"method.{name}",
+            f"{name}, as configured",
+            (f"method={name}", *settings),
+            (rates.rl,),
+            privileged=name == "regft",
+        )
+        for name, settings in AS_CONFIGURED.items()
+    )
 
 
 def matched(treatment: Treatment, by: By, rates: Rates) -> Treatment:
@@ -276,6 +312,7 @@ def _small() -> Study:
             "crossed": (crossed, settings[:1]),
             "published": (published, (*settings, early)),
             "sequences": (sequences, (*settings, early)),
+            "methods": (as_configured(rates), settings[:1]),
             "everything": (every, settings),
         },
     )
@@ -343,7 +380,7 @@ def _real() -> Study:
 
 SMALL, REAL = _small(), _real()
 ALL = {study.name: study for study in (SMALL, REAL)}
-FIRST_PASS = ("baselines", "gates", "weights", "crossed", "published", "sequences")
+FIRST_PASS = ("baselines", "methods", "gates", "weights", "crossed", "published", "sequences")
 
 
 def trials(study: Study) -> list[Cell]:

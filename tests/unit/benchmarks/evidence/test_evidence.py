@@ -32,6 +32,7 @@ from benchmarks.reproduce.records import Compute
 from benchmarks.reproduce.study import StudyError
 from tests.unit.configurations import overridden
 from verl_relift.checks import chosen_method, settings_problems
+from verl_relift.methods.registry import METHODS
 from verl_relift.quickstart.base_model import build_tokenizer
 from verl_relift.run.budget import spent
 from verl_relift.run.composition import Arguments
@@ -124,6 +125,11 @@ def test_every_combination_is_a_configuration_without_problems(study):
             _, built = chosen_method(c)
             if cell.treatment.placement in ("spliced", "in_mean", "out_of_mean"):
                 assert (built.placement, built.token_weight) == (cell.treatment.placement, cell.treatment.weight)
+
+
+def test_every_method_has_a_cell():
+    run = {override for cell in cells(SMALL) for override in cell.treatment.overrides}
+    assert {f"method={name}" for name in METHODS} <= run
 
 
 def test_both_stages_of_a_sequence_have_the_searched_rates():
