@@ -25,6 +25,7 @@ from .rewards.function import Answer, RewardFunction, Score
 from .run.composition import compose_config
 from .run.display import visible
 from .run.environment import prepare_environment
+from .schema import refusal
 from .usage import argument_parser
 
 # Names that a jsonl file may have for the same thing: ours, verl's validation's, this program's evaluation's.
@@ -104,7 +105,7 @@ def _function(overrides: Sequence[str]) -> RewardFunction:
     try:
         config = compose_config("relift", None, overrides, "cpu")
     except (HydraException, OmegaConfBaseException) as error:
-        raise GradeError(str(error).strip().splitlines()[0]) from error
+        raise GradeError(refusal(error, overrides, "cpu")) from error
     # verl, which is imported here, has much to say.
     warnings.simplefilter("ignore")
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

@@ -3,6 +3,7 @@
 - `rules`: what a value may be, and in which runs its key acts
 - `algorithm`, `model`, `actor`, `rollout`, `data`, `run`, `method`: the keys, by group
 - `composition`: what of a composed configuration breaks a rule, or is read by nothing
+- `overrides`: what is wrong with an override that can't be composed
 - `types`: groups whose keys are the fields of another package's class
 
 A key that no rule names must keep the value that `config/relift.yaml` or verl gives it: nothing reads it, so setting
@@ -10,7 +11,8 @@ it would be ignored.
 """
 
 from .composition import problems
+from .overrides import refusal
 from .rules import shown
 from .types import field_problems, name_problems
 
-__all__ = ["field_problems", "name_problems", "problems", "shown"]
+__all__ = ["field_problems", "name_problems", "problems", "refusal", "shown"]

@@ -37,7 +37,7 @@ def problems(config: DictConfig) -> Iterator[str]:
             return
     name = OmegaConf.select(config, "method.name")
     try:
-        default, default_keys = _default(str(name), config.trainer.device)
+        default, default_keys = defaults(str(name), config.trainer.device)
     except HydraException:
         yield f"method.name={shown(name)}: there is no such method; docs/train.md lists them"
         return
@@ -71,7 +71,7 @@ def _is_group(key: str, keys: Iterable[str]) -> bool:
 
 
 def _in_a_value(key: str, keys: Container[str]) -> bool:
-    return any(group in keys for group in _groups_above(key))
+    return any(group in keys for group in groups_above(key))
 
 
 def _is_in(key: str, names: Iterable[str]) -> bool:
@@ -91,8 +91,8 @@ def rule_of(key: str) -> Rule | None:
 
 
 @cache
-def _default(method_name: str, platform: str) -> tuple[DictConfig, dict[str, Any]]:
-    """Return the configuration of a command line without overrides, and its raw values."""
+def defaults(method_name: str, platform: str) -> tuple[DictConfig, dict[str, Any]]:
+    """Return the configuration of a command line without overrides, and its raw values by dotted key."""
     config = compose_config("relift", None, [f"method={method_name}"], platform)
     return config, _flat(config)
 
@@ -129,7 +129,7 @@ def _removed(keys: Mapping[str, Any], default_keys: Mapping[str, Any]) -> Iterat
     for key in default_keys:
         if key in keys:
             continue
-        rule, group = rule_of(key), next((name for name in _groups_above(key) if name in keys), None)
+        rule, group = rule_of(key), next((name for name in groups_above(key) if name in keys), None)
         if _is_group(key, keys):
             yield f"{key} must be a value, not a group of settings"
         elif group is None:
@@ -140,7 +140,8 @@ def _removed(keys: Mapping[str, Any], default_keys: Mapping[str, Any]) -> Iterat
             yield f"{group}={shown(keys[group])} must be a group of settings"
 
 
-def _groups_above(key: str) -> Iterator[str]:
+def groups_above(key: str) -> Iterator[str]:
+    """Yield the groups that a key is in, from the innermost."""
     while key := key.rpartition(".")[0]:
         yield key
 
@@ -160,9 +161,14 @@ def _unread(key: str, value: Any, default_keys: Mapping[str, Any]) -> str:
 
 def meant(key: str, known: Iterable[str]) -> str:
     """Return what to do about a key that does not exist: a similar name in its group, or the name in another."""
+    close = similar(key, known)
+    return f"did you mean {close[0]}?" if close else "remove it"
+
+
+def similar(key: str, known: Iterable[str]) -> list[str]:
+    """Return which keys one may have meant: the similar names in its group, then the same name in other groups."""
     group, _, name = key.rpartition(".")
     places = [(other, *other.rpartition(".")[::2]) for other in known]
     beside = {last: other for other, parent, last in places if parent == group}
-    close = [beside[match] for match in difflib.get_close_matches(name, beside, n=1, cutoff=0.7)]
-    close += [other for other, _, last in places if last == name]
-    return f"did you mean {close[0]}?" if close else "remove it"
+    close = [beside[match] for match in difflib.get_close_matches(name, beside, cutoff=0.7)]
+    return close + [other for other, _, last in places if last == name]
