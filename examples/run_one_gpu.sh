@@ -4,6 +4,7 @@
 #   GPU_MEMORY=24 MODEL=qwen2.5-0.5b METHOD=relift examples/run_one_gpu.sh [key=value ...]
 #   GPU_MEMORY=80 MODEL=qwen2.5-1.5b METHOD=grpo examples/run_one_gpu.sh [key=value ...]
 #
+# With --plan --gpu rtx4090 at the end (or h100) the run is planned instead of trained: does it fit, how long is a step.
 # TRAIN_FILES and VAL_FILES name the data; GSM8K of docs/data.md otherwise. What a GPU of 24 GB takes is chosen so that
 # `python -m verl_relift.plan --gpu-memory 22.5` accepts it. Every variable can be set from outside.
 set -euo pipefail

@@ -4,7 +4,8 @@
 #
 #   MODEL=qwen2.5-math-7b EXPERIMENT=relift-qwen2.5-math-7b examples/train_megatron.sh method=relift [key=value ...]
 #
-# Every variable can be set from outside. Arguments come last, so they override what stands here.
+# Every variable can be set from outside. Arguments come last, so they override what stands here. With --plan --gpu h100
+# among them, here and in the scripts that call this one, the run is planned instead of trained (docs/scale.md).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -44,7 +45,12 @@ if [[ $MODEL_PATH == models/* && ! -e $MODEL_PATH ]]; then
     echo "$MODEL_PATH does not exist yet; make it with: $PREPARE_MODEL" >&2
 fi
 
-exec "${PYTHON:-python}" -m verl_relift.train \
+program=train
+arguments=()
+for argument; do
+    if [[ $argument == --plan ]]; then program=plan; else arguments+=("$argument"); fi
+done
+exec "${PYTHON:-python}" -m "verl_relift.$program" \
     data.train_files="[$TRAIN_FILES]" \
     data.val_files="[$VAL_FILES]" \
     data.train_batch_size="$TRAIN_BATCH_SIZE" \
@@ -63,4 +69,4 @@ exec "${PYTHON:-python}" -m verl_relift.train \
     trainer.total_training_steps="$STEPS" \
     trainer.experiment_name="$EXPERIMENT" \
     trainer.default_local_dir="$OUTPUT" \
-    "$@"
+    ${arguments[@]+"${arguments[@]}"}

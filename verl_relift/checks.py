@@ -4,7 +4,7 @@ Each check yields one line per problem: the key, what is wrong, and the fix.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -35,6 +35,11 @@ def shortened(problems: Sequence[str]) -> list[str]:
     """Return the first few problems, and a line with the number of the others."""
     more = len(problems) - SHOWN
     return [*problems[:SHOWN], f"and {more} more"] if more > 1 else list(problems)
+
+
+def rejected(problems: Iterable[str]) -> str:
+    """Return the lines with which a command rejects a configuration."""
+    return "\n".join(f"rejected: {problem}" for problem in problems)
 
 
 def program_settings(config: DictConfig) -> ProgramSettings:

@@ -6,7 +6,6 @@ process of its own. What the user reads is written by `run/console.py`, everythi
 """
 
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .checks import ConfigurationError, chosen_method, settings_problems, shortened
+from .checks import ConfigurationError, chosen_method, rejected, settings_problems, shortened
 from .methods import method_class
 from .preflight import check, missing
 from .run import announce, checkpoints, console, disk, leftovers, lock, restarts, resume, stopping, threads, trust
@@ -29,6 +28,7 @@ from .run import folder as runfolder
 from .run.composition import Arguments
 from .run.environment import SPEED_PATCHES, detect_platform, prepare_environment, prepare_ray
 from .run.progress import Progress, stage
+from .schema import refusal
 from .settings import SettingsError
 from .stages import run_stages, stage_arguments, stage_problems
 from .usage import training as usage
@@ -84,9 +84,13 @@ def _threads(config: DictConfig) -> list[str]:
 def _run_in_cluster(config: DictConfig, progress: Progress) -> None:
     from .run.cluster import started
 
+    def ending() -> str:
+        progress.doing = lambda: "stopping"
+        return announce.ending(config)
+
+    stopping.end_with(ending)
     with started(config):
-        # After Ray, which sets a handler that ends with status 15. This one unwinds like Ctrl-C.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        stopping.end_with(ending)  # again, because Ray has set a handler of SIGTERM, which ends with status 15
         _train(config, progress)
 
 
@@ -174,7 +178,7 @@ def _main(config: DictConfig) -> None:
     try:
         run(config)
     except ConfigurationError as error:
-        console.say(str(error))
+        console.say(rejected(str(error).splitlines()))
         sys.exit(2)
     except stopping.Stopped as stopped:
         console.say(str(stopped))
@@ -261,16 +265,13 @@ def _act_before_hydra(max_restarts: int, verbose: bool = False) -> None:
         runs = [(stage, of_stage.compose(platform)) for stage, of_stage in stages]
         problems = problems or stage_problems(runs)
     except (HydraException, OmegaConfBaseException) as error:
-        # Of Hydra's lines the first names the key or file; the others are advice that rarely fits.
-        problem = str(error).strip().splitlines()[0].rstrip(".")
-        problem = re.sub(r"Could not override '(.*)'", r"\1: there is no such key", problem)
-        print(f"{problem}; docs/train.md explains the keys, and --cfg job prints them", file=sys.stderr)
+        print(rejected([refusal(error, arguments.overrides, platform)]), file=sys.stderr)
         sys.exit(2)
     except SettingsError as error:
-        print(error, file=sys.stderr)
+        print(rejected([str(error)]), file=sys.stderr)
         sys.exit(2)
     if problems:
-        print("\n".join(shortened(problems)), file=sys.stderr)
+        print(rejected(shortened(problems)), file=sys.stderr)
         sys.exit(2)
     os.environ.setdefault(SPEED_PATCHES, "1" if config.relift.speed_patches else "0")
     prepare_ray(config.trainer.nnodes, config.ray_kwargs.ray_init.get("address"))
@@ -283,7 +284,7 @@ def _act_before_hydra(max_restarts: int, verbose: bool = False) -> None:
     _take_folder(Path(config.trainer.default_local_dir), config.relift.resume.trust_others)
     problems = list(missing(config))
     if problems:
-        print("\n".join(problems), file=sys.stderr)
+        print(rejected(problems), file=sys.stderr)
         sys.exit(2)
     _open_log(Path(config.trainer.default_local_dir), verbose)
 

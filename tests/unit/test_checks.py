@@ -378,7 +378,11 @@ def test_vllm_is_not_installed(folder, monkeypatch):
     ("overrides", "message"),
     [
         (["data.train_batch_size=12"], "data.train_batch_size=12 must be divisible"),
-        (["data.train_bach_size=12"], "data.train_bach_size: there is no such key"),
+        (["data.train_bach_size=12"], "data.train_bach_size: there is no such key; did you mean data.train_batch_size"),
+        (
+            ["data.apply_chat_template_kwargs.thinking=true"],
+            "data.apply_chat_template_kwargs.thinking: the configuration does not have this key yet; + in front adds",
+        ),
         (["method=grpo", "method.sft.lr=1"], "method.sft.lr: there is no such key"),
         (["method=rleift"], "method=rleift: there is no such method; choose one of "),
         (["trainer.logger=[a"], "no viable alternative at input '[a'"),
@@ -402,5 +406,5 @@ def test_the_command_line_prints_the_line_and_ends_with_2(folder, overrides, mes
         timeout=120,
     )
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].startswith(message), result.stderr
+    assert result.stderr.splitlines()[-1].startswith(f"rejected: {message}"), result.stderr
     assert "Traceback" not in result.stderr

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,7 +103,37 @@ def test_only_the_recipes_scripts_know_the_methods():
     common = "".join(
         path.read_text() for path in [ROOT / "examples/train_megatron.sh", *ROOT.glob("examples/models/*")]
     )
-    assert not re.search(r"method\.|SFT_|relift\.", common.replace("verl_relift.train", ""))
+    assert not re.search(r"method\.|SFT_|relift\.", common.replace('"verl_relift.$program"', ""))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_with_plan_the_same_run_is_planned(method, tmp_path):
+    """`--plan` stands anywhere among the arguments; what else is given is the same."""
+    variables = {"MODEL": MODELS[0], "NODES": "2"}
+    trained = arguments_of(run_script(method), tmp_path, "trainer.save_freq=7", **variables)
+    result = run(run_script(method), tmp_path, "--gpu", "H100", "--plan", "trainer.save_freq=7", **variables)
+    assert result.returncode == 0, result.stderr
+    option, module, *planned = (tmp_path / "arguments").read_text().split("\0")[:-1]
+    assert (option, module) == ("-m", "verl_relift.plan")
+    assert [argument for argument in planned if argument not in ("--gpu", "H100")] == trained
+
+
+@pytest.mark.parametrize(
+    ("script", "variables"),
+    [
+        ("recipe/relift/run.sh", {"MODEL": "qwen2.5-7b", "MODEL_PATH": "Qwen/Qwen2.5-7B"}),
+        ("examples/run_one_gpu.sh", {"GPU_MEMORY": "80", "MODEL": "qwen2.5-1.5b", "METHOD": "grpo"}),
+    ],
+)
+def test_a_launch_script_plans_its_run(script, variables):
+    environment = {**os.environ, "PYTHON": sys.executable, "HF_HUB_OFFLINE": "1", **variables}
+    planned = subprocess.run(
+        [ROOT / script, "--plan", "--gpu", "H100"], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert planned.stdout.splitlines()[-1] == "fits" and "NVIDIA H100" in planned.stdout
+    [seconds] = re.findall(r"^\W*sum\W+([\d.]+)\W*$", planned.stdout, re.MULTILINE)
+    assert float(seconds) > 1
 
 
 def configurations(overrides: list[str], platform: str = "cuda") -> list[DictConfig]:

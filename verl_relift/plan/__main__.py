@@ -15,8 +15,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from ..checks import rejected
 from ..run.composition import Arguments
 from ..run.environment import detect_platform, prepare_environment
+from ..schema import refusal
 from ..settings import SettingsError
 from ..stages import stage_arguments
 from ..trace import TraceError
@@ -33,7 +35,8 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--config-name", default="relift", help="as in verl_relift.train; default %(default)s")
     parser.add_argument("--config-dir", help="folder with your own configuration")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--gpu", choices=sorted(hardware.KNOWN), help="plan for this GPU instead of the one found here")
+    known = "plan for this GPU instead of the one found here"
+    size.add_argument("--gpu", type=str.lower, choices=sorted(hardware.KNOWN), help=known)
     size.add_argument("--gpu-memory", type=float, metavar="GIB", help="plan for a GPU with this much memory")
     parser.add_argument(
         "--memory",
@@ -81,7 +84,13 @@ def main() -> int:
         runs = dict(stages) or {"": config}
         plans = {name: _plan(of_run, gpu, arguments) for name, of_run in runs.items()}
         traces = {name: _trace(runs[name], plan) for name, plan in plans.items()} if arguments.trace else {}
-    except (HydraException, OmegaConfBaseException, UnknownModel, SettingsError, TraceError) as error:
+    except (HydraException, OmegaConfBaseException) as error:
+        print(rejected([refusal(error, overrides, platform)]), file=sys.stderr)
+        return 2
+    except SettingsError as error:
+        print(rejected([str(error)]), file=sys.stderr)
+        return 2
+    except (UnknownModel, TraceError) as error:
         print(str(error).strip(), file=sys.stderr)
         return 2
     _print(plans, traces, arguments.json)

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..checks import rejected
 from . import flops, memory
 from .advice import Budget, Step, fits, gib
 from .hardware import Accelerator
@@ -94,9 +95,9 @@ def show(plan: Plan, console: Console) -> None:
     if plan.fits:
         console.print("[bold green]fits[/]")
         return
-    console.print("[bold red]does not fit[/]" if plan.too_much else "[bold red]is rejected[/]")
-    for problem in plan.problems:
-        console.print(f"  - {problem}", markup=False, soft_wrap=True)
+    if plan.too_much:
+        console.print("[bold red]does not fit[/]")
+    console.print(rejected(plan.problems), markup=False, soft_wrap=True)
     if plan.steps:
         console.print("make these changes, in this order:")
         for number, step in enumerate(plan.steps, 1):
@@ -139,14 +140,20 @@ def _work_table(plan: Plan) -> Table:
     for name in ("stage", "tokens", "PFLOP", *(["seconds"] if timed else [])):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage in work:
-        seconds = [f"{stage.seconds:.3g}"] if stage.seconds is not None else []
+        seconds = [_seconds(stage.seconds)] if stage.seconds is not None else []
         table.add_row(stage.name, f"{stage.tokens:,}", f"{stage.flops / 1e15:,.3g}", *seconds)
     if timed:
+        table.add_section()
+        table.add_row("sum", "", "", _seconds(sum(stage.seconds or 0.0 for stage in work)))
         table.caption = (
             f"seconds assume {flops.MFU_UPDATE:.0%} of peak FLOP/s in updates, {flops.MFU_LOG_PROBS:.0%} in log-probs, "
             f"{flops.BANDWIDTH_DECODE:.0%} of the memory bandwidth in decoding, no stragglers and no communication"
         )
     return table
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
 
 
 def _show_cache(plan: Plan, console: Console) -> None:

@@ -14,6 +14,11 @@ from .console import LOG
 from .progress import clock, validation_accuracy
 from .resume import Resume
 
+# What `reward.custom_reward_function.path` is by default: this program's grader, which evaluates by default, too.
+GRADER = "pkg://verl_relift.rewards.verl_hook"
+# What verl takes where that key is null.
+VERLS_FUNCTION = "pkg://verl.utils.reward_score:default_compute_score"
+
 
 def opening(config: DictConfig, start: Resume, rollouts: bool) -> list[str]:
     """Return what a run is, and how to watch and stop it.
@@ -97,23 +102,37 @@ def closing(config: DictConfig, records: Mapping[str, Mapping[str, Any]], second
     most = str(config.data.max_response_length)
     weights = ["--model", f"{checkpoint}/actor/model/huggingface", "--data", *data]
     limits = ["--max-tokens", most, "--output", f"{run}/evaluation"]
-    evaluate = _command("verl_relift.evaluate", *weights, *limits, *_reward(config))
+    evaluate = _command("verl_relift.evaluate", *weights, *limits, *_template(config), *_reward(config))
     export = _command("verl_relift.export", "--checkpoint", str(checkpoint), "--output", f"{run}/hf")
     return [*lines, f"  evaluate  {evaluate}", f"  export    {export}"]
 
 
+def _template(config: DictConfig) -> list[str]:
+    """Return the arguments with which an evaluation renders its prompts as the run did."""
+    return _assignments("--chat-template-kwargs", config.data.apply_chat_template_kwargs)
+
+
 def _reward(config: DictConfig) -> list[str]:
-    """Return the arguments with which an evaluation grades as the run did, if a file of the user's did."""
+    """Return the arguments with which an evaluation grades as the run did; none if it does so by itself."""
     function = config.reward.custom_reward_function
-    if function.path is None or function.path.startswith("pkg://"):
+    kwargs = _assignments("--reward-kwargs", function.get("reward_kwargs"))
+    if function.path == GRADER and not kwargs:
         return []
-    arguments = ["--reward-function", f"{function.path}:{function.name}"]
-    kwargs = OmegaConf.to_container(function.get("reward_kwargs") or OmegaConf.create({}), resolve=True)
-    if kwargs:
-        arguments += ["--reward-kwargs", *(f"{key}={json.dumps(value)}" for key, value in kwargs.items())]
+    named = f"{function.path}:{function.name}" if function.path is not None else VERLS_FUNCTION
+    arguments = ["--reward-function", named, *kwargs]
     if config.relift.reward.correct_from is not None:
         arguments += ["--correct-from", str(config.relift.reward.correct_from)]
     return arguments
+
+
+def _assignments(flag: str, group: DictConfig | None) -> list[str]:
+    values = OmegaConf.to_container(group or OmegaConf.create({}), resolve=True)
+    return [flag, *(f"{key}={json.dumps(value)}" for key, value in values.items())] if values else []
+
+
+def ending(config: DictConfig) -> str:
+    """Return what a run says as soon as Ctrl-C or SIGTERM ends it: its processes need some seconds."""
+    return f"stopping now, nothing more is saved; {resumes_from(config)}"
 
 
 def resumes_from(config: DictConfig) -> str:

@@ -1,11 +1,13 @@
 """Stop between two steps on SIGUSR1, which a scheduler can send before a time limit.
 
 The trainer finishes the running step and saves a checkpoint, and the command ends with `EXIT_STATUS`. The same
-command resumes the run. (Ctrl-C and SIGTERM end a run immediately; it resumes from the last regular checkpoint.)
+command resumes the run. Ctrl-C and SIGTERM end a run immediately; it resumes from the last regular checkpoint.
 """
 
 import os
 import signal
+import sys
+from collections.abc import Callable
 
 from . import console
 
@@ -13,6 +15,7 @@ from . import console
 EXIT_STATUS = os.EX_TEMPFAIL
 
 _requested = False
+_ending = False
 
 
 class Stopped(Exception):
@@ -21,9 +24,33 @@ class Stopped(Exception):
 
 def listen() -> None:
     """Handle SIGUSR1 as a request to stop from now on, and forget an earlier request. Call it in the main thread."""
-    global _requested
-    _requested = False
+    global _requested, _ending
+    _requested = _ending = False
     signal.signal(signal.SIGUSR1, _request)
+
+
+def end_with(line: Callable[[], str]) -> None:
+    """Say a line as soon as Ctrl-C or SIGTERM arrives, before the run's processes end, which takes seconds.
+
+    Both then unwind this process, as Ctrl-C does in Python. Where Ctrl-C is ignored, it stays so: a shell does that for
+    commands in the background.
+
+    Args:
+        line: returns it; it is called in the signal's handler.
+    """
+
+    def end(signum, frame) -> None:
+        global _ending
+        if not _ending:
+            _ending = True
+            console.say_at_once(f"{'Ctrl-C' if signum == signal.SIGINT else 'SIGTERM'}: {line()}")
+        if signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + signum)
+
+    signal.signal(signal.SIGTERM, end)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, end)
 
 
 def stop_requested() -> bool:

@@ -1,16 +1,20 @@
 """Tests the arithmetic of planning against cases computed by hand and against transformers."""
 
+import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from verl_relift.plan import flops, hardware, memory, refusals, shapes, tracing
 from verl_relift.plan.advice import Budget, changes, fits, largest_token_budget, problems, with_token_budget
 from verl_relift.plan.job import Batches, Job, Recompute, Rollout, Training, read
 from verl_relift.plan.planner import make_plan
+from verl_relift.plan.report import Plan, show
 from verl_relift.plan.shapes import BUILT_IN, UnknownModel
 from verl_relift.run.composition import compose_config
 
@@ -528,7 +532,9 @@ def test_the_command_line_refuses_and_accepts():
     ("arguments", "message"),
     [
         (("--gpu", "h100", "actor_rollout_ref.model.path=nowhere/at/all"), "nowhere/at/all: neither a folder nor"),
-        (("--gpu", "h100", "no.such.key=1"), "no.such"),
+        (("--gpu", "h100", "no.such.key=1"), "rejected: no.such.key: there is no such key; "),
+        (("--gpu", "H100", "data.train_bach_size=8"), "did you mean data.train_batch_size?"),
+        (("--gpu", "h101"), "invalid choice: 'h101'"),
         (("--gpu", "h100", "nonsense"), "'nonsense' is not of the form key=value"),
         (("--config-name", "missing"), "missing"),
     ],
@@ -538,6 +544,27 @@ def test_invalid_arguments_end_with_2(arguments, message):
     assert answer.returncode == 2
     assert message in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_what_training_refuses_is_shown_with_the_prefix_of_training(monkeypatch):
+    overrides = ["actor_rollout_ref.model.path=Qwen/Qwen2.5-7B", "data.train_batch_size=12", "data.seed=-1"]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    plan = make_plan(compose_config("relift", None, overrides, "cuda"), hardware.KNOWN["h100"], None, True)
+    console = Console(record=True, width=140, file=io.StringIO())
+    show(plan, console)
+    rejected = [line for line in console.export_text().splitlines() if line.startswith("rejected: ")]
+    assert [line.removeprefix("rejected: ") for line in rejected] == plan.problems
+    assert any(line.startswith("rejected: data.seed=-1 must be") for line in rejected)
+
+
+def test_the_seconds_of_a_step_are_the_sum_of_its_stages():
+    job_ = job()
+    plan = Plan(job_, Budget.of_gpu(80 * GIB), hardware.KNOWN["h100"], 4096.0, [], [], None, [])
+    console = Console(record=True, width=140, file=io.StringIO())
+    show(plan, console)
+    [total] = re.findall(r"^\W*sum\W+([\d.]+)\W*$", console.export_text(), re.MULTILINE)
+    seconds = [stage.seconds for stage in flops.step(job_, plan.accelerator, 4096.0)]
+    assert len(seconds) > 2 and float(total) == pytest.approx(sum(seconds), rel=0.01)
 
 
 def test_planning_imports_nothing_heavy_and_takes_ten_seconds_of_processor_time():
