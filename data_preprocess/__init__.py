@@ -9,7 +9,7 @@
 | `arithmetic`    | arithmetic chains from a seed, for the quickstart and tests        |
 | `jsonl`         | your own data                                                      |
 | `benchmarks`    | evaluation sets, from AIME to ARC-Challenge                        |
-| `check`         | a report on whether parquet files are fit to train on              |
+| `check`         | a report on whether parquet files are fit to train on or evaluate  |
 | `prepare_model` | a copy of a base model for long reasoning                          |
 
 Shared parts: `cli` (flags), `pipeline` (read, map, filter, write), `output` (files that appear complete or not at all),

@@ -1,4 +1,4 @@
-"""A report on whether parquet files are fit to train on, in seconds, before a GPU is taken.
+"""A report on whether parquet files are fit to train on or to evaluate on, in seconds, before a GPU is taken.
 
     python -m data_preprocess.check train.parquet test.parquet [--tokenizer DIR --max-prompt-tokens N
     --max-target-tokens N]
@@ -6,7 +6,8 @@
 The checks cover columns and types, empty and duplicate prompts, ground truths that no answer can be graded against,
 demonstrations with a wrong answer, token lengths over the limits, and questions that training and validation share. A
 file is a validation file if --validation names it, or if its name or the split in its rows says test, val or eval.
-Validation files need no `target`.
+Validation files need no `target`. With --own-reward, ground truths are for a reward function of your own: any value but
+null will do, and no demonstration is graded.
 
 Exit status: 0 if the files are fit, 1 if not. Programs call `verl_relift.data.check.check_files`.
 """
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--max-prompt-tokens", type=positive)
     add("--max-target-tokens", type=positive)
     add("--no-demonstrations", action="store_true", help="training needs no target (RL only)")
+    add("--own-reward", action="store_true", help="a reward function of your own grades (docs/own-reward.md)")
     add("--no-verify", action="store_true", help="do not grade demonstrations or try ground truths")
     add(
         "--sample",
@@ -83,6 +85,7 @@ def _run(flags: argparse.Namespace) -> Report:
         max_target_tokens=flags.max_target_tokens,
         demonstrations=not flags.no_demonstrations,
         verify=not flags.no_verify,
+        mathematics=not flags.own_reward,
         sample=flags.sample,
         token_sample=flags.token_sample,
         ngram=flags.ngram,
@@ -94,6 +97,8 @@ def _run(flags: argparse.Namespace) -> Report:
 
         length_histograms(report.files, flags.stats)
     print(json.dumps(report.as_dict(), indent=2) if flags.json else report.table(details=bool(flags.stats)))
+    if flags.own_reward and not flags.json and any(summary.demonstrations for summary in report.files):
+        print("demonstrations are not graded here: python -m verl_relift.grade does it with your reward function")
     return report
 
 

@@ -281,7 +281,8 @@ def _data(config: DictConfig, left_out: list[str]) -> Iterator[str]:
         faults = sum(n for summary in report.files for kind, n in summary.counts.items() if kind not in allowed)
         yield from (str(finding) for finding in report.errors[:SHOWN])
         if faults > SHOWN:
-            yield f"and {faults - SHOWN} more; python -m data_preprocess.check FILE lists them"
+            flag = " --own-reward" if has_own_function(config) else ""
+            yield f"and {faults - SHOWN} more; python -m data_preprocess.check{flag} FILE lists them"
         return
     yield from _unscored(config, report.files)
     for_training, for_validation = ([s for s in report.files if s.file in files] for files in (train, validation))

@@ -16,7 +16,7 @@ COMMANDS = {
     "verl_relift.evaluate": "accuracy of a model on parquet files",
     "verl_relift.export": "a checkpoint as a Hugging Face model",
     "data_preprocess.jsonl": "your own jsonl, csv or parquet as training data; gsm8k, math, ... for known data sets",
-    "data_preprocess.check": "is a parquet file fit to train on",
+    "data_preprocess.check": "are parquet files fit to train on, or to evaluate on",
     "data_preprocess.prepare_model": "positions and a chat template for a base model",
 }
 

@@ -47,6 +47,7 @@ class Kind(StrEnum):
         return _REMEDIES[self]
 
 
+_OWN = "a reward function of your own takes anything (data_preprocess.check --own-reward)"
 _REMEDIES = {
     Kind.UNREADABLE: "give a parquet file, or copy or make it again",
     Kind.NO_ROWS: "make the file again with fewer filters",
@@ -58,8 +59,8 @@ _REMEDIES = {
     Kind.SCHEMAS_DIFFER: "make the files again by one command, or cast the column",
     Kind.ONLY_LONG_PROMPTS: "raise the limit (data.max_prompt_length), or make the file again with shorter prompts",
     Kind.NO_GROUND_TRUTH: "drop the row or fill it in",
-    Kind.UNPARSABLE_GROUND_TRUTH: "drop the row, or write the answer as a number, LaTeX or an option letter",
-    Kind.UNANSWERABLE_GROUND_TRUTH: "no answer can match it, not even the same text: drop the row or correct it",
+    Kind.UNPARSABLE_GROUND_TRUTH: f"drop the row, or write the answer as a number, LaTeX or an option letter; {_OWN}",
+    Kind.UNANSWERABLE_GROUND_TRUTH: f"no answer can match it, not even the same text: drop or correct the row; {_OWN}",
     Kind.REPEATED_VALIDATION_QUESTION: "each copy is sampled; evaluation counts them as one question",
     Kind.UNPARSABLE_VALIDATION_ANSWER: "drop the row, or accept that only an answer with the same text is correct",
     Kind.NO_DEMONSTRATIONS: (
@@ -69,7 +70,8 @@ _REMEDIES = {
     Kind.DUPLICATE_PROMPT: "make the file again with --dedup",
     Kind.DUPLICATE_ID: "make identifiers unique",
     Kind.FAILED_DEMONSTRATION: (
-        "make the file again with --verify; for a reward function of your own, use verl_relift.grade"
+        "make the file again with --verify; for a reward function of your own, give --own-reward, and grade them with "
+        "verl_relift.grade"
     ),
     Kind.FOREIGN_FORMAT: "write the demonstration as the model is to answer, or use a chat template that fits",
     Kind.UNASKED_THOUGHT: "let the prompt or the chat template ask for it, or accept that training teaches it",
@@ -202,7 +204,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether the files are fit to train on."""
+        """Whether the files are fit for their purpose."""
         return not self.errors
 
     def add(self, summary: FileSummary, finding: Finding) -> None:
@@ -242,7 +244,8 @@ class Report:
         errors, warnings = (
             sum(s.counts[k] for s in self.files for k in Kind if (k in self.allowed) == w) for w in (False, True)
         )
-        verdict = "fit to train on" if self.ok else "NOT fit to train on"
+        purpose = "evaluate" if all(summary.validation for summary in self.files) else "train"
+        verdict = f"{'' if self.ok else 'NOT '}fit to {purpose} on"
         lines.append(f"{verdict}: {errors:,} errors, {warnings:,} warnings, {self.seconds:.1f} s")
         return visible("\n".join(lines))
 

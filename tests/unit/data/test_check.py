@@ -231,6 +231,32 @@ def test_ground_truths_for_another_reward_function_may_be_anything(tmp_path):
     assert {f.kind for f in check_files([null], mathematics=False).errors} >= {Kind.NO_GROUND_TRUTH}
 
 
+@pytest.mark.parametrize("truth", ['{"city": "Oslo", "year": [1, 2]}', "assert f(1) == 2\nassert f(2) == 3", "yes?"])
+def test_the_command_takes_ground_truths_for_an_own_reward_function(tmp_path, capsys, truth):
+    file = write(tmp_path / "train.parquet", *(row(i, ground_truth=truth, target=f"a solution {i}") for i in range(3)))
+    assert check.main([file, "--quiet"]) == 1
+    refused = capsys.readouterr().out
+    assert "NOT fit to train on" in refused and "--own-reward" in refused
+    assert check.main([file, "--quiet", "--own-reward"]) == 0
+    accepted = capsys.readouterr().out.splitlines()
+    assert accepted[-2].startswith("fit to train on: 0 errors, 0 warnings") and "verl_relift.grade" in accepted[-1]
+    assert check.main([file, "--quiet", "--own-reward", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"][0]["graded"] == 0
+
+
+def test_files_for_validation_alone_are_fit_to_evaluate_on(tmp_path, capsys):
+    train, test = write(tmp_path / "train.parquet", row(0)), write(tmp_path / "test.parquet", row(1, split="test"))
+    empty = write(tmp_path / "val.parquet")
+    for files, verdict in (
+        ([test], "fit to evaluate on"),
+        ([train, test], "fit to train on"),
+        ([train], "fit to train on"),
+        ([empty], "NOT fit to evaluate on"),
+    ):
+        check.main([*files, "--quiet"])
+        assert capsys.readouterr().out.splitlines()[-1].startswith(f"{verdict}: ")
+
+
 def test_a_column_without_a_single_right_answer_is_not_the_demonstrations(tmp_path):
     path = with_column(tmp_path / "train.parquet", "ability", ["algebra", "geometry"])
     (error,) = check_files([path], column="ability").errors
@@ -296,7 +322,7 @@ def test_repeated_validation_rows_and_unreadable_answers_are_warnings(tmp_path, 
     file = write(tmp_path / "valid.parquet", *rows)
     assert check.main([file, "--quiet"]) == 0
     printed = capsys.readouterr().out
-    assert "warning: 21 repeated_validation_question" in printed and "fit to train on" in printed
+    assert "warning: 21 repeated_validation_question" in printed and "\nfit to evaluate on: 0 errors" in printed
     assert "8 unparsable_validation_answer" in printed
 
 
