@@ -206,11 +206,11 @@ def test_a_resumed_run_continues_where_the_checkpoint_was_made(finished, prepare
 
 def test_ctrl_c_leaves_no_process_and_no_shared_memory(prepared, tmp_path):
     before = shared_memory()
-    run = tmp_path / "interrupted"
+    run, said = tmp_path / "interrupted", tmp_path / "interrupted.log"
     process = subprocess.Popen(
         command(prepared, run),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=said.open("w"),
         start_new_session=True,
         # Tests that a shell has put into the background ignore it, and their children with them.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
@@ -225,6 +225,8 @@ def test_ctrl_c_leaves_no_process_and_no_shared_memory(prepared, tmp_path):
         family.update({child.pid: child for child in psutil.Process(process.pid).children(recursive=True)})
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
+        at_once, *_, last = [line for line in said.read_text().splitlines() if "the same command " in line][1:]
+        assert at_once.startswith("Ctrl-C: stopping now, nothing more is saved; ") and last.startswith("interrupted; ")
         _, alive = psutil.wait_procs(family.values(), timeout=15)
         assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
         assert shared_memory() <= before
