@@ -1,5 +1,6 @@
 """Runs vLLM offline in this process: takes requests and yields completions as they finish."""
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,9 @@ _CPU_BLOCK_TOKENS = 128
 _CPU_CACHE_BYTES = 4 * 2**30
 _CPU_BATCHED_TOKENS = 2048
 _SNAPSHOT_EVERY_S = 1.0
+
+# What torch and vLLM read when they are imported, so that their warnings don't stand among this program's lines.
+QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,9 @@ def prepare_environment(tensor_parallel: int, verbose: bool, width: int = 0, rep
         defaults["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # runs the engine in this process and saves one import of vLLM
     toolkit.use_installed()  # FlashInfer compiles its sampler
     if not verbose:
-        defaults |= {"VLLM_LOGGING_LEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+        defaults |= QUIET
+        # It warns, when vLLM imports it on a machine without a GPU, that it has found a CUDA toolkit and no GPU.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
 
