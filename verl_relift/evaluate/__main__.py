@@ -22,6 +22,7 @@ from ..run.environment import keep_kernels
 from ..usage import argument_parser
 from . import protocol
 from .compare import compare, comparison_table
+from .engine import QUIET
 from .errors import EvaluationError
 from .own_reward import OwnReward
 from .protocol import Sampling
@@ -50,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     keep_kernels()
+    if not options.verbose:
+        for variable, value in QUIET.items():
+            os.environ.setdefault(variable, value)
     import torch
 
     from ..run import leftovers, toolkit
@@ -178,7 +182,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     conventions = {"type": Convention, "nargs": "+", "choices": list(Convention)}
     add("--conventions", **conventions, help="answer markers to look for, in this order; default boxed hashes")
-    add("--reward-function", metavar="FILE[:NAME]", help="grade with your own function instead (docs/own-reward.md)")
+    own = "grade with your own function; pkg://MODULE is a file, too (docs/own-reward.md)"
+    add("--reward-function", metavar="FILE[:NAME]", help=own)
     add("--reward-kwargs", nargs="+", default=[], metavar="KEY=VALUE", help="its keyword arguments")
     add("--correct-from", type=float, metavar="REWARD", help="least reward of a right answer, if it returns no acc")
     add("--chat-template-kwargs", nargs="+", default=[], metavar="KEY=VALUE", help="arguments of the chat template")

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import hashlib
+import importlib
 import importlib.util
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ..rewards import own
@@ -19,6 +21,7 @@ from .questions import EvaluationQuestion
 from .store import Graded, Store
 
 _DEFAULT_NAME = "compute_score"  # as verl's configuration has it
+_PACKAGE = "pkg://"
 _KEYS = own.Keys("--reward-function", "--reward-function FILE:", "--reward-kwargs")
 _RIGHT, _WRONG = "correct", "wrong"
 
@@ -40,7 +43,7 @@ class OwnReward:
         """Import a function and check that it can be called.
 
         Args:
-            named: `FILE` or `FILE:NAME`.
+            named: `FILE` or `FILE:NAME`; `pkg://MODULE` stands for a file that can be imported.
             kwargs: keyword arguments of every call, or of the class.
             correct_from: rewards of at least this are right; None if rewards are 0 or 1, or come with `acc`.
 
@@ -51,22 +54,26 @@ class OwnReward:
         if not path or not name.isidentifier():
             path, name = named, _DEFAULT_NAME
         try:
-            function = getattr(_module(Path(path)), name)
+            module = _module(path)
+            function, source = getattr(module, name), Path(module.__file__).read_bytes()
         except Exception as error:  # whatever the module raises
             raise EvaluationError(own.loading_problem(_KEYS, path, name, error)) from error
         for problem in own.call_problems(_KEYS, path, name, function, kwargs):
             raise EvaluationError(problem)
         settings = {
-            "reward_function": f"{Path(path).name}:{name}",
-            "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
+            "reward_function": f"{path if path.startswith(_PACKAGE) else Path(path).name}:{name}",
+            "sha256": hashlib.sha256(source).hexdigest(),
             "reward_kwargs": dict(kwargs),
             "correct_from": correct_from,
         }
         return cls(own.make(function, correct_from, kwargs), settings)
 
 
-def _module(path: Path) -> Any:
-    """Import a file that is in no package, without a place in `sys.modules`, as training does."""
+def _module(named: str) -> ModuleType:
+    """Import a module of a package, or a file that is in none, without a place in `sys.modules`, as training does."""
+    if named.startswith(_PACKAGE):
+        return importlib.import_module(named.removeprefix(_PACKAGE).replace("/", "."))
+    path = Path(named.removeprefix("file://"))
     if not path.is_file():
         raise FileNotFoundError("no such file")
     spec = importlib.util.spec_from_file_location(f"reward_function_{path.stem}", path)

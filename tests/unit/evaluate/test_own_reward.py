@@ -97,6 +97,33 @@ def test_a_function_without_a_name_is_verls_name(tmp_path):
     assert reward.settings["reward_function"] == "reward.py:compute_score" and len(reward.settings["sha256"]) == 64
 
 
+def test_a_function_of_a_package_is_that_of_training(tmp_path, monkeypatch):
+    from verl.utils.import_utils import load_extern_object
+
+    package = tmp_path / "my_package_of_rewards"
+    package.mkdir()
+    (package / "sums.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for path in ("pkg://my_package_of_rewards.sums", "pkg://my_package_of_rewards/sums"):
+        reward = OwnReward.load(f"{path}:shaped", {"bonus": 0.25}, None)
+        assert reward.settings["reward_function"] == f"{path}:shaped" and len(reward.settings["sha256"]) == 64
+        assert load_extern_object(path, "shaped") is not None
+    assert OwnReward.load(path, {}, None).settings["reward_function"] == f"{path}:compute_score"
+    assert [one.reward for one in scored(tmp_path, reward)] == pytest.approx([1.25, 0.25])
+    assert OwnReward.load(f"file://{package / 'sums.py'}:shaped", {}, None).settings["reward_function"] == (
+        "sums.py:shaped"
+    )
+    with pytest.raises(EvaluationError, match=r"--reward-function: reward cannot be loaded from pkg://no\.such \("):
+        OwnReward.load("pkg://no.such:reward", {}, None)
+
+
+def test_the_grader_with_settings_of_a_run_is_a_function_too(tmp_path):
+    rules = {"conventions": ["phrase"], "thinking": "optional"}
+    reward = OwnReward.load("pkg://verl_relift.rewards.verl_hook:compute_score", rules, None)
+    rows = scored(tmp_path, reward, texts=("The answer is 17", "\\boxed{17}"))
+    assert [one.outcome for one in rows] == ["correct", "no_answer"]
+
+
 def test_the_answer_it_names_votes_and_its_rewards_have_a_mean(tmp_path):
     rows = scored(tmp_path, load(tmp_path, "shaped", bonus=0.25), texts=("17", "17", "18"))
     summary = summarize(collect(rows))

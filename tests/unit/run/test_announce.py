@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from verl_relift.evaluate.__main__ import _parser, _values
+from verl_relift.rewards import verl_hook
 from verl_relift.run import announce, checkpoints
 from verl_relift.run.composition import Arguments
 from verl_relift.run.resume import Resume
@@ -103,6 +104,48 @@ def test_the_evaluation_that_comes_next_grades_as_the_run_did(tmp_path):
     assert options.reward_function == "my/reward.py:reward"
     assert options.correct_from == 1.0
     assert _values("--reward-kwargs", options.reward_kwargs) == {"bonus": 0.2, "unit": "km"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named", "kwargs"),
+    [
+        (("path=pkg://verl_relift.rewards.verl_hook",), None, {}),
+        (("path=pkg://my.rewards", "name=reward"), "pkg://my.rewards:reward", {}),
+        (("path=pkg://my.rewards", "name=reward", "reward_kwargs={unit: km}"), "pkg://my.rewards:reward",
+         {"unit": "km"}),
+        (("path=null",), "pkg://verl.utils.reward_score:default_compute_score", {}),
+        (("reward_kwargs={thinking: required, conventions: [boxed, phrase]}",), f"{verl_hook.PATH}:compute_score",
+         {"thinking": "required", "conventions": ["boxed", "phrase"]}),
+    ],
+)  # fmt: skip
+def test_the_evaluation_that_comes_next_names_a_function_of_a_package(tmp_path, overrides, named, kwargs):
+    checkpoints.begin(tmp_path, 6)
+    checkpoints.commit(tmp_path, 6)
+    own = [f"{'+' * ('kwargs' in value)}reward.custom_reward_function.{value}" for value in overrides]
+    config = compose(f"trainer.default_local_dir={tmp_path}", "data.val_files=a.parquet", *own)
+    command = commands(announce.closing(config, {}, 1.0))[1]
+    options = _parser().parse_args(command[3:])
+    assert options.reward_function == named
+    assert _values("--reward-kwargs", options.reward_kwargs) == kwargs
+    assert announce.GRADER == verl_hook.PATH
+
+
+def test_the_evaluation_that_comes_next_has_the_runs_arguments_of_the_chat_template(tmp_path):
+    checkpoints.begin(tmp_path, 6)
+    checkpoints.commit(tmp_path, 6)
+    template = "+data.apply_chat_template_kwargs={enable_thinking: false, tone: dry}"
+    config = compose(f"trainer.default_local_dir={tmp_path}", "data.val_files=a.parquet", template)
+    options = _parser().parse_args(commands(announce.closing(config, {}, 1.0))[1][3:])
+    assert _values("--chat-template-kwargs", options.chat_template_kwargs) == {"enable_thinking": False, "tone": "dry"}
+
+
+def test_a_run_that_is_ended_says_what_it_keeps(tmp_path):
+    config = compose(f"trainer.default_local_dir={tmp_path}")
+    said = "stopping now, nothing more is saved; there is no checkpoint yet, so the same command starts again"
+    assert announce.ending(config) == said
+    checkpoints.begin(tmp_path, 3)
+    checkpoints.commit(tmp_path, 3)
+    assert announce.ending(config).endswith("; the same command resumes from step 3")
 
 
 def test_a_run_that_ends_early_says_from_where_it_resumes(tmp_path):
