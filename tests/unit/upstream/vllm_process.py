@@ -12,6 +12,7 @@ from unittest import mock
 from verl_relift.upstream.cpu import vllm as cpu_vllm
 from verl_relift.upstream.registry import ORIGINALS
 
+STEPS = 20  # of sampling
 SHM_BROADCAST = "vllm.distributed.device_communicators.shm_broadcast"
 
 
@@ -74,6 +75,38 @@ def processes() -> dict:
     return {"start": {"patched": engine.get_mp_context().get_start_method(), "upstream": start}}
 
 
+def sampling() -> dict:
+    """Tokens and noise drawn with the patch and without it, and how often upstream draws noise for 4 seeded rows."""
+    import torch
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+
+    def sampled(forward, seeds: int, mode: str, k: int | None) -> tuple:
+        sampler = TopKTopPSampler(mode)
+        logits = torch.randn(4, 5000, generator=torch.Generator().manual_seed(0)) * 4
+        generators = {row: torch.Generator().manual_seed(row) for row in range(seeds)}
+        top_k = None if k is None else torch.full((4,), k)
+        drawn = []
+        for _ in range(STEPS):
+            tokens, returned = forward(sampler, logits.clone(), generators, top_k, None)
+            drawn += [tokens[:seeds].tolist(), None if returned is None else returned.nan_to_num().sum().item()]
+        return drawn, [generator.get_state().tolist() for generator in generators.values()]
+
+    upstream = ORIGINALS["vllm.v1.sample.ops.topk_topp_sampler:TopKTopPSampler.forward_cpu"]
+    cases = [(4, "raw_logprobs", None), (4, "processed_logprobs", 50), (4, "processed_logits", None)]
+    same = [sampled(TopKTopPSampler.forward_cpu, *case) == sampled(upstream, *case) for case in cases]
+    draw, draws = torch.Tensor.exponential_, []
+
+    def counted(tensor, *arguments, **keywords):
+        draws.append(tensor.shape)
+        return draw(tensor, *arguments, **keywords)
+
+    with mock.patch.object(torch.Tensor, "exponential_", counted):
+        sampled(TopKTopPSampler.forward_cpu, *cases[0])
+        patched = len(draws)
+        sampled(upstream, *cases[0])
+    return {"sampling": {"same": same, "draws": {"patched": patched, "upstream": (len(draws) - patched) / STEPS}}}
+
+
 def main(model: str) -> None:
     from verl_relift.quickstart.random_model import main as make_model
 
@@ -82,7 +115,7 @@ def main(model: str) -> None:
     cpu_vllm.install()
     import vllm.model_executor.layers.utils  # noqa: F401
 
-    findings = {**processes(), **waiting(), **backends(model), "replaced": sorted(ORIGINALS)}
+    findings = {**processes(), **waiting(), **backends(model), **sampling(), "replaced": sorted(ORIGINALS)}
     print("FINDINGS", json.dumps(findings))
 
 
