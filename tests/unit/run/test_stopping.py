@@ -15,8 +15,8 @@ if sys.argv[1] == "background":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 stopping.listen()
 stopping.end_with(lambda: "stopping now; the same command resumes from step 3")
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     sys.stdin.readline()
 except BaseException as error:
     print(type(error).__name__, flush=True)
