@@ -64,11 +64,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     for name in ("model", "data", "output"):
         if not getattr(options, name):
             raise EvaluationError(f"--{name} is required")
+    rules, reward = _grading(options)
+    template = _values("--chat-template-kwargs", options.chat_template_kwargs)
     if not torch.cuda.is_available():
         for problem in toolkit.cpu_problems():
             raise EvaluationError(problem)
-    rules, reward = _grading(options)
-    template = _values("--chat-template-kwargs", options.chat_template_kwargs)
     questions, files = read_questions(options.data, mathematics=reward is None)
     job = Job(
         model=inspect_model(options.model),
