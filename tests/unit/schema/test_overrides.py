@@ -18,7 +18,7 @@ REWARD = "reward.custom_reward_function"
 
 def answer(override: str, method: str = "relift") -> str:
     """The line about an override that Hydra itself refuses."""
-    config, _ = defaults(method, "cpu")
+    config = deepcopy(defaults(method, "cpu")[0])  # an override that is refused may leave something behind
     with pytest.raises(HydraException) as refused:
         ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides([override]), config)
     line = refusal(refused.value, [f"method={method}", override], "cpu")
