@@ -238,6 +238,7 @@ AS_CONFIGURED = {
     "hpt": (),
     "superrl": (),
     "chord_mu": (),
+    "chord_phi": (),
     "prefix_rft": ("method.steps=80",),
     "uft": ("method.steps=80",),
     "hint_retry": (),
