@@ -62,8 +62,10 @@ def spent(run: Path) -> Spent:
         return sum(record.get(name) or 0.0 for record in records)
 
     last = records[-1]
+    # In groups, and beside them in a stream.
+    in_the_update = total("method/demonstrations_joined") + total("method/demonstrations_used")
     return Spent(
-        demonstrations=last.get("relift/sft_demonstrations", 0) + total("method/demonstrations_joined"),
+        demonstrations=last.get("relift/sft_demonstrations", 0) + in_the_update,
         tokens=last.get("relift/sft_tokens", 0) + total("method/demonstration_tokens"),
         sampled=total("method/second_round_tokens"),
     )

@@ -23,6 +23,11 @@ def test_rows_of_groups_are_counted_step_by_step(tmp_path):
     assert spent(run(tmp_path, joined, joined, {})) == Spent(demonstrations=16, tokens=1800, sampled=0)
 
 
+def test_a_stream_counts_as_groups_do(tmp_path):
+    used = {"method/demonstrations_used": 16.0, "method/demonstration_tokens": 450.0}
+    assert spent(run(tmp_path, used, used)) == Spent(demonstrations=32, tokens=900, sampled=0)
+
+
 def test_steps_spend_as_much():
     total = Spent(demonstrations=480, tokens=96_000, sampled=72_000)
     assert total.operations == 6 * 96_000 + 2 * 72_000
