@@ -250,7 +250,7 @@ def as_configured(rates: Rates) -> tuple[Treatment, ...]:
     """Return methods with the values of their configuration, and only the RL learning rate from the search."""
     return tuple(
         Treatment(
-            f"method.{name}",
+            f"configured.{name}",
             f"{name}, as configured",
             (f"method={name}", *settings),
             (rates.rl,),

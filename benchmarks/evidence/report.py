@@ -146,7 +146,7 @@ def _method() -> list[str]:
         "one more search of three values, for its supervised rate or its coefficient; a placement with a weight is "
         "searched at the gate `acc0`. Trials have a seed and questions of their own, 100 for each level or set of word "
         "problems. A setting without trials takes the values of its study's first.",
-        "`method.NAME` is a method with the values of its configuration and the searched RL rate.",
+        "`configured.NAME` is a method with the values of its configuration and the searched RL rate.",
         "Sequences: SFT, then RL, where SFT spends as many demonstrations, or operations, as the method beside it.",
         "Effects: means of paired differences. Intervals come from a bootstrap over questions and pairs, with "
         "Student's t; Holm's procedure corrects each table. One pair has no interval and decides nothing.",

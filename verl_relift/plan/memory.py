@@ -129,6 +129,9 @@ def activations(shape: ModelShape, training: Training, tokens: int, stage: int, 
     working += backward
     # The logits of a micro-batch are freed before the backward pass of its layers, so that the larger of both counts.
     if stage == training.pipeline - 1:
+        if training.fused_logits and shape.tie_word_embeddings and training.pipeline == 1:
+            # The gradient of the tied matrix waits for its other part, which comes with the embedding at the end.
+            working += shape.embedding / training.tensor / tokens
         working = max(0.0, working - logits(shape, training, tokens) / (tokens * training.element_bytes))
     gathered = shape.hidden_size if training.sequence_parallel else 0  # buffer for a layer's whole input
     last = 3 * boundary if stage == training.pipeline - 1 else 0  # the final norm
