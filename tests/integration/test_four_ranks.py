@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from tests.integration.test_guided_smoke import GUIDED, task  # noqa: F401  a fixture
 from tests.integration.test_training import prepared  # noqa: F401  a fixture
 from verl_relift.methods.registry import METHODS
 from verl_relift.testing.launch import finish, start
@@ -16,9 +17,10 @@ pytestmark = [
 
 STEPS = 2
 STAGED = {"sft_then_rl"}  # its stages are methods that are here
+GUIDING = ("prefix_rft", "uft", "hint_retry", "regft")  # act where a model solves something with guidance
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in STAGED])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in {*STAGED, *GUIDING}])
 def test_it_trains_on_four_ranks(prepared, tmp_path, method):  # noqa: F811
     process = start(
         "smoke",
@@ -31,7 +33,18 @@ def test_it_trains_on_four_ranks(prepared, tmp_path, method):  # noqa: F811
         "trainer.n_gpus_per_node=4",
         f"trainer.total_training_steps={STEPS}",
     )
-    made = finish(process, tmp_path / "run")
+    check(finish(process, tmp_path / "run"), method)
+
+
+@pytest.mark.parametrize("method", GUIDING)
+def test_it_guides_on_four_ranks(task, tmp_path, method):  # noqa: F811
+    overrides = GUIDED.get(method) or GUIDED[f"{method}-prefix"]
+    more = ("trainer.n_gpus_per_node=4", f"trainer.total_training_steps={STEPS}")
+    check(finish(start("quickstart", tmp_path / "run", *task, *overrides, *more), tmp_path / "run"), method)
+
+
+def check(made: list[dict], method: str) -> None:
+    """Check that a run made its steps, and that it had gradients."""
     assert [record["step"] for record in made] == list(range(1, STEPS + 1))
     norms = [value for record in made for name, value in record.items() if name.endswith("grad_norm")]
     assert all(math.isfinite(norm) for norm in norms)
