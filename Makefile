@@ -6,7 +6,7 @@
 # make check-requirements  does the GPU stack of requirements.txt resolve
 # make check-gpu-stack     does it install, load and pass tests, in .venv-gpu (11 GB); needs no GPU
 # make bench       how fast, against what (DATA=folder with gsm8k/ and olympiadbench/: grading too)
-# make reproduce   a part of the reproduction study, against its record
+# make reproduce   a part of the reproduction study and of the evidence study, against their records
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -125,6 +125,7 @@ bench: install
 
 reproduce: install
 	$(PY) -m benchmarks.reproduce --output outputs/reproduce --reduced
+	$(PY) -m benchmarks.evidence.again --study small --output outputs/reproduce-evidence
 
 lint: install
 	$(PY) -m ruff check .

@@ -15,7 +15,7 @@ from . import console
 EXIT_STATUS = os.EX_TEMPFAIL
 
 _requested = False
-_ending = False
+_signals = 0  # of those that end a run, so far
 
 
 class Stopped(Exception):
@@ -24,26 +24,30 @@ class Stopped(Exception):
 
 def listen() -> None:
     """Handle SIGUSR1 as a request to stop from now on, and forget an earlier request. Call it in the main thread."""
-    global _requested, _ending
-    _requested = _ending = False
+    global _requested, _signals
+    _requested, _signals = False, 0
     signal.signal(signal.SIGUSR1, _request)
 
 
 def end_with(line: Callable[[], str]) -> None:
     """Say a line as soon as Ctrl-C or SIGTERM arrives, before the run's processes end, which takes seconds.
 
-    Both then unwind this process, as Ctrl-C does in Python. Where Ctrl-C is ignored, it stays so: a shell does that for
-    commands in the background.
+    Both then unwind this process, as Ctrl-C does in Python. The second signal only says that this goes on, because it
+    would break off the end of the run's processes; the third does that. Where Ctrl-C is ignored, it stays so: a shell
+    does that for commands in the background.
 
     Args:
         line: returns it; it is called in the signal's handler.
     """
 
     def end(signum, frame) -> None:
-        global _ending
-        if not _ending:
-            _ending = True
+        global _signals
+        _signals += 1
+        if _signals == 1:
             console.say_at_once(f"{'Ctrl-C' if signum == signal.SIGINT else 'SIGTERM'}: {line()}")
+        if _signals == 2:
+            console.say_at_once("the run's processes are ending; a third signal may leave some of them behind")
+            return
         if signum == signal.SIGINT:
             raise KeyboardInterrupt
         sys.exit(128 + signum)

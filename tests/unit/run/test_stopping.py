@@ -54,6 +54,19 @@ def test_a_line_comes_before_the_end(number, name, error, status):
     assert process.returncode == status and "stopping now" not in rest
 
 
+def test_the_second_signal_lets_the_run_end_and_the_third_breaks_it_off():
+    process = start()
+    process.send_signal(signal.SIGINT)
+    process.stderr.readline()
+    assert process.stdout.readline() == "KeyboardInterrupt\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline().startswith("the run's processes are ending; a third signal")
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=60)  # standard input is still open: the end was broken off
+    assert process.returncode == 128 + signal.SIGTERM and "SIGTERM:" not in rest
+
+
 def test_ctrl_c_stays_ignored_where_a_shell_ignores_it():
     process = start("background")
     process.send_signal(signal.SIGINT)
