@@ -42,8 +42,9 @@ def main() -> None:
         runs = [(f"{name}, {size} tokens", side, size) for name, side in sides.items() for size in MICRO_BATCHES]
         for turn in range(options.turns + 1):
             answers = {name: update(side, ROLLOUTS, size) for name, side, size in runs}
-            if turn:  # the first warms up
-                check_same_work(answers[runs[0][0]], answers[runs[-1][0]])
+            if not turn:  # it warms up, and both sides have the same weights in their first update
+                check_same_work(answers[runs[0][0]], answers[runs[len(MICRO_BATCHES)][0]])
+            else:
                 for name, answer in answers.items():
                     seconds.setdefault(name, []).append(answer["seconds"])
     best = {side: min((n for n in seconds if n.startswith(side)), key=lambda n: min(seconds[n])) for side in sides}

@@ -147,7 +147,7 @@ def logits(shape: ModelShape, training: Training, tokens: int, entropy: bool = T
     product.
 
     Computed with it (`upstream/speed/vocabulary.py`): two blocks of logits and the hidden states of all tensor-parallel
-    ranks; in the backward pass also the gradients of both factors.
+    ranks; in the backward pass also a copy of these and the gradients of both factors.
 
     Args:
         shape: the model.
@@ -165,8 +165,10 @@ def logits(shape: ModelShape, training: Training, tokens: int, entropy: bool = T
     hidden, weight = tokens * shape.hidden_size, shape.embedding // training.tensor
     gathered = hidden * training.element_bytes if training.sequence_parallel else 0
     forward = blocks + (0 if fp32 or training.cuda else 4 * weight)  # a CPU multiplies in fp32
-    # The gradient of the hidden states adds up in fp32. A block of gradients in bf16 is there with the logits.
-    backward = blocks + (0 if fp32 else blocks // 4) + 4 * hidden + weight * training.element_bytes
+    # A copy has the hidden states that a loss reads, at most all. Their gradient adds up in fp32. A block of gradients
+    # in bf16 is there with the logits.
+    of_hidden = (4 + training.element_bytes) * hidden
+    backward = blocks + (0 if fp32 else blocks // 4) + of_hidden + weight * training.element_bytes
     return gathered + (max(forward, backward) if gradient else forward)
 
 

@@ -117,13 +117,19 @@ def _to_meta(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _with_known_size(func, args: tuple) -> tuple:
-    """Replace a real mask in an index by places, whose number a meta tensor would not know."""
+    """Replace a mask in an index by places, whose number a meta tensor would not know.
+
+    A mask without values selects all.
+    """
     if func._schema.name not in ("aten::index", "aten::index_put", "aten::index_put_"):
         return args
     places: list[torch.Tensor | None] = []
     for index in args[1]:
-        mask = index is not None and index.dtype == torch.bool and not index.is_meta
-        places += index.nonzero().unbind(1) if mask else [index]
+        if index is None or index.dtype != torch.bool:
+            places.append(index)
+        else:
+            known = torch.ones(index.shape, dtype=torch.bool) if index.is_meta else index
+            places += known.nonzero().unbind(1)
     return (args[0], places, *args[2:])
 
 

@@ -39,6 +39,7 @@ def test_what_meets_a_phantom_becomes_one_and_what_is_real_stays(memory):
     assert real.tolist() == [1.0] * 10
     mask = torch.arange(10) % 2 == 0
     assert phantom[mask].shape == (5, 100)
+    assert phantom[phantom.sum(1) > 0].shape == (10, 100)  # a mask without values: all
 
 
 def test_jagged_phantoms(memory):

@@ -2,7 +2,8 @@
 
 The forward pass computes the logits of some positions at a time and keeps three numbers of each position. The backward
 pass computes the logits again, those of some tokens of the vocabulary at a time: so each part of the weight's gradient
-is one product over all positions, rounded once, and nothing is added up in bf16.
+is one product over all positions, rounded once, and nothing is added up in bf16. It leaves out positions that no loss
+reads, such as those of prompts.
 """
 
 import torch
@@ -81,9 +82,14 @@ class _Vocabulary(torch.autograd.Function):
     @staticmethod
     def backward(ctx, of_log_probs, of_entropies):
         hidden, weight, local, log_total, entropies = ctx.saved_tensors
+        positions = len(hidden)
+        read = (of_log_probs != 0) | (of_entropies != 0)
+        of_log_probs, of_entropies, hidden, local, log_total, entropies = (
+            one[read] for one in (of_log_probs, of_entropies, hidden, local, log_total, entropies)
+        )
         gradient = torch.zeros_like(hidden, dtype=torch.float32)
         weight_gradient = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
-        columns = max(ROWS, block_bytes(hidden) // (4 * len(hidden)))
+        columns = max(ROWS, block_bytes(hidden) // (4 * max(1, len(hidden))))
         for first in range(0, len(weight), columns):
             rows = weight[first : first + columns]
             # d log p(y) / d logit_j = [j = y] - p_j and d H / d logit_j = -p_j (log p_j + H)
@@ -105,7 +111,9 @@ class _Vocabulary(torch.autograd.Function):
                 gradient += of_logits @ rows
             if weight_gradient is not None:
                 torch.mm(of_logits.t(), hidden, out=weight_gradient[first : first + columns])
-        return gradient.to(hidden.dtype), weight_gradient, None, None, None, None
+        of_hidden = hidden.new_zeros(positions, hidden.shape[1])
+        of_hidden[read] = gradient.to(hidden.dtype)
+        return of_hidden, weight_gradient, None, None, None, None
 
 
 def _scaled(logits: Tensor, temperature: float) -> Tensor:

@@ -137,6 +137,28 @@ def test_without_the_entropy_the_rest_is_the_same(ranks):
         torch.testing.assert_close(ours.double(), theirs, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("entropy", [True, False])
+@pytest.mark.parametrize("read", [0, 1, 45])
+def test_positions_that_no_loss_reads_are_left_out_of_the_backward_pass(monkeypatch, read, entropy):
+    given = inputs()
+    for gradient in (given.of_log_probs, given.of_entropies):
+        gradient[torch.randperm(POSITIONS, generator=torch.Generator().manual_seed(1))[read:]] = 0
+    multiplied, multiply = [], vocabulary.multiply
+    monkeypatch.setattr(vocabulary, "multiply", lambda a, b: multiplied.append(len(a)) or multiply(a, b))
+    log_probs, _, *gradients = computed(given, 0.6, 2, entropy)
+    exact = expected(given, 0.6, entropy)
+    for ours, theirs in zip((log_probs, *gradients), (exact[0], *exact[2:]), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, atol=2e-6, rtol=1e-6)
+    assert set(multiplied) == {20, 10, read} and gradients[0].any(1).sum() == read
+
+
+def test_the_entropy_alone_has_a_gradient():
+    given = inputs()
+    given.of_log_probs.zero_()
+    for ours, theirs in zip(computed(given, 1.0), expected(given, 1.0), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, atol=2e-6, rtol=1e-6)
+
+
 def test_bf16_rounds_hidden_states_and_weights_and_not_the_logits():
     given = inputs(torch.bfloat16)
     log_probs, entropies, *gradients = computed(given, 0.6)
