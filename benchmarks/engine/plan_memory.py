@@ -172,6 +172,8 @@ class _Rank:
 
         self.actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
         self.model = HFModelConfig(path=self.config.actor_rollout_ref.model.path)
+        # As verl's worker does it.
+        self.actor.engine.use_fused_kernels = self.config.actor_rollout_ref.model.use_fused_kernels
         self.engine = EngineRegistry.new(
             model_type="language_model",
             backend="megatron",

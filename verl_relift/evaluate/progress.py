@@ -17,6 +17,7 @@ _PRIOR_ENDINGS = 1.0  # observations that a bin of lengths has before any
 _HALF_LIFE = 120.0  # seconds until an observed forward pass counts half for how fast the machine is
 _FIXED = 0.3  # of the time of a full forward pass, that of an empty one, before anything is known
 _PRIOR_WEIGHT = 0.02  # seconds squared
+_FEW_PASSES = 10  # forward passes of an engine that say nothing of its speed yet: the first ones warm up
 _WAVES = 5  # as many times the running responses are simulated; what waits beyond them is computed
 
 
@@ -95,9 +96,10 @@ class Progress:
         seconds = max((one.seconds for one in self._last.values()), default=0.0)
         rate = self.tokens / seconds if seconds else 0.0
         known = "about" if any(length < self._max_tokens for length in self._finished) else "at most"
+        began = max((one.passes for one in self._last.values()), default=0) > _FEW_PASSES
         return (
             f"{self._finished.total():,}/{self._requests:,} responses, {self.tokens:,} tokens, {rate:,.0f} tokens/s, "
-            f"{known} {clock(self.seconds_left())} left"
+            + (f"{known} {clock(self.seconds_left())} left" if began else "estimating the time left")
         )
 
     def seconds_left(self) -> float:

@@ -92,5 +92,13 @@ def test_tokens_of_unfinished_responses_count():
     assert progress.line().startswith("0/4 responses, 200 tokens, 20 tokens/s, at most ")
 
 
+def test_the_first_passes_which_warm_up_say_nothing_of_the_time_left():
+    progress = Progress(requests=128, prompt_tokens=4000, max_tokens=320, concurrent=32)
+    progress.observe(Snapshot(0, 60.0, 1, 26, 4000, (1,) * 26))
+    assert progress.line() == "0/128 responses, 26 tokens, 0 tokens/s, estimating the time left"
+    progress.observe(Snapshot(0, 70.0, 20, 600, 4000, (19,) * 32))
+    assert "left" in progress.line() and "estimating" not in progress.line()
+
+
 def test_a_line_before_anything_has_happened():
     assert "0/4 responses, 0 tokens" in Progress(4, 400, 1000, 4).line()

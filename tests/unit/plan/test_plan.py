@@ -134,8 +134,9 @@ def test_logits_in_blocks_by_hand():
     block, hidden, rows = 256 << 20, 16384 * 3584, 76032 * 3584
     training = Training(tensor=2)
     gathered = 2 * hidden
-    # Logits, their exponentials and a block of gradients in bf16; the gradients of hidden states and weights.
-    update = gathered + 2 * block + block // 2 + 4 * hidden + 2 * rows
+    # Logits, their exponentials and a block of gradients in bf16; a copy of the hidden states, and the gradients of
+    # hidden states and weights.
+    update = gathered + 2 * block + block // 2 + (2 + 4) * hidden + 2 * rows
     assert memory.logits(QWEN_7B, training, 16384) == update
     assert memory.logits(QWEN_7B, training, 16384, gradient=False) == gathered + 2 * block
     apart = replace(training, fused_logits=False)
@@ -147,11 +148,11 @@ def test_logits_in_blocks_on_a_cpu_by_hand():
     """4,096 tokens of SmolLM2-135M: 49,152 rows of 576."""
     block, hidden, rows = 32 << 20, 4096 * 576, 49152 * 576
     training = Training(cuda=False, sequence_parallel=False, element_bytes=4)
-    assert memory.logits(SMOL, training, 4096) == 2 * block + 4 * hidden + 4 * rows
+    assert memory.logits(SMOL, training, 4096) == 2 * block + (4 + 4) * hidden + 4 * rows
     assert memory.logits(SMOL, training, 128) == 16 * 128 * 49152  # no more than a block: as without
     bf16 = replace(training, element_bytes=2)
     # The forward pass multiplies in fp32.
-    assert memory.logits(SMOL, bf16, 4096) == 2 * block + max(4 * rows, block // 2 + 4 * hidden + 2 * rows)
+    assert memory.logits(SMOL, bf16, 4096) == 2 * block + max(4 * rows, block // 2 + (2 + 4) * hidden + 2 * rows)
 
 
 def test_full_recomputation_keeps_one_hidden_state_a_layer():
