@@ -219,7 +219,7 @@ def _cause(error: Exception) -> str:
         return f"{type(error).__name__}: {error}"  # `'score'` alone would say nothing
     log = console.log_file()
     of_engine = engine_error(str(error), log) if log is not None else None
-    return f"vLLM's engine did not start: {of_engine}" if of_engine else str(error)
+    return of_engine or str(error)
 
 
 def main() -> None:

@@ -1,8 +1,12 @@
 """What `--help` says, and which commands there are."""
 
 import argparse
+import functools
+import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 from .methods.registry import METHODS
 
@@ -67,8 +71,15 @@ class _Compact(argparse.RawDescriptionHelpFormatter):
         return "N" if action.type not in (None, str, Path) else "PATH" if action.type is Path else "VALUE"
 
 
+def _report(otherwise: Callable, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        otherwise(kind, error, trace)
+
+
 def argument_parser(module: str, text: str | None, positional: str = "", page: str = "") -> argparse.ArgumentParser:
-    """Return a parser whose help fits on a screen.
+    """Return a parser whose help fits on a screen. From then on, Ctrl-C ends the command with a line, not a traceback.
 
     Args:
         module: the command, as it stands behind `python -m`.
@@ -76,6 +87,7 @@ def argument_parser(module: str, text: str | None, positional: str = "", page: s
         positional: the arguments that are no flags, as usage shows them.
         page: where the rest is explained.
     """
+    sys.excepthook = functools.partial(_report, sys.excepthook)
     prog = f"python -m {module}"
     usage = " ".join(filter(None, (prog, positional, "[--flag ...]")))
     description = (text or "").strip().split("\n\n")[0] + (f"\n{page} explains the rest." if page else "")

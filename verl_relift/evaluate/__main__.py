@@ -28,6 +28,8 @@ from .own_reward import OwnReward
 from .protocol import Sampling
 from .questions import EvaluationQuestion, read_questions
 
+_INTERRUPTED = 130  # the exit status after Ctrl-C
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command.
@@ -36,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: command-line arguments; None reads `sys.argv`.
 
     Raises:
-        SystemExit: with status 2, after one line on stderr, if an argument, the model or the data is invalid.
+        SystemExit: with status 2, after one line on stderr, if an argument, the model or the data is invalid; with 130
+            after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -47,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except EvaluationError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("evaluate: interrupted; the same command generates the missing responses", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -193,7 +199,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main()
+    status = 0
+    try:
+        main()
+    except SystemExit as end:
+        if end.code != _INTERRUPTED:
+            raise
+        status = _INTERRUPTED
     # Everything is on disk. A regular exit after vLLM takes seconds and prints pages of leak warnings.
     sys.stdout.flush()
-    os._exit(0)
+    os._exit(status)

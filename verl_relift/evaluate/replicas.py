@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import queue
+import signal
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -108,6 +109,7 @@ def _generate_in_processes(
 def _replica(
     settings: EngineSettings, sampler: Sampler, waiting: Any, results: Any, devices: list[str], number: int
 ) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent ends its replicas
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     try:

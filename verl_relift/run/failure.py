@@ -102,11 +102,32 @@ def _reason(death: RayActorError) -> str:
     text = str(death)
     if "creation task" in text:  # followed by the traceback of what its constructor raised
         return _lines(text)[-1]
+    if _OUT_OF_MEMORY in text:
+        return _memory(text)
     pid = re.search(r"\bpid: (\d+)", text)
+    of_process = f"pid {pid.group(1)}, " if pid else ""
+    detail = re.search(r"Worker exit type: SYSTEM_ERROR Worker exit detail: ([^\n]+)", text)
+    if detail:
+        said = detail.group(1).split(" Some common causes")[0]  # the rest is advice for users of Ray
+        return f"{of_process}it was killed or it crashed; `dmesg` shows whether for lack of memory (Ray says: {said})"
     cause = re.search(r"Worker exit detail: ([^\n]+)|The actor is dead because ([^\n]+)", text)
     reason = next((group for group in cause.groups() if group), "") if cause else text.strip().splitlines()[0]
-    reason = reason.split(" Some common causes")[0]  # the rest is advice for users of Ray
-    return f"pid {pid.group(1)}, {reason}" if pid else reason
+    return of_process + reason.split(" Some common causes")[0]
+
+
+_OUT_OF_MEMORY = "running low on memory"
+
+
+def _memory(text: str) -> str:
+    """Say what Ray's memory monitor reports when it ends processes: how full the machine was, and who filled it."""
+    full = re.search(r"was ([\d.]+GB used / [\d.]+GB limit)", text)
+    users = re.findall(r"(?m)^\s*(\d+)\s+(\d+\.\d+)\s+(\S+)", text.partition("memory users")[2])[:3]
+    largest = ", ".join(f"pid {pid} {command} {size} GB" for pid, size, command in users)
+    return (
+        f"the machine ran out of memory{f' ({full.group(1)})' if full else ''}, so Ray ended processes; "
+        + (f"the largest were {largest}; " if largest else "")
+        + "`python -m verl_relift.plan` with the same keys says what the run needs"
+    )
 
 
 def _root(error: BaseException) -> str:
@@ -119,6 +140,8 @@ def _root(error: BaseException) -> str:
             break
     if isinstance(error, RayActorError):
         return _reason(error)
+    if _OUT_OF_MEMORY in str(error):
+        return _memory(str(error))
     lines = _lines(str(error))
     return f"{type(error).__name__}: {lines[-1] if isinstance(error, RayTaskError) else lines[0] if lines else ''}"
 
@@ -127,20 +150,26 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-# vLLM raises this in the process that waits for its engine, and prints the engine's own error.
-_ENGINE_FAILED = "See root cause above"
+# vLLM raises these in the process that waits for its engine, and prints the engine's own error.
+_NOT_STARTED, _ENDED = "See root cause above", "EngineDeadError"
 _ENGINE_ERROR = re.compile(r"EngineCore.*?\b(\w+(?:Error|Exception): .+)")
+_WORKER_DIED = re.compile(r"Worker proc (\S+) died unexpectedly")
 
 
 def engine_error(message: str, log: Path) -> str | None:
-    """Return why vLLM's engine did not start, where `message` says only that it did not.
+    """Return why vLLM's engine did not start or ended, where `message` says only that it did.
 
     Args:
         message: what ended the run.
         log: everything that the run's processes have printed.
     """
-    if _ENGINE_FAILED not in message or not log.exists():
+    if not log.exists() or not (_NOT_STARTED in message or _ENDED in message):
         return None
     last = log.read_text(errors="replace").rpartition("==== 20")[2]  # since the last start
-    found = _ENGINE_ERROR.findall(last)
-    return found[-1].strip() if found else None
+    found = [error.strip() for error in _ENGINE_ERROR.findall(last) if _ENDED not in error]
+    if _NOT_STARTED in message:
+        return f"vLLM's engine did not start: {found[-1]}" if found else None
+    died = _WORKER_DIED.search(last)
+    if died:
+        found = [f"its process {died.group(1)} was killed or it crashed; `dmesg` shows whether for lack of memory"]
+    return f"{message.partition(':')[0]}: vLLM's engine ended: {found[0]}" if found else None

@@ -111,6 +111,7 @@ class _Vocabulary(torch.autograd.Function):
                 gradient += of_logits @ rows
             if weight_gradient is not None:
                 torch.mm(of_logits.t(), hidden, out=weight_gradient[first : first + columns])
+            del of_logits  # before the next block
         of_hidden = hidden.new_zeros(positions, hidden.shape[1])
         of_hidden[read] = gradient.to(hidden.dtype)
         return of_hidden, weight_gradient, None, None, None, None
