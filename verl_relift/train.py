@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import hydra
+import psutil
 from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -41,7 +42,6 @@ def run(config: DictConfig) -> None:
         ConfigurationError: before Ray starts, if the configuration can't work.
         Stopped: if stopping was requested with steps left; the checkpoint is saved.
     """
-    begin = time.monotonic()
     console.show_messages()
     left_out = check(config)
     config.transfer_queue.enable = True  # before it is compared with the checkpoint's
@@ -67,7 +67,12 @@ def run(config: DictConfig) -> None:
     with Progress() as progress:
         progress.start("starting Ray, the training engine and vLLM")
         _run_in_cluster(config, progress)
-    console.say("\n".join(announce.closing(config, progress.records, time.monotonic() - begin)))
+    console.say("\n".join(announce.closing(config, progress.records, _seconds_of_this_process())))
+
+
+def _seconds_of_this_process() -> float:
+    """Return how long this process has run, imports included."""
+    return time.time() - psutil.Process().create_time()
 
 
 def _threads(config: DictConfig) -> list[str]:

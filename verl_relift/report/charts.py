@@ -169,7 +169,16 @@ _STAGE_COLORS = {
     **_SHORT_STAGES,
 }
 # The panels of the PNG, after the validation accuracy.
-_FIGURE = ("Reward", "Hardest questions", "Demonstrations used", "Entropy in rollouts", "Response length")
+_FIGURE = (
+    "Reward",
+    "Accuracy in training",
+    "Hardest questions",
+    "Demonstrations used",
+    "Supervised loss",
+    "Entropy in rollouts",
+    "Response length",
+    "Responses cut at the limit",
+)
 
 
 def color_of(position: int) -> str:
@@ -246,8 +255,13 @@ def time_charts(runs: Sequence[Run]) -> list[Chart]:
     return charts
 
 
+def figure_panels() -> list[Panel]:
+    """Return the panels of the PNG, beside the validation accuracy."""
+    return [panel for panel in PANELS if panel.title in _FIGURE]
+
+
 def write_curves(path: Path, runs: Sequence[Run]) -> None:
-    """Draw validation accuracy and the panels of `_FIGURE` that have values, at 300 dpi.
+    """Draw validation accuracy and those of `figure_panels` that have values, at 300 dpi.
 
     Args:
         path: the PNG file to write.
@@ -258,7 +272,7 @@ def write_curves(path: Path, runs: Sequence[Run]) -> None:
     if validation_sources(runs):
         titles.append("Validation accuracy")
         draws.append(lambda axes: draw_sources(axes, runs[0]) if len(runs) == 1 else _draw_average(axes, runs))
-    for panel in (panel for panel in PANELS if panel.title in _FIGURE):
+    for panel in figure_panels():
         if any(panel.metric in run.series and len(run.series[panel.metric].finite) for run in runs):
             titles.append(panel.title)
             draws.append(lambda axes, panel=panel: _draw_panel(axes, panel, runs))

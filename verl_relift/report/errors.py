@@ -3,3 +3,7 @@
 
 class ReportError(Exception):
     """A problem with a run's folder that the user can fix; the message says how."""
+
+
+class NoStepYet(ReportError):
+    """A run in progress has no metrics yet."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..run.lock import LOCK
 from ..run.redact import redact
-from .errors import ReportError
+from .errors import NoStepYet, ReportError
 
 METRICS = "metrics.jsonl"
 _NOT_METRICS = ("step", "time")
@@ -75,13 +75,20 @@ class Run:
         return self.held
 
     @property
+    def may_be_restarted(self) -> bool:
+        """Whether the run has ended with steps left, or with nothing that says how many it was to make."""
+        return not self.held and (self.total_steps is None or self.last_step < self.total_steps)
+
+    @property
     def state(self) -> str:
         """Where the run is, in words."""
         step, total = self.last_step, self.total_steps
         where = f"step {step} of {total}" if total else f"step {step}"
         if self.held:
             return f"in progress, {where}"
-        return f"finished, {where}" if total is None or step >= total else f"ended early, {where}"
+        if total is None:
+            return f"ended, {where}"
+        return f"finished, {where}" if step >= total else f"ended early, {where}"
 
     @property
     def seconds(self) -> float | None:
@@ -118,10 +125,13 @@ def read_run(folder: Path, label: str | None = None) -> Run:
         label: the run's name on the page; None uses the folder's name.
 
     Raises:
+        NoStepYet: a run in progress has not made its first step.
         ReportError: the folder has no metrics, or none of its lines is readable.
     """
     path = folder / METRICS
     if not path.is_file():
+        if _is_held(folder):
+            raise NoStepYet(f"{folder}: the run has not made its first step yet; --watch waits for it")
         raise ReportError(f"{folder}: no {METRICS}; give the run's folder, its trainer.default_local_dir")
     table: dict[str, dict[int, float]] = defaultdict(dict)
     times: list[float] = []

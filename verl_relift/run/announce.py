@@ -83,11 +83,14 @@ def closing(config: DictConfig, records: Mapping[str, Mapping[str, Any]], second
     Args:
         config: resolved.
         records: of `Progress`.
-        seconds: since the command was given.
+        seconds: since the process of this command began.
     """
     run = config.trainer.default_local_dir
     last = records.get("last", {"step": 0})
-    facts = [f"done: step {last['step']} in {clock(seconds)}"]
+    first = records.get("first", last)["step"]
+    # A run that was resumed or restarted has spent time elsewhere, which this process does not know.
+    steps = f"step {last['step']}" if first <= 1 else f"step {last['step']}, steps {first} to {last['step']}"
+    facts = [f"done: {steps} in {clock(seconds)}"]
     if last.get("critic/score/mean") is not None:
         facts.append(f"reward {records['first'].get('critic/score/mean') or 0:.2f} to {last['critic/score/mean']:.2f}")
     if "validation" in records:

@@ -120,7 +120,7 @@ class Progress:
 
     Attributes:
         doing: returns what the run is doing now.
-        records: of the first step, the last one, and the last validation of this process.
+        records: of the first step that this process made, the last one, and the last validation.
     """
 
     def __init__(self):
@@ -151,7 +151,8 @@ class Progress:
         seconds_left = self._pace.seconds_left(record, total)
         self._place, self._values = _place(record, total, seconds_left), _values(record)
         self._since = time.monotonic()
-        self.records.setdefault("first", record)
+        if "timing_s/step" in record:  # not the validation before training, at the step that is resumed from
+            self.records.setdefault("first", record)
         self.records["last"] = record
         validated = validation_accuracy(record) is not None
         if validated:

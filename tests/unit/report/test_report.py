@@ -3,14 +3,16 @@
 import json
 import math
 import os
+import re
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from verl_relift.report.__main__ import main
-from verl_relift.report.charts import PANELS, validation_average
+from verl_relift.report.charts import PANELS, figure_panels, validation_average
 from verl_relift.report.runs import Series, read_run
 from verl_relift.report.samples import from_validation
 from verl_relift.report.tables import flatten, time_table, totals
@@ -323,6 +325,59 @@ def test_watching_makes_the_page_again_until_the_run_has_ended(tmp_path, capsys,
     assert capsys.readouterr().out.count("report.html and curves.png") == 3
 
 
+def test_watching_survives_a_restart(tmp_path, capsys, monkeypatch):
+    """Between two attempts of `--max-restarts` nobody holds the folder."""
+    run = write_run(tmp_path / "run", rewards(3), TRAINER)
+    lock = run / "run.lock"
+    lock.write_text("{}")
+    stages = iter([lock.unlink, lambda: None, lambda: lock.write_text("{}"),
+                   lambda: (write_run(run, rewards(5), TRAINER), lock.unlink())])  # fmt: skip
+    monkeypatch.setattr("time.sleep", lambda seconds: next(stages)())
+    report(run, "--watch")
+    states = [line.partition("(run: ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert states == [
+        "in progress, step 3 of 5)",
+        "ended early, step 3 of 5); watching 5 minutes more for a restart",
+        "ended early, step 3 of 5)",
+        "in progress, step 3 of 5)",
+        "finished, step 5 of 5)",
+    ]
+
+
+def test_watching_waits_for_the_first_step(tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.lock").write_text("{}")
+    with pytest.raises(SystemExit) as end:
+        report(run)
+    assert end.value.code == 2 and "has not made its first step yet; --watch waits for it" in capsys.readouterr().err
+
+    def sleep(seconds):
+        write_run(run, rewards(5), TRAINER)
+        (run / "run.lock").unlink()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    report(run, "--watch")
+    first, second = capsys.readouterr().out.splitlines()
+    assert "first step" in first and "(run: finished, step 5 of 5)" in second
+
+
+@pytest.mark.parametrize("config", [TRAINER, "method: {name: relift}\n"], ids=["steps known", "steps unknown"])
+def test_watching_gives_a_run_up_that_nobody_restarts(tmp_path, capsys, monkeypatch, config):
+    run = write_run(tmp_path / "run", rewards(3), config)
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        assert "refresh" in (run / "report.html").read_text()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    report(run, "--watch", "100")
+    assert slept == [100.0, 100.0, 100.0]
+    assert "refresh" not in (run / "report.html").read_text()
+    assert capsys.readouterr().out.count("watching 5 minutes more") == 1
+
+
 def test_two_pages_in_one_folder_keep_their_pictures(tmp_path):
     one, two = write_run(tmp_path / "one", rewards()), write_run(tmp_path / "two", rewards(9))
     report(one, "--output", tmp_path / "a.html")
@@ -350,3 +405,11 @@ def test_charts_say_what_healthy_is(tmp_path):
     report(write_run(tmp_path, rewards(), TRAINER))
     text = Page((tmp_path / "report.html").read_text()).text
     assert "Healthy: rises, then levels off." in text.replace("\n", " ")
+
+
+def test_the_picture_has_the_curves_of_the_page_on_watching():
+    page = (Path(__file__).parents[3] / "docs/watch.md").read_text()
+    rows = re.findall(r"^\| (?!curve|---)([^|]+) \|", page, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert len(rows) == 5 and len(named) == 7
+    assert named <= {panel.metric for panel in figure_panels()}

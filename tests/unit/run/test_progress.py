@@ -85,3 +85,10 @@ def test_validations_and_the_last_step_are_always_said(monkeypatch):
     assert steps == [1, 10, 20, 30, 37, *range(40, 101, 10)]
     assert progress.records["first"]["step"] == 1 and progress.records["last"]["step"] == 100
     assert progress.records["validation"]["step"] == 37
+
+
+def test_the_first_step_is_not_the_validation_before_it(capsys):
+    progress = Progress()
+    progress.update({"step": 10, "time": 0.0, "val-core/a/acc/mean@1": 0.5}, 24)
+    progress.update({"step": 11, "time": 9.0, "timing_s/step": 1.0, "critic/score/mean": 0.25}, 24)
+    assert progress.records["first"]["step"] == 11 and progress.records["validation"]["step"] == 10
