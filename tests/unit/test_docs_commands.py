@@ -21,7 +21,7 @@ PAGES = [
 ]
 # What a line of a block may begin with, besides python and make.
 OTHERS = {
-    "source", "tensorboard", "sbatch", "scancel", "squeue", "srun", "docker", "apptainer", "singularity",
+    "source", "tensorboard", "bash", "sbatch", "scancel", "squeue", "srun", "docker", "apptainer", "singularity",
     "enroot", "cd", "git", "tar", "ssh", "scp", "tail", "grep", "vllm",
     "export", "umask", "kill", "pip", "uv", "module", "nvidia-smi", "cp", "rsync",
     "mkdir", "echo", "apt", "ls", "hf", "curl", "unset", "debootstrap", "buildah",

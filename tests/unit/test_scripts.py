@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -64,6 +65,35 @@ def test_the_batch_script_has_its_edit_block_on_top():
     first_command = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
     directives = [i for i, line in enumerate(lines) if line.startswith("#SBATCH")]
     assert directives and max(directives) < first_command
+
+
+def without_slurm(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | variables
+    command = ["bash", "examples/slurm/train.sbatch", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("variables", "nodes", "run"),
+    [
+        ({}, 2, "outputs/relift/relift-qwen2.5-math-7b"),
+        ({"NODES": "4", "OUTPUT": "/shared/my run"}, 4, "/shared/my run"),
+        ({"RUN_SCRIPT": "recipe/grpo/run.sh", "MODEL": "llama-3.1-8b"}, 2, "outputs/relift/grpo-llama-3.1-8b"),
+    ],
+)
+def test_the_batch_script_shows_its_training_command_on_a_login_node(variables, nodes, run):
+    shown = without_slurm("--show", "trainer.save_freq=7", "+a='b c'", **variables)
+    assert shown.returncode == 0, shown.stderr
+    words = shlex.split(shown.stdout)
+    assert words[:3] == ["python", "-m", "verl_relift.train"] and words[-2:] == ["trainer.save_freq=7", "+a='b c'"]
+    assert {f"trainer.nnodes={nodes}", "trainer.n_gpus_per_node=8", f"trainer.default_local_dir={run}"} <= set(words)
+
+
+def test_the_batch_script_says_what_it_can_do_without_a_job():
+    refused = without_slurm("--help")
+    assert refused.returncode != 0 and "submit this script with sbatch; bash" in refused.stderr
+    missing = without_slurm("--show", RUN_SCRIPT="recipe/none/run.sh")
+    assert missing.returncode == 2 and "no recipe/none/run.sh" in missing.stderr
 
 
 @pytest.fixture(scope="module")
