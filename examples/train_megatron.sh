@@ -41,15 +41,15 @@ STEPS=${STEPS:-500}
 MAX_TOKENS_PER_GPU=${MAX_TOKENS_PER_GPU:-16384}
 # ----------------------------------------------------------------------------------------------------------------------
 
-if [[ $MODEL_PATH == models/* && ! -e $MODEL_PATH ]]; then
-    echo "$MODEL_PATH does not exist yet; make it with: $PREPARE_MODEL" >&2
-fi
-
 program=train
 arguments=()
 for argument; do
     if [[ $argument == --plan ]]; then program=plan; else arguments+=("$argument"); fi
 done
+if [[ $MODEL_PATH == models/* && ! -e $MODEL_PATH && -n ${PREPARE_MODEL:-} ]]; then
+    echo "$MODEL_PATH does not exist yet; make it with: $PREPARE_MODEL" >&2
+    if [[ $program == plan ]]; then arguments+=(--prepare "$PREPARE_MODEL"); fi
+fi
 exec "${PYTHON:-python}" -m "verl_relift.$program" \
     data.train_files="[$TRAIN_FILES]" \
     data.val_files="[$VAL_FILES]" \

@@ -1,7 +1,10 @@
 """What `recipe/<method>/run.sh` asks of the trainer, for every method and every model."""
 
+import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,12 +118,18 @@ def test_with_plan_the_same_run_is_planned(method, tmp_path):
     assert result.returncode == 0, result.stderr
     option, module, *planned = (tmp_path / "arguments").read_text().split("\0")[:-1]
     assert (option, module) == ("-m", "verl_relift.plan")
-    assert [argument for argument in planned if argument not in ("--gpu", "H100")] == trained
+    options = planned[len(trained) - 1 :]
+    assert [argument for argument in planned if argument not in options] + ["trainer.save_freq=7"] == trained
+    # The model's folder is not there yet.
+    assert options[:4] == ["--gpu", "H100", "trainer.save_freq=7", "--prepare"]
+    [command] = options[4:]
+    assert command.startswith("python -m data_preprocess.prepare_model --model ")
 
 
 @pytest.mark.parametrize(
     ("script", "variables"),
     [
+        ("recipe/relift/run.sh", {"MODEL": "qwen2.5-math-7b", "NODES": "2"}),
         ("recipe/relift/run.sh", {"MODEL": "qwen2.5-7b", "MODEL_PATH": "Qwen/Qwen2.5-7B"}),
         ("examples/run_one_gpu.sh", {"GPU_MEMORY": "80", "MODEL": "qwen2.5-1.5b", "METHOD": "grpo"}),
     ],
@@ -134,6 +143,44 @@ def test_a_launch_script_plans_its_run(script, variables):
     assert planned.stdout.splitlines()[-1] == "fits" and "NVIDIA H100" in planned.stdout
     [seconds] = re.findall(r"^\W*sum\W+([\d.]+)\W*$", planned.stdout, re.MULTILINE)
     assert float(seconds) > 1
+
+
+def documented_plans() -> list[str]:
+    """The lines of the documents that plan with a launch script."""
+    text = "\n".join((ROOT / page).read_text() for page in ("README.md", "docs/slurm.md", "docs/scale.md"))
+    return sorted(set(re.findall(r"^(?:.*`)?((?:[A-Z_]+=\S+ )+\S+run\w*\.sh --plan --gpu \w+)", text, re.MULTILINE)))
+
+
+@pytest.mark.parametrize("command", documented_plans())
+def test_the_documented_commands_plan_on_a_fresh_clone(command, tmp_path):
+    """There is neither a network nor a folder of models."""
+    variables, script = command.rsplit(" --plan", 1)[0].rsplit(" ", 1)
+    # The scripts go to the folder that they are in.
+    copied = tmp_path / "clone"
+    for file in (*ROOT.glob("recipe/relift/run.sh"), *ROOT.glob("examples/*.sh"), *ROOT.glob("examples/models/*.sh")):
+        there = copied / file.relative_to(ROOT)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, there)
+    environment = {**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    environment |= dict(variable.split("=", 1) for variable in variables.split())
+    options = shlex.split(command.rsplit(script, 1)[1])
+    planned = subprocess.run([copied / script, *options], env=environment, capture_output=True, text=True, timeout=120)
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert planned.stdout.splitlines()[-1] == "fits"
+
+
+def test_a_folder_that_is_not_there_yet_is_planned_as_the_copy_that_will_be(tmp_path):
+    environment = {**os.environ, "PYTHON": sys.executable, "HF_HUB_OFFLINE": "1", "MODEL": "qwen2.5-math-7b"}
+    environment["MODEL_PATH"] = "models/not-made-yet"
+    planned = subprocess.run(
+        [run_script("relift"), "--plan", "--gpu", "h100", "--json"], env=environment, capture_output=True, text=True
+    )
+    model = json.loads(planned.stdout)["model"]
+    assert (model["parameters"], model["positions"]) == (7_615_616_512, 16384)
+    assert model["source"] == (
+        "models/not-made-yet is not there yet; planned as the copy that prepare_model makes: built-in shape of "
+        "Qwen/Qwen2.5-Math-7B: its config.json could not be fetched; 16384 positions"
+    )
 
 
 def configurations(overrides: list[str], platform: str = "cuda") -> list[DictConfig]:

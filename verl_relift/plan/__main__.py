@@ -26,7 +26,7 @@ from ..usage import argument_parser
 from . import hardware, tracing
 from .planner import make_plan
 from .report import Plan, as_json, show, show_trace
-from .shapes import UnknownModel, load_config
+from .shapes import Preparation, UnknownModel, load_config
 
 
 def _parse() -> tuple[argparse.Namespace, list[str]]:
@@ -46,6 +46,8 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--response-tokens", type=float, help="mean response length; default: half of the longest")
     parser.add_argument("--local-spec", action="store_true", help="on CUDA: plan without Transformer Engine")
+    prepare = "command of data_preprocess.prepare_model that makes the model's folder, planned from it while missing"
+    parser.add_argument("--prepare", metavar="COMMAND", type=_preparation, help=prepare)
     parser.add_argument("--trace", action="store_true", help="also make a step with the real engine, without a GPU")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in verl_relift.train")
@@ -54,6 +56,13 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     if wrong:
         parser.error(f"{wrong[0]!r} is not of the form key=value")
     return arguments, arguments.overrides
+
+
+def _preparation(command: str) -> Preparation:
+    try:
+        return Preparation.of_command(command)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{command!r}: {error}") from None
 
 
 def _gpu(arguments: argparse.Namespace) -> hardware.Accelerator | None:
@@ -83,7 +92,11 @@ def main() -> int:
         stages = [(stage.folder, of_stage.compose(platform)) for stage, of_stage in stage_arguments(command, config)]
         runs = dict(stages) or {"": config}
         plans = {name: _plan(of_run, gpu, arguments) for name, of_run in runs.items()}
-        traces = {name: _trace(runs[name], plan) for name, plan in plans.items()} if arguments.trace else {}
+        traces = (
+            {name: _trace(runs[name], plan, arguments.prepare) for name, plan in plans.items()}
+            if arguments.trace
+            else {}
+        )
     except (HydraException, OmegaConfBaseException) as error:
         print(rejected([refusal(error, overrides, platform)]), file=sys.stderr)
         return 2
@@ -104,10 +117,11 @@ def _plan(config: DictConfig, gpu: hardware.Accelerator | None, arguments: argpa
         arguments.response_tokens,
         transformer_engine=not arguments.local_spec,
         machine_memory=int(arguments.memory * (1 << 30)) if arguments.memory else None,
+        preparation=arguments.prepare,
     )
 
 
-def _trace(config: DictConfig, plan: Plan) -> list[tracing.Traced]:
+def _trace(config: DictConfig, plan: Plan, preparation: Preparation | None) -> list[tracing.Traced]:
     """Trace a run that training would accept.
 
     Raises:
@@ -116,7 +130,7 @@ def _trace(config: DictConfig, plan: Plan) -> list[tracing.Traced]:
     problems = [*plan.refused, *tracing.unsupported(config)]
     if problems:
         raise TraceError(problems[0])
-    return tracing.trace_job(config, plan.job, load_config(config.actor_rollout_ref.model.path)[0])
+    return tracing.trace_job(config, plan.job, load_config(config.actor_rollout_ref.model.path, preparation)[0])
 
 
 def _print(plans: dict[str, Plan], traces: dict[str, list[tracing.Traced]], as_object: bool) -> None:

@@ -1,5 +1,6 @@
 """Decides whether a job fits, with which micro-batch, and what to change if it does not."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -67,15 +68,22 @@ def problems(job: Job, budget: Budget) -> list[str]:
                 f"{gib(needed)}; increase it, or {_ROLLOUT}.tensor_model_parallel_size"
             )
     found += _checkpoint(job, budget)
-    worst = max(budget.phases(job), key=lambda phase: phase.total)
-    if worst.total > usable:
+    worst = _worst(job, budget)
+    if _too_large(job, budget):
         largest = sorted(worst.parts.items(), key=lambda part: -part[1])[:3]
         found.append(
             f"{worst.name} needs {gib(worst.total)}, but {where} has {gib(usable)} usable "
-            f"({', '.join(f'{name} {gib(size)}' for name, size in largest)}); "
-            "`python -m verl_relift.plan` with the same arguments tells what to change"
+            f"({', '.join(f'{name} {gib(size)}' for name, size in largest)})"
         )
     return found
+
+
+def _worst(job: Job, budget: Budget) -> Phase:
+    return max(budget.phases(job), key=lambda phase: phase.total)
+
+
+def _too_large(job: Job, budget: Budget) -> bool:
+    return _worst(job, budget).total > budget.usable(job)
 
 
 def _checkpoint(job: Job, budget: Budget) -> Iterator[str]:
@@ -188,6 +196,8 @@ def changes(job: Job, budget: Budget) -> list[Step]:
         job: the job.
         budget: the memory to plan for.
     """
+    if not job.cuda:
+        return _cpu_changes(job, budget)
     taken: list[Step] = []
     for candidate in _candidates:
         if fits(job, budget):
@@ -195,12 +205,57 @@ def changes(job: Job, budget: Budget) -> list[Step]:
         step = candidate(job, budget)
         if step is None:
             continue
-        before = max(phase.total for phase in budget.phases(job))
-        after = max(phase.total for phase in budget.phases(step.job))
+        before, after = _worst(job, budget).total, _worst(step.job, budget).total
         if len(problems(step.job, budget)) < len(problems(job, budget)) or after < before:
             taken.append(step)
             job = step.job
     return taken
+
+
+def _cpu_changes(job: Job, budget: Budget) -> list[Step]:
+    """Return changes as `changes` does; those that save memory only if the run fits with them.
+
+    One change that is enough comes before several.
+    """
+    taken: list[Step] = []
+    for candidate in (_raise_budget, _raise_bucket):
+        if step := candidate(job, budget):
+            taken.append(step)
+            job = step.job
+    if fits(job, budget):
+        return taken
+    savers = (_smaller_budget, _fewer_processes, _recompute)
+    for saver in savers:
+        step = saver(job, budget)
+        if step and fits(step.job, budget):
+            return [*taken, step]
+    saving: list[Step] = []
+    for saver in savers:
+        if step := saver(job, budget):
+            saving.append(step)
+            job = step.job
+        if fits(job, budget):
+            return [*taken, *saving]
+    return taken
+
+
+def way_out(job: Job, budget: Budget, changed: bool) -> str:
+    """Return what helps a job that no change of settings makes fit.
+
+    Args:
+        job: the job.
+        budget: the memory to plan for.
+        changed: whether there are changes that help, but not enough.
+    """
+    enough = "these changes are not enough" if changed else "no change of settings is enough"
+    if job.cuda:
+        return f"{enough}: use more GPUs, GPUs with more memory, or a smaller model"
+    needed = math.ceil(_worst(job, budget).total / GIB)
+    processes = gib(memory.cpu_processes(1))
+    return (
+        f"{enough}: use a machine with at least {needed} GiB available; the processes of one rank alone take "
+        f"{processes}, which no setting lowers"
+    )
 
 
 def _training(job: Job, **changed) -> Job:
@@ -238,6 +293,23 @@ def _recompute(job: Job, budget: Budget) -> Step | None:
     overrides = (f"{key}_granularity=full", f"{key}_method=uniform", f"{key}_num_layers=1")
     changed = _training(job, recompute=Recompute("full", (), "uniform", 1))
     return Step(overrides, "recomputes activations in the backward pass: a third more work in updates", changed)
+
+
+def _fewer_processes(job: Job, budget: Budget) -> Step | None:
+    if job.cuda or job.gpus_per_node == 1 or job.nodes > 1:
+        return None
+    # Sizes that are 1 already need no argument.
+    sizes = {
+        f"{_ACTOR}.megatron.tensor_model_parallel_size": job.training.tensor,
+        f"{_ACTOR}.megatron.pipeline_model_parallel_size": job.training.pipeline,
+        f"{_ACTOR}.megatron.context_parallel_size": job.training.context,
+        f"{_ROLLOUT}.tensor_model_parallel_size": job.rollout.tensor,
+        f"{_ROLLOUT}.pipeline_model_parallel_size": job.rollout.pipeline,
+    }
+    overrides = ("trainer.n_gpus_per_node=1", *(f"{key}=1" for key, size in sizes.items() if size != 1))
+    alone = _training(job, tensor=1, pipeline=1, context=1, data=1, sequence_parallel=False)
+    alone = replace(alone, gpus_per_node=1, rollout=replace(job.rollout, tensor=1, pipeline=1))
+    return Step(overrides, "one process for training and one for vLLM", alone)
 
 
 def _offload_optimizer(job: Job, budget: Budget) -> Step | None:
@@ -353,8 +425,18 @@ def refusals(config: DictConfig) -> list[str]:
         return []
     if job.cuda:
         gpu = hardware.visible_gpu()
-        return problems(job, Budget.of_gpu(gpu.memory, host=hardware.available_memory())) if gpu else []
-    return problems(job, Budget.of_machine(hardware.available_memory()))
+        budget = Budget.of_gpu(gpu.memory, host=hardware.available_memory()) if gpu else None
+    else:
+        budget = Budget.of_machine(hardware.available_memory())
+    found = problems(job, budget) if budget else []
+    if not found:
+        return []
+    steps = changes(job, budget)
+    if fits(steps[-1].job if steps else job, budget):
+        fix = "`python -m verl_relift.plan` with the same arguments tells what to change"
+    else:
+        fix = way_out(job, budget, bool(steps))
+    return [*found[:-1], f"{found[-1]}; {fix}"] if _too_large(job, budget) else found
 
 
 def gib(size: int) -> str:

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..methods import Needs, read_method
 from ..settings import reuses_log_probs
 from ..upstream.transformer_engine import found_in_another_process
-from .shapes import ModelShape, load
+from .shapes import ModelShape, Preparation, load
 
 LOG_PROBS, UPDATE, SUPERVISED = "log-probs", "update", "supervised"  # what a micro-batch is made for
 
@@ -147,16 +147,17 @@ class Job:
         return -(-per_rank * self.longest(purpose) // training.context)
 
 
-def read(config: DictConfig, transformer_engine: bool | None = None) -> Job:
+def read(config: DictConfig, transformer_engine: bool | None = None, preparation: Preparation | None = None) -> Job:
     """The job that `config` (composed, unresolved interpolations allowed) describes.
 
     Args:
         transformer_engine: whether the training machine has it; None looks on this one.
+        preparation: stands for the model's folder while that is missing.
 
     Raises:
         UnknownModel: the model's shape is not known.
     """
-    shape, source = load(config.actor_rollout_ref.model.path)
+    shape, source = load(config.actor_rollout_ref.model.path, preparation)
     trainer = config.trainer
     return Job(
         shape=shape,

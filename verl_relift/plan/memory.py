@@ -465,12 +465,17 @@ def _at_update(job: Job, stage: int, tokens: int, entropy: bool, padding: float)
     return parts
 
 
+def cpu_processes(ranks: int) -> int:
+    """Return the bytes that the processes of a run take on a CPU, whatever the model, by its number of ranks."""
+    return CPU_SYSTEM + ranks * (CPU_WORKER + CPU_VLLM)
+
+
 def _cpu_phases(job: Job, padding: float, heap_factor: float) -> list[Phase]:
     """Return the phases of one machine. Processes keep their memory, so that phases differ only in what they add."""
     training = job.training
     ranks = _ranks_of_node(job, 0)
     kept = {
-        "processes": CPU_SYSTEM + len(ranks) * (CPU_WORKER + CPU_VLLM),
+        "processes": cpu_processes(len(ranks)),
         # vLLM's linear layers hold a packed copy in addition to the original.
         "vLLM weights": 2 * vllm_weights(job) * len(ranks),
         "KV cache": kv_cache(job, 0) * len(ranks),

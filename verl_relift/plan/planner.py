@@ -8,6 +8,7 @@ from . import hardware
 from .advice import Budget, changes, largest_token_budget, problems
 from .job import Job, read
 from .report import Plan
+from .shapes import Preparation
 
 
 def make_plan(
@@ -16,6 +17,7 @@ def make_plan(
     response_tokens: float | None,
     transformer_engine: bool | None = None,
     machine_memory: int | None = None,
+    preparation: Preparation | None = None,
 ) -> Plan:
     """Judge `config`.
 
@@ -23,11 +25,12 @@ def make_plan(
         gpu: what the run would have; ignored on CPU.
         response_tokens: mean length of a response; None: half of the longest.
         machine_memory: bytes of host memory; None: on CPU what is available now, on GPUs no limit.
+        preparation: stands for the model's folder while that is missing.
 
     Raises:
         UnknownModel: the model's shape is not known.
     """
-    job = read(config, transformer_engine)
+    job = read(config, transformer_engine, preparation)
     response_tokens = response_tokens or job.batches.response_tokens / 2
     # A micro-batch of the local spec is padded to its longest sequence.
     mean = job.batches.prompt_tokens / 2 + response_tokens

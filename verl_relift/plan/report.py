@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ..checks import rejected
 from . import flops, memory
-from .advice import Budget, Step, fits, gib
+from .advice import Budget, Step, fits, gib, way_out
 from .hardware import Accelerator
 from .job import Job
 from .tracing import Traced
@@ -103,9 +103,7 @@ def show(plan: Plan, console: Console) -> None:
         for number, step in enumerate(plan.steps, 1):
             console.print(f"  {number}. {' '.join(step.overrides)}   # {step.reason}", markup=False, soft_wrap=True)
     if not plan.steps_suffice:
-        console.print(
-            "these changes are not enough: use more GPUs, GPUs with more memory, or a smaller model", markup=False
-        )
+        console.print(way_out(job, plan.budget, bool(plan.steps)), markup=False, soft_wrap=True)
 
 
 def _memory_table(plan: Plan) -> Table:

@@ -1,8 +1,10 @@
 """Counts a model's parameters and where they are under tensor and pipeline parallelism."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +154,48 @@ def _positions(config: Mapping[str, Any]) -> int | None:
     return int(positions * factor) if kind == "linear" else positions
 
 
-def load(path: str) -> tuple[ModelShape, str]:
+@dataclass(frozen=True)
+class Preparation:
+    """What `data_preprocess.prepare_model` would make.
+
+    Attributes:
+        folder: where.
+        base: folder, hub id, or hub id without its owner of the model that it copies.
+        positions: tokens that the copy reads; None: those of the base model.
+    """
+
+    folder: str
+    base: str
+    positions: int | None
+
+    @classmethod
+    def of_command(cls, command: str) -> "Preparation":
+        """Return what a command makes.
+
+        Raises:
+            ValueError: it is no command of `prepare_model`.
+        """
+        words = shlex.split(command)
+        given = dict(pairwise(words))
+        if "data_preprocess.prepare_model" not in words or not {"--model", "--output"} <= given.keys():
+            raise ValueError("no command of data_preprocess.prepare_model with --model and --output")
+        positions = given.get("--max-positions")
+        return cls(given["--output"], given["--model"], int(positions) if positions else None)
+
+    def config(self) -> tuple[dict[str, Any], str]:
+        """Return the `config.json` that the folder will have, and where it comes from; see `load_config`."""
+        published = [name for name in BUILT_IN if name.partition("/")[2] == self.base]
+        there = Path(self.base).expanduser().is_dir()
+        config, source = load_config(published[0] if published and not there else self.base)
+        source = f"{self.folder} is not there yet; planned as the copy that prepare_model makes: {source}"
+        if self.positions is None:
+            return config, source
+        return config | {"max_position_embeddings": self.positions}, f"{source}; {self.positions} positions"
+
+
+def load(path: str, preparation: Preparation | None = None) -> tuple[ModelShape, str]:
     """Return the shape of a model and where it comes from; see `load_config`."""
-    config, source = load_config(path)
+    config, source = load_config(path, preparation)
     try:
         return from_config(config), source
     except KeyError as error:
@@ -163,13 +204,14 @@ def load(path: str) -> tuple[ModelShape, str]:
         raise UnknownModel(f"{source}: {error}") from error
 
 
-def load_config(path: str) -> tuple[dict[str, Any], str]:
+def load_config(path: str, preparation: Preparation | None = None) -> tuple[dict[str, Any], str]:
     """Return the contents of a model's `config.json` and where they come from.
 
     A hub id is looked up in the local cache, then on the hub, then in `BUILT_IN`.
 
     Args:
         path: a Hugging Face folder or hub id.
+        preparation: stands for its folder while that is missing.
 
     Raises:
         UnknownModel: there is no such file; the message names `path` and what is missing.
@@ -180,6 +222,8 @@ def load_config(path: str) -> tuple[dict[str, Any], str]:
         if not file.exists():
             raise UnknownModel(f"{path}: the folder has no config.json; give a Hugging Face model folder")
         return _read(file), str(file)
+    if preparation is not None and preparation.folder == path:
+        return preparation.config()
     try:
         return _hub_config(path), f"config.json of {path}"
     except Exception as error:  # offline, no such repository, no permission: each has several types

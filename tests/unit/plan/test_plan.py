@@ -351,6 +351,64 @@ def test_a_micro_batch_must_hold_the_longest_sequence():
     assert not problems(replace(short, training=replace(short.training, context=4)), Budget.of_gpu(1000 * GIB))
 
 
+def smoke_model(folder) -> str:
+    """A model of the size of `verl_relift.quickstart.random_model`."""
+    config = dict(model_type="qwen2", vocab_size=320, hidden_size=128, intermediate_size=256, num_hidden_layers=2,
+                  num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=16384)  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    return f"actor_rollout_ref.model.path={folder}"
+
+
+@pytest.mark.parametrize(
+    ("gib", "fix"),
+    [
+        # Two ranks: processes of 4.5 GiB.
+        (3.0, "no change of settings is enough: use a machine with at least 6 GiB available; the processes of one "
+                  "rank alone take 3.5 GiB, which no setting lowers"),
+        (4.0, "  1. trainer.n_gpus_per_node=1 actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1 "
+                  "actor_rollout_ref.rollout.tensor_model_parallel_size=1   # one process for training and one for "
+                  "vLLM"),
+    ],
+)  # fmt: skip
+def test_advice_for_a_cpu_names_what_helps_there(gib, fix, tmp_path):
+    config = compose_config("smoke", None, [smoke_model(tmp_path)], "cpu")
+    plan = make_plan(config, None, None, machine_memory=int(gib * GIB))
+    console = Console(record=True, width=140, file=io.StringIO())
+    show(plan, console)
+    said = console.export_text()
+    assert fix in said.splitlines(), said
+    assert not re.search("GPU|recompute|verl_relift.plan", said[said.index("does not fit") :])
+    if plan.steps:
+        changed = [override for step in plan.steps for override in step.overrides]
+        again = compose_config("smoke", None, [smoke_model(tmp_path), *changed], "cpu")
+        assert make_plan(again, None, None, machine_memory=int(gib * GIB)).fits
+
+
+def test_recomputation_is_advised_on_a_cpu_where_activations_dominate():
+    """SmolLM2-135M with the longest sequences of a micro-batch: nothing else lowers its peak enough."""
+    training = Training(cuda=False, transformer_engine=False, sequence_parallel=False, element_bytes=4, saves=False,
+                        token_budget=4096, sft_token_budget=4096)  # fmt: skip
+    batches = Batches(8, 4, 8, demonstrations=8, demonstration_tokens=3072, prompt_tokens=1024, response_tokens=3072)
+    planned = Job(SMOL, "test", 1, 1, False, training, Rollout(sleeps=False, bucket_bytes=128 << 20), batches)
+    whole = max(phase.total for phase in Budget.of_machine(0).phases(planned))
+    budget = Budget.of_machine(int(whole * 0.7))
+    (step,) = changes(planned, budget)
+    assert step.overrides[0].endswith("recompute_granularity=full")
+    assert fits(step.job, budget)
+
+
+@pytest.mark.parametrize(
+    ("available", "fix"),
+    [(3.0, "; no change of settings is enough: use a machine with at least 5 GiB available; the processes of one rank "
+           "alone take 3.5 GiB, which no setting lowers"),
+     (4.0, "; `python -m verl_relift.plan` with the same arguments tells what to change")],
+)  # fmt: skip
+def test_training_sends_to_plan_only_where_plan_knows_a_way(available, fix, tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware, "available_memory", lambda: int(available * GIB))
+    (line,) = refusals(compose_config("smoke", None, [smoke_model(tmp_path)], "cpu"))
+    assert line.endswith(fix)
+
+
 # ---- with configurations ---------------------------------------------------------------------------------------------
 
 
