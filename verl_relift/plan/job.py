@@ -97,6 +97,35 @@ class Batches:
 
 
 @dataclass(frozen=True)
+class Length:
+    """How long a run is, and which checkpoints it leaves.
+
+    Attributes:
+        steps: None: not known before the data is read.
+        save_every: steps between two checkpoints, besides that of the last step; None: there are none.
+        keep: number of checkpoints that stay; None: all.
+    """
+
+    steps: int | None = None
+    save_every: int | None = None
+    keep: int | None = None
+
+    @property
+    def saved(self) -> int | None:
+        """Checkpoints that the run writes; None: not known."""
+        if self.save_every is None:
+            return 0
+        return None if self.steps is None else -(-self.steps // self.save_every)
+
+    @property
+    def kept(self) -> int | None:
+        """Checkpoints on disk when the run ends; None: not known."""
+        if self.keep is None or self.saved is None:
+            return self.keep or self.saved
+        return min(self.keep, self.saved)
+
+
+@dataclass(frozen=True)
 class Job:
     """Everything that planning reads."""
 
@@ -108,6 +137,7 @@ class Job:
     training: Training
     rollout: Rollout
     batches: Batches
+    length: Length = field(default_factory=Length)
 
     @property
     def gpus(self) -> int:
@@ -168,6 +198,11 @@ def read(config: DictConfig, transformer_engine: bool | None = None, preparation
         training=_training(config, transformer_engine),
         rollout=_rollout(config),
         batches=_batches(config),
+        length=Length(
+            steps=trainer.total_training_steps,
+            save_every=trainer.save_freq if trainer.save_freq > 0 else None,
+            keep=trainer.max_actor_ckpt_to_keep,
+        ),
     )
 
 

@@ -428,6 +428,15 @@ def checkpoint_on_node(job: Job) -> int:
     return max(nodes)
 
 
+def checkpoint_on_disk(job: Job) -> int:
+    """Return the bytes of a checkpoint in the file system, without its headers and the state of the data.
+
+    It has the weights in the type that is trained, and of each optimizer the three fp32 values of every parameter.
+    """
+    training = job.training
+    return job.shape.parameters * (training.element_bytes + 12 * (1 + training.separate_optimizer))
+
+
 def rank_parts(job: Job, stage: int = 0, padding: float = 1.0) -> dict[str, int]:
     """Return the bytes by part of one training rank at the peak of an RL update.
 

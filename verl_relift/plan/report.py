@@ -1,5 +1,6 @@
 """Shows a plan as tables and as JSON."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -75,6 +76,8 @@ def show(plan: Plan, console: Console) -> None:
     )
     console.print(_memory_table(plan))
     console.print(_work_table(plan))
+    for line in _run_lines(plan):
+        console.print(line, markup=False, soft_wrap=True)
     _show_cache(plan, console)
     if plan.token_budget:
         console.print(
@@ -150,6 +153,39 @@ def _work_table(plan: Plan) -> Table:
     return table
 
 
+def _run_lines(plan: Plan) -> Iterator[str]:
+    """Yield what the whole run takes: time, and room for its checkpoints."""
+    length, each = plan.job.length, memory.checkpoint_on_disk(plan.job)
+    seconds = _run_seconds(plan)
+    if seconds is not None:
+        yield f"{length.steps} steps: {_duration(seconds)}, without validations and saves"
+    if length.save_every is None:
+        return
+    if length.kept is None:
+        yield f"checkpoints: {gib(each)} each, all kept (trainer.max_actor_ckpt_to_keep=null)"
+        return
+    which = "all, " if length.kept == length.saved else ""
+    keep = "null" if length.keep is None else length.keep
+    # A checkpoint is complete before an old one is removed.
+    more = " and room for one more while it saves" if length.kept != length.saved else ""
+    yield (
+        f"checkpoints: {gib(each)} each, {length.kept} kept ({which}trainer.max_actor_ckpt_to_keep={keep}): "
+        f"{gib(each * length.kept)} on disk{more}"
+    )
+
+
+def _run_seconds(plan: Plan) -> float | None:
+    """Return the seconds of all steps; None if their number or the GPU's speed is not known."""
+    work = flops.step(plan.job, plan.accelerator, plan.response_tokens)
+    if plan.job.length.steps is None or not work or any(stage.seconds is None for stage in work):
+        return None
+    return plan.job.length.steps * sum(stage.seconds for stage in work)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+
+
 def _seconds(seconds: float) -> str:
     return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
 
@@ -219,6 +255,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
             "usable": plan.budget.usable(job),
             "phases": {phase.name: {**phase.parts, "sum": phase.total} for phase in plan.budget.phases(job)},
         },
+        "run": {"steps": job.length.steps, "seconds": _run_seconds(plan)},
+        "checkpoints": {"saved": job.length.saved, "kept": job.length.kept, "bytes": memory.checkpoint_on_disk(job)},
         "checkpoint_host_memory_of_node": memory.checkpoint_on_node(job),
         "kv_cache_tokens": max(0, memory.kv_cache(job, plan.budget.memory)) // memory.kv_bytes_per_token(job),
         "largest_token_budget": plan.token_budget,

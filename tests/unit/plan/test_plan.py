@@ -14,7 +14,7 @@ from verl_relift.plan import flops, hardware, memory, refusals, shapes, tracing
 from verl_relift.plan.advice import Budget, changes, fits, largest_token_budget, problems, with_token_budget
 from verl_relift.plan.job import Batches, Job, Recompute, Rollout, Training, read
 from verl_relift.plan.planner import make_plan
-from verl_relift.plan.report import Plan, show
+from verl_relift.plan.report import Plan, as_json, show
 from verl_relift.plan.shapes import BUILT_IN, UnknownModel
 from verl_relift.run.composition import compose_config
 
@@ -624,6 +624,50 @@ def test_the_seconds_of_a_step_are_the_sum_of_its_stages():
     [total] = re.findall(r"^\W*sum\W+([\d.]+)\W*$", console.export_text(), re.MULTILINE)
     seconds = [stage.seconds for stage in flops.step(job_, plan.accelerator, 4096.0)]
     assert len(seconds) > 2 and float(total) == pytest.approx(sum(seconds), rel=0.01)
+
+
+def lines_of(plan: Plan) -> list[str]:
+    console = Console(record=True, width=140, file=io.StringIO())
+    show(plan, console)
+    return console.export_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kept", "line"),
+    [
+        ([], 10, "10 kept (all, trainer.max_actor_ckpt_to_keep=null): 993.0 GiB on disk"),
+        (["trainer.max_actor_ckpt_to_keep=2"], 2,
+         "2 kept (trainer.max_actor_ckpt_to_keep=2): 198.6 GiB on disk and room for one more while it saves"),
+        # Steps 200, 400 and the last one.
+        (["trainer.save_freq=200"], 3, "3 kept (all, trainer.max_actor_ckpt_to_keep=null): 297.9 GiB on disk"),
+        (["trainer.total_training_steps=null"], None, "all kept (trainer.max_actor_ckpt_to_keep=null)"),
+        (["trainer.save_freq=-1"], 0, None),
+    ],
+)  # fmt: skip
+def test_a_run_has_a_length_and_its_checkpoints_a_size(overrides, kept, line, monkeypatch):
+    """7,615,616,512 parameters x (2 + 12) bytes are 99.3 GiB."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model = ["actor_rollout_ref.model.path=Qwen/Qwen2.5-7B", "trainer.n_gpus_per_node=8"]
+    plan = make_plan(compose_config("relift", None, model + overrides, "cuda"), hardware.KNOWN["h100"], None, True)
+    answer, said = as_json(plan), lines_of(plan)
+    steps = None if "trainer.total_training_steps=null" in overrides else 500
+    step = sum(stage["seconds"] for stage in answer["work"])
+    assert answer["run"] == {"steps": steps, "seconds": steps and pytest.approx(500 * step)}
+    assert answer["checkpoints"]["bytes"] == 14 * 7_615_616_512 and answer["checkpoints"]["kept"] == kept
+    assert [one for one in said if one.startswith("checkpoints: ")] == (
+        [f"checkpoints: 99.3 GiB each, {line}"] * bool(line)
+    )
+    hours = f"500 steps: {500 * step / 3600:.1f} h, without validations and saves"
+    assert [one for one in said if "steps: " in one] == ([hours] if steps else [])
+
+
+def test_the_size_of_a_checkpoint_is_that_of_one_that_a_run_on_a_cpu_wrote():
+    """304,256 parameters in fp32: 1,219,776 bytes of weights and 3,807,195 of the optimizer, headers included."""
+    shape = shapes.ModelShape(32, 128, 256, 2, 4, 2, 32, False, True, False)
+    assert shape.parameters == 304_256
+    planned = job(shape, cuda=False, element_bytes=4)
+    assert memory.checkpoint_on_disk(planned) == pytest.approx(1_219_776 + 3_807_195, rel=0.04)
+    assert memory.checkpoint_on_disk(job(shape, separate_optimizer=True)) == 26 * 304_256
 
 
 def test_planning_imports_nothing_heavy_and_takes_ten_seconds_of_processor_time():
