@@ -168,11 +168,6 @@ def _rollout_problems(config: DictConfig, program: ProgramSettings, guided: bool
             "actor_rollout_ref.rollout.enable_chunked_prefill=true with relift.rollout.seeded=true: vLLM rewinds "
             "a request's random generator after a partial prefill, which a CPU generator cannot do; set one false"
         )
-    if not rollout.enable_chunked_prefill and rollout.max_num_batched_tokens < rollout.max_model_len:
-        yield (
-            f"actor_rollout_ref.rollout.max_num_batched_tokens={rollout.max_num_batched_tokens} must be at least "
-            f"max_model_len={rollout.max_model_len} while enable_chunked_prefill=false; raise it"
-        )
 
 
 def _checkpoint_problems(config: DictConfig) -> Iterator[str]:
@@ -183,7 +178,7 @@ def _checkpoint_problems(config: DictConfig) -> Iterator[str]:
 
 
 def batch_problems(config: DictConfig) -> Iterator[str]:
-    """Yield what cannot be divided among the ranks."""
+    """Yield what cannot be divided among the ranks, or is too small for a batch."""
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     megatron, trainer = actor.megatron, config.trainer
     world = trainer.n_gpus_per_node * trainer.nnodes
@@ -208,6 +203,11 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
         yield (
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} x rollout.n={rollout.n} rollouts must be divisible "
             f"by the data-parallel size {data_parallel}"
+        )
+    if not rollout.enable_chunked_prefill and rollout.max_num_batched_tokens < rollout.max_model_len:
+        yield (
+            f"actor_rollout_ref.rollout.max_num_batched_tokens={rollout.max_num_batched_tokens} must be at least "
+            f"max_model_len={rollout.max_model_len} while enable_chunked_prefill=false; raise it"
         )
     too_small = list(micro_batch_problems(config, data_parallel))
     yield from too_small

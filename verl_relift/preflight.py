@@ -5,6 +5,7 @@ Each check yields one line per problem: the key or file, what is wrong, and the 
 
 import importlib.util
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from .checks import (
     settings_problems,
     shortened,
 )
-from .data.findings import FileSummary
+from .data.findings import LISTED, NEED_TOKENIZER, FileSummary, Finding
 from .methods import Needs
 from .model_support import longest_sequence, model_problems, positions_problem
 from .rewards.problems import has_own_function
@@ -62,7 +63,8 @@ def check(config: DictConfig) -> list[str]:
         ConfigurationError: with what is wrong.
     """
     left_out: list[str] = []
-    of_settings = (settings_problems, _packages, _machine, _cluster, batch_problems, _folders)
+    of_machine = (settings_problems, _packages, _machine, _cluster)
+    of_sizes = (model_problems, _positions, batch_problems, _folders)
     of_engines = (
         engines.verl_problems,
         engines.named_problems,
@@ -71,7 +73,7 @@ def check(config: DictConfig) -> list[str]:
         engines.vllm_problems,
         engines.ray_problems,
     )
-    for find_problems in (missing, *of_settings, *of_engines, _reward, model_problems, _model, _memory):
+    for find_problems in (missing, *of_machine, *of_sizes, *of_engines, _reward, _model, _memory):
         _require_none(find_problems(config))
     _require_none(_data(config, left_out))
     return left_out
@@ -196,7 +198,6 @@ def _model(config: DictConfig) -> Iterator[str]:
         yield f"{model.path}: the tokenizer has no chat template; add one with data_preprocess.prepare_model"
     else:
         yield from _template_problems(config, template)
-    yield from _length_problems(config, hf)
     yield from divisibility_problems(config, hf)
     yield from engines.transformer_problems(config, hf)
 
@@ -223,7 +224,14 @@ def _template_problems(config: DictConfig, template: Any) -> Iterator[str]:
     yield from name_problems("data.apply_chat_template_kwargs", kwargs, known, "the chat template")
 
 
-def _length_problems(config: DictConfig, hf: Any) -> Iterator[str]:
+def _positions(config: DictConfig) -> Iterator[str]:
+    """Yield that the model reads no such lengths: what else they need, such as larger batches, would not help."""
+    from transformers import AutoConfig
+
+    try:
+        hf = AutoConfig.from_pretrained(config.actor_rollout_ref.model.path, trust_remote_code=False)
+    except (OSError, ValueError):
+        return  # `_model` says so
     yield from positions_problem(config.actor_rollout_ref.rollout.max_model_len, longest_sequence(hf.to_dict()))
 
 
@@ -281,14 +289,25 @@ def _data(config: DictConfig, left_out: list[str]) -> Iterator[str]:
         faults = sum(n for summary in report.files for kind, n in summary.counts.items() if kind not in allowed)
         yield from (str(finding) for finding in report.errors[:SHOWN])
         if faults > SHOWN:
-            flag = " --own-reward" if has_own_function(config) else ""
-            yield f"and {faults - SHOWN} more; python -m data_preprocess.check{flag} FILE lists them"
+            yield f"and {faults - SHOWN} more; {_listing(config, report.errors)} lists up to {LISTED:,} of a kind"
         return
     yield from _unscored(config, report.files)
     for_training, for_validation = ([s for s in report.files if s.file in files] for files in (train, validation))
     yield from _amounts(config, needs, for_training, "train")
     yield from _amounts(config, None, for_validation, "val")
     left_out += _left_out(data.max_prompt_length, {"training": for_training, "validation": for_validation})
+
+
+def _listing(config: DictConfig, errors: Iterable[Finding]) -> str:
+    """Return the command that lists such faults of a file."""
+    words = ["python", "-m", "data_preprocess.check", "FILE", "--json"]
+    if has_own_function(config):
+        words.append("--own-reward")
+    if {finding.kind for finding in errors} & NEED_TOKENIZER:
+        model = config.actor_rollout_ref.model
+        words += ["--tokenizer", model.tokenizer_path or model.path]
+        words += ["--max-prompt-tokens", str(config.data.max_prompt_length)]
+    return shlex.join(words)
 
 
 def _left_out(longest: int, files: Mapping[str, list[FileSummary]]) -> Iterator[str]:

@@ -87,9 +87,7 @@ def test_the_reason_of_vllms_engine_is_in_the_log(tmp_path):
 
 def test_the_process_of_vllms_engine_that_died_is_in_the_log(tmp_path):
     log = tmp_path / "train.log"
-    said = (
-        "step 11: RuntimeError: vLLM could not answer question 11-0: EngineDeadError: EngineCore has an issue."
-    )
+    said = "step 11: RuntimeError: vLLM could not answer question 11-0: EngineDeadError: EngineCore has an issue."
     log.write_text(
         LOG + "==== 2026-11-26 12:00:00, process 3\n"
         "(EngineCore pid=7306) ERROR 11-27 [multiproc_executor.py:284] Worker proc VllmWorker-1 died unexpectedly, "
