@@ -5,9 +5,9 @@
 
 The checks cover columns and types, empty and duplicate prompts, ground truths that no answer can be graded against,
 demonstrations with a wrong answer, token lengths over the limits, and questions that training and validation share. A
-file is a validation file if --validation names it, or if its name or the split in its rows says test, val or eval.
-Validation files need no `target`. With --own-reward, ground truths are for a reward function of your own: any value but
-null will do, and no demonstration is graded.
+file is a validation file if --validation names it, or if its name or the split in its rows says test, val or eval. The
+report names five faults of a kind, and with --json up to 1,000. Validation files need no `target`. With --own-reward,
+ground truths are for a reward function of your own: any value but null will do, and no demonstration is graded.
 
 Exit status: 0 if the files are fit, 1 if not. Programs call `verl_relift.data.check.check_files`.
 """
@@ -61,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="KIND",
         help="faults to count as warnings",
     )
-    add("--json", action="store_true", help="print the report as JSON")
+    add(
+        "--json", action="store_true", help="print the report as JSON, with every fault up to 1,000 of a kind (else: 5)"
+    )
     add("--stats", metavar="PNG", help="write length histograms to this file and print counts by source and level")
     add("--quiet", action="store_true", help="no progress bar")
     flags = parser.parse_args(arguments)

@@ -1,6 +1,8 @@
 """Every configuration that cannot work ends before Ray starts, in one line that says what, where and what to do."""
 
+import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from data_preprocess import check as check_data
 from verl_relift import train  # noqa: F401  registers the configuration's resolver
 from verl_relift.checks import ConfigurationError
 from verl_relift.data.schema import SCHEMA
@@ -148,7 +151,7 @@ def test_the_quickstart_passes(folder):
         ("data.train_max_samples=8", r"hold 8 questions .*, fewer than data\.train_batch_size=16"),
         ("relift.speed_patches=1", r"relift\.speed_patches=1 must be of type bool"),
         ("actor_rollout_ref.model.path=nowhere/at/all", r"nowhere/at/all: no model can be read there \(no such folder"),
-        ("data.train_files=missing.parquet", r"missing\.parquet: no such file"),
+        ("data.train_files=missing.parquet", r"missing\.parquet: no such file .*python -m data_preprocess\.jsonl"),
     ],
 )
 def test_settings_that_cannot_work(folder, override, message):
@@ -186,12 +189,19 @@ def test_log_probs_are_reused_where_a_batch_is_one_update(folder, overrides, reu
     assert reuses_log_probs(configuration(folder, *overrides.split())) is reused
 
 
-def test_faults_of_rows_are_five_and_a_count(folder):
+def test_faults_of_rows_are_five_and_a_command_that_lists_the_others(folder, capsys):
     with pytest.raises(ConfigurationError) as error:
         check(configuration(folder, "data.max_prompt_length=4"))
     *rows, more = str(error.value).splitlines()
     assert len(rows) == 5 and all("tokens, limit 4; make the file again" in row for row in rows)
-    assert re.fullmatch(r"and \d+ more; python -m data_preprocess.check FILE lists them", more)
+    count, command = re.fullmatch(r"and (\d+) more; python -m (.*) lists up to 1,000 of a kind", more).groups()
+    module, file, *flags = shlex.split(command)
+    assert (module, file) == ("data_preprocess.check", "FILE")
+    assert check_data.main([f"{folder}/train.parquet", f"{folder}/test.parquet", *flags, "--quiet"]) == 1
+    listed = json.loads(capsys.readouterr().out)["errors"]
+    assert len([error for error in listed if "long_prompt" in error["kind"] or "too_long" in error["kind"]]) == (
+        5 + int(count)
+    )
 
 
 def test_problems_of_settings_are_five_and_a_count(folder):
@@ -213,7 +223,7 @@ def test_data_without_solutions_need_a_teacher(folder, tmp_path):
     rows = pq.read_table(folder / "train.parquet").drop_columns(["target"])
     pq.write_table(rows, tmp_path / "train.parquet")
     files = f"data.train_files={tmp_path}/train.parquet"
-    with pytest.raises(ConfigurationError, match=r"column target: no such column.* or a teacher"):
+    with pytest.raises(ConfigurationError, match=r"column target \(no such column.*, or ask a teacher \("):
         check(configuration(folder, files))
     teacher = ("method.teacher.base_url=http://127.0.0.1:1/v1", "method.teacher.model=m")
     for source in ("teacher", "dataset_then_teacher"):
@@ -260,9 +270,49 @@ def test_demonstrations_in_a_column_of_another_name(folder, tmp_path):
     files = f"data.train_files={tmp_path}/train.parquet"
     check(configuration(folder, files, "method.demonstrations.column=solution"))
     with pytest.raises(
-        ConfigurationError, match=r"column solutoin: no such column \(there are: .*solution.*method\.demon"
+        ConfigurationError, match=r"column solutoin \(no such column \(there are: .*solution.*method\.demon"
     ):
         check(configuration(folder, files, "method.demonstrations.column=solutoin"))
+
+
+def _changed(folder, path, targets=None, truths=None):
+    """Write the training file with other demonstrations or ground truths."""
+    rows = pq.read_table(folder / "train.parquet").to_pylist()
+    for i, row in enumerate(rows):
+        row["target"] = row["target"] if targets is None or i < targets else None
+        row["reward_model"]["ground_truth"] = truths or row["reward_model"]["ground_truth"]
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path)
+    return f"data.train_files={path}"
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+@pytest.mark.parametrize("method", ["hpt", "luffy", "srft", "rl_plus", "superrl", "chord_phi", "uft", "relift", "sft"])
+def test_no_method_trains_on_demonstrations_that_are_not_there(folder, tmp_path, method, name):
+    files = _changed(folder, tmp_path / f"{name}.parquet", targets=0)
+    with pytest.raises(ConfigurationError, match=rf"^no row of data\.train_files has a solution in column target .*"
+                       rf"method={method} trains on them: .*--target-column.*use method=grpo, or "):  # fmt: skip
+        check(configuration(folder, files, f"method={method}"))
+    assert check(configuration(folder, files, "method=grpo")) == []
+
+
+def test_some_demonstrations_are_enough_and_are_counted(folder, tmp_path):
+    none, some = (_changed(folder, tmp_path / f"{n}.parquet", targets=n).partition("=")[2] for n in (0, 9))
+    notes = check(configuration(folder, f"data.train_files=[{none},{some}]", "method=hpt"))
+    assert notes == ["  9 of 128 training questions have a demonstration"]
+
+
+def test_a_reward_function_that_was_forgotten_is_named(folder, tmp_path):
+    key = r"reward\.custom_reward_function\.path=FILE.*docs/own-reward\.md"
+    for truth, problem in (("t(0,4]", "is not a number"), ("123456", "none of 64 graded demonstrations")):
+        with pytest.raises(ConfigurationError, match=rf"{problem}.*{key}"):
+            check(configuration(folder, _changed(folder, tmp_path / "train.parquet", truths=truth), "method=hpt"))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv"])
+def test_a_file_that_is_not_parquet_yet_is_told_how_it_becomes_that(folder, tmp_path, suffix):
+    (tmp_path / f"train{suffix}").write_text("{}")
+    with pytest.raises(ConfigurationError, match=r"training reads parquet .*python -m data_preprocess\.jsonl"):
+        check(configuration(folder, f"data.train_files={tmp_path}/train{suffix}"))
 
 
 def _prompts(file):
@@ -271,7 +321,7 @@ def _prompts(file):
 
 def test_questions_that_are_left_out_are_counted(folder):
     """verl says in the log only that it leaves out long prompts, and validation is then of fewer questions."""
-    assert check(configuration(folder)) == []
+    assert check(configuration(folder, "method=grpo")) == []
     counter = TokenCounter.load(f"{folder}/model")
     of_train, of_test = (
         counter.prompts([[(m["role"], m["content"]) for m in chat] for chat in _prompts(folder / f"{name}.parquet")])
@@ -279,7 +329,7 @@ def test_questions_that_are_left_out_are_counted(folder):
     )
     limit = sorted(of_train)[len(of_train) // 2]
     shorter = (f"data.max_prompt_length={limit}", "data.filter_overlong_prompts=true", "trainer.total_training_steps=1")
-    (line,) = check(configuration(folder, *shorter))
+    (line,) = check(configuration(folder, *shorter, "method=grpo"))
     longer = [sum(length > limit for length in lengths) for lengths in (of_train, of_test)]
     assert min(longer) > 0
     assert f"{longer[0]} of {len(of_train)} training questions" in line

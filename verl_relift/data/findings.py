@@ -11,7 +11,7 @@ from ..run.display import visible
 from .stats import length_summary
 
 SHOWN = 5  # findings of one kind and file that the table shows
-LISTED = 1000  # findings of one kind and file that are listed with their place; all are counted
+LISTED = 1000  # findings of one kind and file that `--json` lists with their place; all are counted
 
 
 class Kind(StrEnum):
@@ -79,6 +79,9 @@ _REMEDIES = {
     Kind.TARGET_TOO_LONG: "make the file again with --max-target-tokens, or raise the limit",
     Kind.OVERLAP: "make the training file again with --decontaminate and the validation file",
 }
+
+# What is found only with a tokenizer.
+NEED_TOKENIZER = frozenset({Kind.PROMPT_TOO_LONG, Kind.ONLY_LONG_PROMPTS, Kind.FOREIGN_FORMAT})
 
 # What makes no validation file unfit: it measures, and nothing is learned from it.
 WARNINGS = frozenset({Kind.UNPARSABLE_VALIDATION_ANSWER, Kind.REPEATED_VALIDATION_QUESTION})
@@ -267,7 +270,8 @@ class Report:
                 column = "" if finding.column is None else f"column {finding.column}: "
                 yield f"    {row}{column}{finding.problem}"
             if count > len(shown):
-                yield f"    ... {count - len(shown):,} more"
+                listed = "them" if count <= LISTED else f"{LISTED:,} of them"
+                yield f"    ... {count - len(shown):,} more; --json lists {listed}"
 
 
 def _as_dict(finding: Finding) -> dict[str, Any]:

@@ -185,7 +185,16 @@ def test_many_faults_are_counted_and_some_shown(tmp_path):
     file = write(tmp_path / "train.parquet", *(row(i, ground_truth="-1") for i in range(1200)), row(1200))
     report = check_files([file], allowed=())
     assert report.files[0].counts[Kind.FAILED_DEMONSTRATION] == 1200 and len(report.errors) == 1000
-    assert "... 1,195 more" in report.table() and len(report.table().splitlines()) < 15
+    assert "... 1,195 more; --json lists 1,000 of them" in report.table() and len(report.table().splitlines()) < 15
+
+
+def test_the_flag_that_the_report_names_lists_the_rest(tmp_path, capsys):
+    file = write(tmp_path / "train.parquet", *(row(i, ground_truth="-1") for i in range(96)), row(96))
+    assert check.main([file, "--quiet"]) == 1
+    assert "... 91 more; --json lists them" in capsys.readouterr().out
+    assert check.main([file, "--quiet", "--json"]) == 1
+    errors = json.loads(capsys.readouterr().out)["errors"]
+    assert {error["row"] for error in errors if error["kind"] == "failed_demonstration"} == set(range(96))
 
 
 @pytest.mark.parametrize(
@@ -260,8 +269,9 @@ def test_files_for_validation_alone_are_fit_to_evaluate_on(tmp_path, capsys):
 def test_a_column_without_a_single_right_answer_is_not_the_demonstrations(tmp_path):
     path = with_column(tmp_path / "train.parquet", "ability", ["algebra", "geometry"])
     (error,) = check_files([path], column="ability").errors
-    assert error.kind == Kind.NO_DEMONSTRATIONS and error.column == "ability"
+    assert error.kind == Kind.NO_RIGHT_DEMONSTRATION and error.column == "ability"
     assert "none of 2 graded demonstrations gives the ground truth" in error.problem
+    assert "reward.custom_reward_function.path=FILE" in str(error) and "docs/own-reward.md" in str(error)
     assert check_files([path], column="ability", demonstrations=False).ok
 
 
@@ -276,7 +286,7 @@ def test_targets_without_a_thought_are_not_fit_where_the_prompt_opens_one(tmp_pa
     assert check_files([file], tokenizer=counter(tmp_path / "plain", "")).ok
     errors = check_files([file], tokenizer=counter(tmp_path / "opened", "<think>")).errors
     problems = {error.kind: error.problem for error in errors}
-    assert "which they must close before they answer" in problems.pop(Kind.NO_DEMONSTRATIONS)
+    assert "which they must close before they answer" in problems.pop(Kind.NO_RIGHT_DEMONSTRATION)
     assert "never closes it with </think>" in problems.pop(Kind.FOREIGN_FORMAT) and not problems
 
 
@@ -391,3 +401,11 @@ def test_a_file_of_long_prompts_only(tmp_path):
     report = check_files([file], tokenizer=counter, max_prompt_tokens=2)
     (finding,) = report.errors
     assert finding.kind == Kind.ONLY_LONG_PROMPTS and "all 8 prompts are longer than 2 tokens" in finding.problem
+
+
+def test_a_file_for_training_is_one_whatever_its_name_and_its_split_where_nothing_is_guessed(tmp_path):
+    for name, split in (("test.parquet", "train"), ("train.parquet", "test")):
+        file = write(tmp_path / name, row(0, target=None, split=split))
+        assert check_files([file]).files[0].validation
+        told = check_files([file], guess_validation=False)
+        assert not told.files[0].validation and {one.kind for one in told.errors} == {Kind.NO_DEMONSTRATIONS}
