@@ -137,6 +137,32 @@ def test_the_lines_of_the_page_on_troubles_are_those_that_the_program_writes():
     assert missing == []
 
 
+LOG = """\
+==== 2026-11-27 01:20:23, process 22352
+/venv/verl/workers/engine/__init__.py:32: UserWarning: torchtitan engine is not available: ModuleNotFoundError("No module named 'torchtitan'")
+  warnings.warn(f"torchtitan engine is not available: {e!r}", stacklevel=1)
+[36m(WorkerDict pid=1)[0m /venv/verl/workers/engine/__init__.py:41: UserWarning: veomni engine is not available: ModuleNotFoundError("No module named 'veomni'")
+ValueError: of the first start
+==== 2026-11-27 01:30:23, process 22353
+/venv/verl/workers/engine/__init__.py:50: UserWarning: automodel engine is not available: ModuleNotFoundError("No module named 'nemo_automodel'")
+INFO 11-27 01:20:42 [importing.py:46] Triton is installed but 0 active driver(s) found. Disabling Triton to prevent runtime errors.
+WARNING 11-27 01:20:42 error_count of the last step: 0
+[36m(WorkerDict pid=1)[0m torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.
+ray.exceptions.RayTaskError(OutOfMemoryError): [36mray::WorkerDict.update_actor()[0m (pid=1)
+training failed: CUDA out of memory in update_actor
+"""  # noqa: E501
+
+
+def test_the_search_of_the_page_on_troubles_finds_the_first_error_of_the_last_start(tmp_path):
+    [command] = re.findall(r"```bash\n(grep .*)\n```", (ROOT / "docs/troubleshooting.md").read_text())
+    log = tmp_path / "outputs/mine/relift/logs/train.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(LOG)
+    found = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True).stdout.splitlines()
+    assert [line.split(":")[0] for line in found] == ["1", "5", "6", "10", "11"]
+    assert "torch.OutOfMemoryError" in found[3]
+
+
 # ---- metrics ---------------------------------------------------------------------------------------------------------
 
 
