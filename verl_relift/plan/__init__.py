@@ -8,6 +8,7 @@
 | `flops` | computes tokens, FLOPs and seconds of a step |
 | `hardware` | knows what GPUs have, and what this machine has |
 | `advice` | finds the largest token budget that fits, and changes that make a run fit |
+| `uncounted` | names settings that the arithmetic does not follow |
 | `planner` | makes a whole plan from a configuration |
 | `tracing` | compares the arithmetic with a trace of the real engine (`verl_relift.trace`) |
 | `report` | shows a plan as tables and as JSON |

@@ -9,6 +9,7 @@ from .advice import Budget, changes, largest_token_budget, problems
 from .job import Job, read
 from .report import Plan
 from .shapes import Preparation
+from .uncounted import uncounted
 
 
 def make_plan(
@@ -49,6 +50,7 @@ def make_plan(
         too_much=too_much,
         token_budget=largest_token_budget(job, budget),
         steps=changes(job, budget) if too_much else [],
+        uncounted=uncounted(config),
     )
 
 

@@ -1,7 +1,7 @@
 """Shows a plan as tables and as JSON."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -33,6 +33,7 @@ class Plan:
         too_much: what does not fit.
         token_budget: the largest token budget that fits, or None.
         steps: changes that help.
+        uncounted: settings that the figures are without.
     """
 
     job: Job
@@ -43,6 +44,7 @@ class Plan:
     too_much: list[str]
     token_budget: int | None
     steps: list[Step]
+    uncounted: list[str] = field(default_factory=list)
 
     @property
     def problems(self) -> list[str]:
@@ -95,6 +97,8 @@ def show(plan: Plan, console: Console) -> None:
                 fragmentation=memory.FRAGMENTATION,
             )
         )
+    for setting in plan.uncounted:
+        console.print(f"plan does not know {setting}: its figures are without it", markup=False, soft_wrap=True)
     if plan.fits:
         console.print("[bold green]fits[/]")
         return
@@ -244,6 +248,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
     return {
         "fits": plan.fits,
         "problems": plan.problems,
+        "not_counted": plan.uncounted,
         "changes": [{"overrides": list(step.overrides), "reason": step.reason} for step in plan.steps],
         "changes_suffice": plan.steps_suffice,
         "model": {"parameters": job.shape.parameters, "source": job.shape_source, **asdict(job.shape)},

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -16,6 +17,7 @@ from verl_relift.plan.job import Batches, Job, Recompute, Rollout, Training, rea
 from verl_relift.plan.planner import make_plan
 from verl_relift.plan.report import Plan, as_json, show
 from verl_relift.plan.shapes import BUILT_IN, UnknownModel
+from verl_relift.plan.uncounted import uncounted
 from verl_relift.run.composition import compose_config
 
 GIB = 1 << 30
@@ -668,6 +670,67 @@ def test_the_size_of_a_checkpoint_is_that_of_one_that_a_run_on_a_cpu_wrote():
     planned = job(shape, cuda=False, element_bytes=4)
     assert memory.checkpoint_on_disk(planned) == pytest.approx(1_219_776 + 3_807_195, rel=0.04)
     assert memory.checkpoint_on_disk(job(shape, separate_optimizer=True)) == 26 * 304_256
+
+
+OPTIMIZER = "actor_rollout_ref.actor.optim.override_optimizer_config"
+TRANSFORMER = "actor_rollout_ref.actor.megatron.override_transformer_config"
+DDP = "actor_rollout_ref.actor.megatron.override_ddp_config"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (f"+{OPTIMIZER}.optimizer_cpu_offload=true",
+         f"{OPTIMIZER}.optimizer_cpu_offload=true (Megatron moves optimizer_offload_fraction of the optimizer, by "
+         "default 0: nothing)"),
+        (f"+{OPTIMIZER}.optimizer_cpu_offload=true +{OPTIMIZER}.optimizer_offload_fraction=0.5",
+         f"{OPTIMIZER}.optimizer_cpu_offload=true"),
+        (f"+{OPTIMIZER}.optimizer_cpu_offload=false", None),
+        (f"+{OPTIMIZER}.adam_eps=1e-7", None),
+        (f"+{DDP}.grad_reduce_in_fp32=false", f"{DDP}.grad_reduce_in_fp32=false"),
+        (f"+{DDP}.overlap_grad_reduce=true", None),
+        (f"+{DDP}.grad_reduce_in_fp32=true", None),
+        (f"+{TRANSFORMER}.apply_rope_fusion=true", f"{TRANSFORMER}.apply_rope_fusion=true"),
+        (f"+{TRANSFORMER}.cpu_offloading=true", f"{TRANSFORMER}.cpu_offloading=true"),
+        (f"{TRANSFORMER}.recompute_granularity=full", None),
+        ("actor_rollout_ref.actor.optim.use_precision_aware_optimizer=true",
+         "actor_rollout_ref.actor.optim.use_precision_aware_optimizer=true"),
+        ("actor_rollout_ref.actor.use_dynamic_bsz=false", "actor_rollout_ref.actor.use_dynamic_bsz=false"),
+        ("actor_rollout_ref.rollout.quantization=fp8", "actor_rollout_ref.rollout.quantization=fp8"),
+        ("+actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_dtype=fp8",
+         "actor_rollout_ref.rollout.engine_kwargs.vllm.kv_cache_dtype=fp8"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_the_arithmetic_does_not_follow_is_named(override, said, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    overrides = ["actor_rollout_ref.model.path=Qwen/Qwen2.5-7B", *override.split()]
+    plan = make_plan(compose_config("relift", None, overrides, "cuda"), hardware.KNOWN["h100"], None, True)
+    assert plan.uncounted[:1] == ([said] if said else [])
+    assert as_json(plan)["not_counted"] == plan.uncounted
+    lines = [line for line in lines_of(plan) if line.startswith("plan does not know ")]
+    assert lines == [f"plan does not know {setting}: its figures are without it" for setting in plan.uncounted]
+
+
+@pytest.mark.parametrize("name", ["relift", "smoke", "quickstart", "pretrained"])
+@pytest.mark.parametrize("platform", ["cuda", "cpu"])
+def test_everything_that_this_project_sets_is_counted(name, platform):
+    assert uncounted(compose_config(name, None, [], platform)) == []
+
+
+def test_the_documents_name_every_gpu():
+    text = (Path(__file__).parents[3] / "docs/scale.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|", text, re.MULTILINE))
+    named = {name: gpu.name.removeprefix("NVIDIA ") for name, gpu in hardware.KNOWN.items()}
+    assert {name: rows.get(name) for name in named} == named
+
+
+def test_the_documents_have_the_lines_that_plan_writes(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    text = (Path(__file__).parents[3] / "docs/scale.md").read_text()
+    overrides = ["actor_rollout_ref.model.path=Qwen/Qwen2.5-7B", "trainer.n_gpus_per_node=8"]
+    plan = make_plan(compose_config("relift", None, overrides, "cuda"), hardware.KNOWN["h100"], None, True)
+    said = [line for line in lines_of(plan) if re.match("500 steps: |checkpoints: ", line)]
+    assert len(said) == 2 and all(f"`{line}`" in text for line in said), said
 
 
 def test_planning_imports_nothing_heavy_and_takes_ten_seconds_of_processor_time():
