@@ -165,10 +165,17 @@ def meant(key: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else "remove it"
 
 
+def _ends(name: str) -> tuple[str, str]:
+    """Return the first and the last word of a name."""
+    return name.partition("_")[0], name.rpartition("_")[2]
+
+
 def similar(key: str, known: Iterable[str]) -> list[str]:
     """Return which keys one may have meant: the similar names in its group, then the same name in other groups."""
     group, _, name = key.rpartition(".")
     places = [(other, *other.rpartition(".")[::2]) for other in known]
     beside = {last: other for other, parent, last in places if parent == group}
-    close = [beside[match] for match in difflib.get_close_matches(name, beside, cutoff=0.7)]
+    # A name that lacks a word in the middle (total_steps) is nearer to that one than to another of as many letters.
+    ends = [last for last in beside if "_" in name and _ends(last) == _ends(name) and last != name]
+    close = [beside[match] for match in dict.fromkeys([*ends, *difflib.get_close_matches(name, beside, cutoff=0.7)])]
     return close + [other for other, _, last in places if last == name]

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from .composition import RULES, defaults, groups_above, rule_of, similar
 from .rules import Unchecked
 
+_CONFIG = Path(__file__).parents[1] / "config"
 _NO_KEY = re.compile(r"Could not override '(.*?)'\.\nTo append to your config use \+(.*)", re.DOTALL)
 _THERE_ALREADY = re.compile(r"Could not append to config\. An item is already at '(.*?)'")
 _MORE = "docs/train.md explains the keys, and --cfg job of verl_relift.train prints them"
@@ -42,7 +44,24 @@ def refusal(error: Exception, overrides: Sequence[str], platform: str) -> str:
         typo = f"did you mean {beside[0]}? Otherwise " if beside else ""
         return f"{key}: the configuration does not have this key yet; {typo}{add}"
     of_method = f" with method={method}" if key.startswith("method.") else ""
-    return f"{key}: there is no such key{of_method}; {_meant(key, names, values) or _MORE}"
+    having = ", ".join(_methods_with(key.removeprefix("method."))) if of_method else ""
+    elsewhere = f"these methods have it: {having}" if having else None
+    return f"{key}: there is no such key{of_method}; {elsewhere or _meant(key, names, values) or _MORE}"
+
+
+def _methods_with(key: str) -> Iterator[str]:
+    """Yield the methods whose files in the configuration have a key of the group `method`."""
+    yield from (file.stem for file in sorted((_CONFIG / "method").glob("*.yaml")) if _has(file, key))
+
+
+def _has(file: Path, key: str) -> bool:
+    """Return whether a file of the configuration has a key of the group `method`, or one that it starts from."""
+    config = OmegaConf.load(file)
+    if key in set(_names(config.get("method", config))):
+        return True
+    parts = [part for part in config.get("defaults", []) if part != "_self_"]
+    others = (_CONFIG / part.lstrip("/") if part.startswith("/") else file.parent / part for part in parts)
+    return any(_has(other.with_suffix(".yaml"), key) for other in others)
 
 
 def _names(config: DictConfig) -> Iterator[str]:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from verl_relift.run.composition import compose_config
 from verl_relift.schema import refusal
 from verl_relift.schema.composition import defaults
+from verl_relift.schema.overrides import _methods_with
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 REWARD = "reward.custom_reward_function"
@@ -83,6 +84,8 @@ def test_a_misspelt_key_of_an_open_group_gets_both_answers():
         (f"{ACTOR}.optm.lr=1e-6", f"{ACTOR}.optim.lr"),
         (f"{REWARD}.nam=f", f"{REWARD}.name"),
         ("trainer.total_epoch=1", "trainer.total_epochs"),
+        ("trainer.total_steps=4", "trainer.total_training_steps"),
+        ("data.max_length=4", "data.max_prompt_length"),
         ("relift.rolout.seeded=true", "relift.rollout.seeded"),
         ("rollout.n=4", f"{ROLLOUT}.n"),
         ("actor.optim.lr=1e-6", f"{ACTOR}.optim.lr"),
@@ -108,9 +111,30 @@ def test_a_setting_that_the_method_does_not_have_is_not_added():
     assert answer("method.sft.lrr=1") == (
         "method.sft.lrr: there is no such key with method=relift; did you mean method.sft.lr?"
     )
-    assert answer("method.sft.lr=1", "grpo").startswith(
-        "method.sft.lr: there is no such key with method=grpo; docs/train.md"
+    assert answer("method.sft.lrr=1", "grpo").startswith(
+        "method.sft.lrr: there is no such key with method=grpo; docs/train.md"
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "methods"),
+    [
+        ("method.max_right", "hpt, superrl"),
+        ("method.sft.weight", "regft, relift_splice, rl_with_sft_loss"),
+        ("method.sft.lr", "relift, relift_authors, sft"),
+    ],
+)
+def test_a_setting_of_other_methods_is_answered_with_their_names(key, methods):
+    assert answer(f"{key}=4", "grpo") == (
+        f"{key}: there is no such key with method=grpo; these methods have it: {methods}"
+    )
+
+
+def test_the_methods_that_have_a_setting_are_those_whose_configuration_has_it():
+    config = defaults("relift", "cpu")[0].method
+    for key in ("sft.batch_size", "buffer.capacity", "schedule.kind", "demonstrations.source", "teacher.model"):
+        assert OmegaConf.select(config, key, default="none") != "none" and "relift" in _methods_with(key)
+    assert "grpo" not in {name for key in ("sft", "demonstrations", "coeff") for name in _methods_with(key)}
 
 
 def test_a_plus_before_a_key_that_is_there_is_to_be_taken_away():
