@@ -325,7 +325,8 @@ def _open_log(folder: Path, verbose: bool) -> None:
     except OSError as error:
         print(disk.cannot_write(error, folder), file=sys.stderr)
         sys.exit(2)
-    console.live("checking the settings, the model and the data ...")
+    checking = "checking the settings, the model and the data ..."
+    console.live(checking) if console.is_terminal() else console.say(checking)
 
 
 def _complete_arguments() -> None:

@@ -30,7 +30,7 @@ _STAGES = (
 _RECENT = 10  # steps that the remaining time is estimated from
 _LINES = 10  # of a whole run, at least, where the output is no terminal
 _MOST_SECONDS = 60.0  # between two lines there, if a step is done
-_SILENCE = 300.0  # after which a line says that the run is alive
+_SILENCE = 60.0  # after which a line says that the run is alive
 _TICK = 1.0
 
 
@@ -110,7 +110,7 @@ class Pace:
 
 def stage(finished: Mapping[str, float]) -> str:
     """Return what a step is doing, from the timers of what it has done."""
-    return next((name for timer, name in _STAGES if timer not in finished), "validating")
+    return next((name for timer, name in _STAGES if timer not in finished), "validating, or ending the step")
 
 
 class Progress:
