@@ -369,7 +369,8 @@ def test_watching_gives_a_run_up_that_nobody_restarts(tmp_path, capsys, monkeypa
 
     def sleep(seconds):
         slept.append(seconds)
-        assert "refresh" in (run / "report.html").read_text()
+        page = (run / "report.html").read_text()
+        assert "refresh" in page and "This page reloads itself." in page
 
     monkeypatch.setattr("time.sleep", sleep)
     report(run, "--watch", "100")
