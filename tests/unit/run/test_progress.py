@@ -70,7 +70,8 @@ def test_the_stage_is_the_first_that_is_not_over():
     assert stage({}) == "generating"
     assert stage({"gen": 1.0, "collect": 0.1, "adv": 0.1}) == "updating"
     assert stage({name: 1.0 for name in ("gen", "adv", "update_actor", "update_actor_sft")}).startswith("saving")
-    assert stage({"gen": 1, "adv": 1, "update_actor": 1, "update_actor_sft": 1, "update_weights": 1}).startswith("validating")
+    timers = ("gen", "adv", "update_actor", "update_actor_sft", "update_weights")
+    assert stage(dict.fromkeys(timers, 1.0)).startswith("validating")
 
 
 def test_validations_and_the_last_step_are_always_said(monkeypatch):
