@@ -26,12 +26,13 @@ from .template import Template, dress
 _LONGEST_ANSWER = 300  # characters; a longer text is a solution
 
 
-def pick(record: dict[str, Any], column: str, required: bool = True) -> Any:
+def pick(record: dict[str, Any], column: str, flag: str, required: bool = True) -> Any:
     """Return the value of a column.
 
     Args:
         record: the columns.
         column: the name of a column, or a path with dots.
+        flag: what names it, for messages.
         required: whether a missing column is a fault.
 
     Raises:
@@ -49,7 +50,7 @@ def pick(record: dict[str, Any], column: str, required: bool = True) -> Any:
                 Reason.MISSING_COLUMN,
                 f"no such column (there are: {there})",
                 column=column,
-                remedy="name it with --*-column",
+                remedy=f"name it with {flag}",
             )
         value = value[name]
     return value
@@ -62,13 +63,14 @@ def mapping(flags: Flags) -> MapRow:
         raise DataError(Reason.MISSING_COLUMN, problem, remedy="name the column with the ground truth")
     template: Template | None = flags.template
 
-    def label(record: dict[str, Any], column: str | None) -> str | None:
-        value = None if column is None else pick(record, column)
+    def label(record: dict[str, Any], flag: str) -> str | None:
+        column = getattr(flags, flag)
+        value = None if column is None else pick(record, column, f"--{flag.replace('_', '-')}")
         return None if value is None else scalar({column: value}, column)
 
     def to_row(record: dict[str, Any], index: int, split: str) -> Row:
-        question = _question(pick(record, flags.question_column), flags)
-        ground_truth = _ground_truth(pick(record, flags.answer_column), flags)
+        question = _question(pick(record, flags.question_column, "--question-column"), flags)
+        ground_truth = _ground_truth(pick(record, flags.answer_column, "--answer-column"), flags)
         target = None if flags.target_column is None else target_text(_target(record, flags))
         if target is not None and template == Template.THINK and "</think>" not in target:
             target = demonstration(target, final_answer(ground_truth), think=True)
@@ -79,8 +81,8 @@ def mapping(flags: Flags) -> MapRow:
             ground_truth=ground_truth,
             index=index,
             split=split,
-            level=label(record, flags.level_column),
-            id=label(record, flags.id_column),
+            level=label(record, "level_column"),
+            id=label(record, "id_column"),
             ability=flags.ability,
         )
 
@@ -98,7 +100,7 @@ def _question(value: Any, flags: Flags) -> list[tuple[str, str]]:
 
 def _target(record: dict[str, Any], flags: Flags) -> Any:
     """Return the demonstration; of a chat with its question, the last message."""
-    value = pick(record, flags.target_column, required=False)
+    value = pick(record, flags.target_column, "--target-column", required=False)
     if value is None or flags.question_column != flags.target_column:
         return value
     role, content = chat(value, flags.target_column)[-1]

@@ -22,7 +22,7 @@ from .store import Graded, Store
 
 _DEFAULT_NAME = "compute_score"  # as verl's configuration has it
 _PACKAGE = "pkg://"
-_KEYS = own.Keys("--reward-function", "--reward-function FILE:", "--reward-kwargs")
+_KEYS = own.Keys("--reward-function", "--reward-function ", "--reward-function FILE:", "--reward-kwargs")
 _RIGHT, _WRONG = "correct", "wrong"
 
 
@@ -55,7 +55,7 @@ class OwnReward:
             path, name = named, _DEFAULT_NAME
         try:
             module = _module(path)
-            function, source = getattr(module, name), Path(module.__file__).read_bytes()
+            function, source = own.of_module(module, name), Path(module.__file__).read_bytes()
         except Exception as error:  # whatever the module raises
             raise EvaluationError(own.loading_problem(_KEYS, path, name, error)) from error
         for problem in own.call_problems(_KEYS, path, name, function, kwargs):

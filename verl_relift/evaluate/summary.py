@@ -137,10 +137,14 @@ def _estimate(values: Sequence[float], rng: np.random.Generator) -> dict[str, An
 
 
 def _average(names: list[str], described: Mapping[str, Any], means: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the unweighted mean over sources. The bootstrap resamples each source's questions independently."""
+    """Return the unweighted mean over sources. The bootstrap resamples each source's questions independently.
+
+    The mean of one source is that source's own, whose interval is exact where all its questions are alike.
+    """
+    resampled = estimators.percentiles(np.mean([means[name] for name in names], axis=0))
     return {
         "accuracy": float(np.mean([described[name]["accuracy"] for name in names])),
-        "accuracy_interval": estimators.percentiles(np.mean([means[name] for name in names], axis=0)),
+        "accuracy_interval": described[names[0]]["accuracy_interval"] if len(names) == 1 else resampled,
         "mean_tokens": float(np.mean([described[name]["mean_tokens"] for name in names])),
         "sources": names,
     }

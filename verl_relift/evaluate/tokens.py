@@ -47,9 +47,7 @@ def inspect_model(path: Path) -> ModelFolder:
     """
     config_path = path / "config.json"
     if not config_path.is_file():
-        raise EvaluationError(
-            f"{path}: no config.json; --model takes a Hugging Face model folder, see verl_relift.export"
-        )
+        raise EvaluationError(f"{path}: no config.json; {_instead(path)}")
     config = json.loads(config_path.read_text())
     config = config | config.get("text_config", {})
     shards = _shards(path)
@@ -64,6 +62,16 @@ def inspect_model(path: Path) -> ModelFolder:
         config["vocab_size"],
         config.get("hidden_size", 0),
     )
+
+
+def _instead(path: Path) -> str:
+    """Return what to give in place of a folder without a model, which may be a run's or a checkpoint's."""
+    steps = [path] if path.name.startswith("global_step_") else path.glob("global_step_*")
+    numbered = {int(number): step for step in steps if (number := step.name.rpartition("_")[2]).isdigit()}
+    there = {number: step / "actor" / "model" / "huggingface" for number, step in numbered.items()}
+    if found := [there[number] for number in sorted(there) if (there[number] / "config.json").is_file()]:
+        return f"of this run, --model takes {found[-1]}, or the folder that verl_relift.export writes"
+    return "--model takes a Hugging Face model folder, such as verl_relift.export writes"
 
 
 def load_tokenizer(model: ModelFolder) -> Any:

@@ -1,8 +1,10 @@
 """A reward function of the user's: what keeps it from being called, and how it is made ready."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .function import THOUGHT, RewardFunction
@@ -16,11 +18,13 @@ class Keys:
 
     Attributes:
         function: what names the function.
+        path: what names its file, up to the path.
         name: what names it within its file, up to the name.
         kwargs: what has its keyword arguments.
     """
 
     function: str
+    path: str
     name: str
     kwargs: str
 
@@ -36,9 +40,35 @@ def make(function: Any, correct_from: float | None, kwargs: Mapping[str, Any]) -
     return RewardFunction(function, correct_from, **kwargs)
 
 
+class Unnamed(AttributeError):
+    """A module has no function of a name; `there` are those that it has."""
+
+    def __init__(self, there: Sequence[str]):
+        super().__init__("no such function")
+        self.there = there
+
+
+def of_module(module: ModuleType, name: str) -> Any:
+    """Return what a module has under a name.
+
+    Raises:
+        Unnamed: nothing, but it has functions or classes of its own.
+        AttributeError: nothing, and it has none.
+    """
+    own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+    there = [key for key in own if callable(vars(module)[key]) and not key.startswith("_")]
+    if there and not hasattr(module, name):
+        raise Unnamed(there)
+    return getattr(module, name)
+
+
 def loading_problem(keys: Keys, path: str, name: str, error: Exception) -> str:
-    """Return the line that says why a module could not be loaded."""
+    """Return the line that says why a function could not be loaded."""
     cause = error.__cause__ or error
+    if isinstance(cause, Unnamed):
+        return f"{path} has {', '.join(cause.there)} and no {name}; set {keys.name}{cause.there[0]}"
+    if isinstance(error, FileNotFoundError) and not Path(path).exists():
+        return f"{keys.path}{path}: no such file; correct the path"
     why = ": ".join([type(cause).__name__, *str(cause).splitlines()[:1]])
     return f"{keys.function}: {name} cannot be loaded from {path} ({why}); correct it"
 

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from verl.utils.import_utils import load_extern_object
+from verl.utils.import_utils import load_module
 from verl.utils.reward_score import default_compute_score
 
 from ..rewards import own
 from ..rewards.function import RewardFunction
 
 _KEY = "reward.custom_reward_function"
-_KEYS = own.Keys(_KEY, f"{_KEY}.name=", f"{_KEY}.reward_kwargs")
+_KEYS = own.Keys(_KEY, f"{_KEY}.path=", f"{_KEY}.name=", f"{_KEY}.reward_kwargs")
 
 
 def load_reward_function(config: DictConfig) -> RewardFunction:
@@ -34,4 +34,4 @@ def reward_function_problems(config: DictConfig) -> Iterator[str]:
 def _named(config: DictConfig) -> tuple[Any, dict[str, Any]]:
     named = config.reward.custom_reward_function
     kwargs = OmegaConf.to_container(named.get("reward_kwargs") or OmegaConf.create({}), resolve=True)
-    return load_extern_object(named.path, named.name) if named.path else default_compute_score, kwargs
+    return own.of_module(load_module(named.path), named.name) if named.path else default_compute_score, kwargs

@@ -154,8 +154,8 @@ def test_a_function_that_fails_ends_the_evaluation_and_earlier_responses_stay(tm
 @pytest.mark.parametrize(
     ("named", "kwargs", "message"),
     [
-        ("missing.py", {}, r"cannot be loaded from .*missing\.py \(FileNotFoundError: no such file\)"),
-        ("reward.py:misspelt", {}, r"misspelt cannot be loaded from .*reward\.py \(AttributeError"),
+        ("missing.py", {}, r"^--reward-function .*missing\.py: no such file; correct"),
+        ("reward.py:misspelt", {}, r"reward\.py has .* and no misspelt; set --reward-function FILE:"),
         ("reward.py:SOURCE", {}, r"--reward-function FILE:SOURCE: not a function"),
         ("reward.py:shaped", {"bonsu": 1}, r"--reward-function: shaped cannot be called: .*'bonsu'"),
         ("reward.py:Counting", {"wieght": 1}, r"--reward-kwargs: Counting cannot be called: .*'wieght'"),
@@ -178,7 +178,7 @@ def test_a_function_that_cannot_be_called_is_named_first(tmp_path, named, kwargs
         (["--reward-function", "FILE", "--reward-kwargs", "bonus"], "--reward-kwargs bonus: expected KEY=VALUE"),
         (["--reward-function", "FILE", "--reward-kwargs", "a=[1"], "--reward-kwargs: .*correct the value"),
         (["--chat-template-kwargs", "=1"], "--chat-template-kwargs =1: expected KEY=VALUE"),
-        (["--reward-function", "nowhere.py"], "compute_score cannot be loaded from nowhere.py"),
+        (["--reward-function", "nowhere.py"], "--reward-function nowhere.py: no such file"),
     ],
 )
 def test_flags_that_would_be_ignored_or_fail_end_with_2(tmp_path, capsys, flags, message):

@@ -108,6 +108,12 @@ def test_the_average_is_over_sources_not_questions():
     assert summarize(collect(rows))["average"]["accuracy"] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("verdicts", [[["wrong"]] * 40, [["correct"]] * 40, [["correct"], ["wrong"], ["wrong"]]])
+def test_the_average_of_one_source_has_its_interval(verdicts):
+    summary = summarize(collect(source_rows("s", verdicts, "f")))
+    assert summary["average"]["accuracy_interval"] == summary["sources"]["s"]["accuracy_interval"]
+
+
 def test_the_papers_average_needs_all_six_benchmarks():
     six = ["aime24", "aime25", "amc", "math500", "olympiad", "mmlu_pro"]
     rows = [one for i, name in enumerate(six) for one in source_rows(name, [["correct"]] * (i + 1), name)]

@@ -88,8 +88,14 @@ def test_a_function_may_ask_whether_the_prompt_opens_a_thought(tmp_path):
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("function", {"path": "missing.py"}, r"function cannot be loaded from .*missing\.py \(FileNotFoundError"),
-        ("functoin", {}, r"functoin cannot be loaded from .*reward\.py \(AttributeError"),
+        (
+            "function",
+            {"path": "missing.py"},
+            r"^reward\.custom_reward_function\.path=.*missing\.py: no such file; correct",
+        ),
+        ("functoin", {}, r"reward\.py has function, coroutine, Reward and no functoin; set reward.*\.name=function$"),
+        ("f", {"source": "one = 1"}, r"f cannot be loaded from .*reward\.py \(AttributeError"),
+        ("f", {"source": "import json\njson.f"}, r"f cannot be loaded from .*reward\.py \(AttributeError"),
         ("function", {"source": "def function(:"}, r"cannot be loaded from .* \(SyntaxError"),
         ("function", {"source": "import nowhere_at_all"}, r"\(ModuleNotFoundError: No module named 'nowhere_at_all'\)"),
         ("function", {"source": "function = 1"}, r"name=function: not a function in"),
