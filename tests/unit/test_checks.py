@@ -197,6 +197,7 @@ def test_faults_of_rows_are_five_and_a_command_that_lists_the_others(folder, cap
     count, command = re.fullmatch(r"and (\d+) more; python -m (.*) lists up to 1,000 of a kind", more).groups()
     module, file, *flags = shlex.split(command)
     assert (module, file) == ("data_preprocess.check", "FILE")
+    capsys.readouterr()  # what libraries print when they are imported
     assert check_data.main([f"{folder}/train.parquet", f"{folder}/test.parquet", *flags, "--quiet"]) == 1
     listed = json.loads(capsys.readouterr().out)["errors"]
     assert len([error for error in listed if "long_prompt" in error["kind"] or "too_long" in error["kind"]]) == (
