@@ -87,12 +87,12 @@ def closing(config: DictConfig, records: Mapping[str, Mapping[str, Any]], second
     """
     run = config.trainer.default_local_dir
     last = records.get("last", {"step": 0})
-    first = records.get("first", last)["step"]
+    first = records.get("first", last)
     # A run that was resumed or restarted has spent time elsewhere, which this process does not know.
-    steps = f"step {last['step']}" if first <= 1 else f"step {last['step']}, steps {first} to {last['step']}"
-    facts = [f"done: {steps} in {clock(seconds)}"]
+    made = f", steps {first['step']} to {last['step']}" if 1 < first["step"] < last["step"] else ""
+    facts = [f"done: step {last['step']}{made} in {clock(seconds)}"]
     if last.get("critic/score/mean") is not None:
-        facts.append(f"reward {records['first'].get('critic/score/mean') or 0:.2f} to {last['critic/score/mean']:.2f}")
+        facts.append(f"reward {first.get('critic/score/mean') or 0:.2f} to {last['critic/score/mean']:.2f}")
     if "validation" in records:
         validation = records["validation"]
         facts.append(f"validation accuracy {validation_accuracy(validation):.3f} at step {validation['step']}")
