@@ -175,7 +175,9 @@ class Preparation:
         Raises:
             ValueError: it is no command of `prepare_model`.
         """
-        words = shlex.split(command)
+        words = [
+            part for word in shlex.split(command) for part in (word.split("=", 1) if word.startswith("--") else [word])
+        ]
         given = dict(pairwise(words))
         if "data_preprocess.prepare_model" not in words or not {"--model", "--output"} <= given.keys():
             raise ValueError("no command of data_preprocess.prepare_model with --model and --output")

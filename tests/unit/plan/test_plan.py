@@ -104,6 +104,34 @@ def test_an_unsupported_model_is_named(tmp_path):
         shapes.load(str(tmp_path))
 
 
+PREPARE = "python -m data_preprocess.prepare_model --model {} --rope-theta 40000 --max-positions 16384 --output {}"
+
+
+@pytest.mark.parametrize("base", ["Qwen2.5-Math-7B", "Qwen/Qwen2.5-Math-7B"])
+def test_a_missing_folder_has_the_shape_of_its_base_and_more_positions(base, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder = tmp_path / "copy"
+    made = shapes.Preparation.of_command(PREPARE.format(base, folder))
+    shape, source = shapes.load(str(folder), made)
+    assert shape == QWEN_7B and shape.positions == 16384
+    assert "is not there yet" in source and source.endswith("16384 positions")
+    with pytest.raises(UnknownModel, match="neither a folder"):
+        shapes.load(str(tmp_path / "another"), made)
+    # What is there counts.
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(shapes.to_config(SMOL)))
+    assert shapes.load(str(folder), made) == (SMOL, str(folder / "config.json"))
+
+
+def test_the_command_that_prepares_a_model_is_read_in_either_form():
+    command = PREPARE.format("base", "folder").replace(" 16384", "=16384")
+    assert shapes.Preparation.of_command(command) == shapes.Preparation("folder", "base", 16384)
+    chat = "python -m data_preprocess.prepare_model --model base --chat-template think --link --output folder"
+    assert shapes.Preparation.of_command(chat) == shapes.Preparation("folder", "base", None)
+    with pytest.raises(ValueError, match=r"no command of data_preprocess\.prepare_model"):
+        shapes.Preparation.of_command("python -m other --model base --output folder")
+
+
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
