@@ -1,7 +1,8 @@
 """Grade the answers of one file with the reward function of a configuration, as training does.
 
-FILE is a parquet file with training data, whose demonstrations are graded, or a jsonl file with answers: a run's
-validation/STEP.jsonl, an evaluation's generations.jsonl, or your own with the columns response and ground_truth.
+FILE is a parquet file with training data, whose demonstrations are graded, then some wrong answers, or a jsonl file
+with answers: a run's validation/STEP.jsonl, an evaluation's generations.jsonl, or your own with the columns response
+and ground_truth.
 key=value: reward.custom_reward_function.path=FILE.py and the other keys that training takes.
 """
 
@@ -12,6 +13,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,6 +32,7 @@ from .usage import argument_parser
 
 # Names that a jsonl file may have for the same thing: ours, verl's validation's, this program's evaluation's.
 _RESPONSES, _TRUTHS, _SOURCES = ("response", "output"), ("ground_truth", "gts"), ("data_source", "source")
+_WRONG = 20  # answers that are made to be wrong
 _SHOWN = 60  # characters of the end of an answer
 
 
@@ -51,7 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_intermixed_args(arguments)
     try:
         answers = list(itertools.islice(read_answers(options.file), options.limit))
-        failed = _print(answers, _function(options.overrides), options.show)
+        function = _function(options.overrides)
+        failed = _print(answers, function, options.show)
+        if options.file.suffix == ".parquet":
+            print(f"{_without_demonstration(options.file)} rows of the file have no demonstration")
+            failed += _print_wrong(answers, function)
     except (GradeError, DataError) as error:
         print(f"grade: {error}", file=sys.stderr)
         sys.exit(2)
@@ -88,6 +95,13 @@ def _demonstrations(file: Path) -> Iterator[Answer]:
                 yield Answer(text, row["reward_model"]["ground_truth"], row["data_source"], row.get("extra_info"))
     if not found:
         raise GradeError(f"{file}: no row has a demonstration (column target); give a jsonl file with answers")
+
+
+def _without_demonstration(file: Path) -> int:
+    import pyarrow.parquet as pq
+
+    batches = pq.ParquetFile(file).iter_batches(1000, columns=["target"])
+    return sum(target_text(row["target"]) is None for batch in batches for row in batch.to_pylist())
 
 
 def _answer(row: Mapping[str, Any], place: str) -> Answer:
@@ -139,11 +153,34 @@ def _print(answers: Sequence[Answer], function: RewardFunction, show: int) -> in
         if number < show or (len(scores) < number + 1 and failed <= show):
             print(visible(shown))
     if scores:
-        right = sum(score.right for score in scores)
-        print(f"{len(scores)} graded: mean reward {fmean(s.reward for s in scores):.3f}, {right} right")
+        print(f"{len(scores)} graded: mean reward {fmean(s.reward for s in scores):.3f}, {_verdicts(scores)}")
     if failed:
         print(f"the function failed on {failed} of {len(answers)} answers; correct it")
     return failed
+
+
+def _verdicts(scores: Sequence[Score]) -> str:
+    right, wrong = sum(score.right for score in scores), sum(score.accuracy <= 0.0 for score in scores)
+    return f"{right} right, {len(scores) - right - wrong} partial, {wrong} wrong"
+
+
+def _print_wrong(answers: Sequence[Answer], function: RewardFunction) -> int:
+    """Grade answers that are wrong, which demonstrations never are, and print what they earn.
+
+    Returns:
+        1 if the function failed on one, or returned a reward that does not say whether it is right; otherwise 0.
+    """
+    pairs = zip(answers, [*answers[1:], *answers[:1]], strict=True)
+    others = [replace(one, text=other.text) for one, other in pairs if one.ground_truth != other.ground_truth]
+    wrong = [replace(answers[0], text=""), *others[:_WRONG]]
+    what = f"{len(wrong)} wrong answers (an empty one, and demonstrations of other questions)"
+    try:
+        scores = function.score_all(wrong)
+    except Exception as error:  # a function of the user's may raise anything
+        print(visible(f"{what}: {error}"))
+        return 1
+    print(f"{what}: mean reward {fmean(s.reward for s in scores):.3f}, {_verdicts(scores)}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -47,8 +47,43 @@ def test_demonstrations_of_a_parquet_file_are_graded_with_the_page_s_function(tm
     )
     assert status == 0 and err == ""
     lines = out.splitlines()
-    assert len(lines) == 4 and lines[1].split()[1:3] == ["1.00", "7"] and lines[2].split()[1:3] == ["0.00", "7"]
-    assert lines[3].startswith("2 graded: mean reward ") and lines[3].endswith(", 1 right")
+    assert len(lines) == 6 and lines[1].split()[1:3] == ["1.00", "7"] and lines[2].split()[1:3] == ["0.00", "7"]
+    assert lines[3].startswith("2 graded: mean reward ") and lines[3].endswith(", 1 right, 0 partial, 1 wrong")
+    assert lines[4] == "1 rows of the file have no demonstration"
+    assert lines[5].startswith("1 wrong answers (an empty one, ") and lines[5].endswith("0 right, 0 partial, 1 wrong")
+
+
+PARTIAL = """
+def reward(data_source, solution_str, ground_truth, extra_info):
+    score = 1.0 if solution_str.endswith(ground_truth) else 0.5 if "answer" in solution_str else 0.0
+    return {"score": score, "acc": ACC} if ACC is not None else score
+"""
+
+
+@pytest.mark.parametrize(
+    ("acc", "correct_from", "status", "said"),
+    [
+        ("None", None, 1, "the reward function returned 0.5, which is neither 0 nor 1, and no acc: set relift.reward."),
+        ("None", 1, 0, "mean reward 0.333, 0 right, 0 partial, 3 wrong"),
+        ("score >= 1", None, 0, "mean reward 0.333, 0 right, 0 partial, 3 wrong"),
+        ("score", None, 0, "mean reward 0.333, 0 right, 2 partial, 1 wrong"),
+    ],
+)
+def test_wrong_answers_show_partial_scores_that_demonstrations_never_earn(
+    tmp_path, capsys, acc, correct_from, status, said
+):
+    code = PARTIAL.replace("ACC}", f"{acc}}}").replace("ACC is", "score is" if acc != "None" else "None is")
+    (tmp_path / "partial.py").write_text(code)
+    rows = [
+        {"data_source": "mine", "target": f"The answer is {answer}", "reward_model": {"ground_truth": str(answer)}}
+        for answer in (7, 8)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    own = [f"reward.custom_reward_function.path={tmp_path}/partial.py", "reward.custom_reward_function.name=reward"]
+    own += [f"relift.reward.correct_from={correct_from}"] if correct_from else []
+    ended, out, _ = grade(capsys, tmp_path / "train.parquet", *own)
+    lines = out.splitlines()
+    assert ended == status and said in lines[-1] and lines[-3].endswith("2 right, 0 partial, 0 wrong")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +98,7 @@ def test_demonstrations_of_a_parquet_file_are_graded_with_the_page_s_function(tm
 def test_answers_of_every_jsonl_file_are_graded_with_the_package_s_function_by_default(tmp_path, row, capsys):
     file = write_jsonl(tmp_path / "answers.jsonl", row)
     status, out, _ = grade(capsys, file)
-    assert status == 0 and out.splitlines()[-1] == "1 graded: mean reward 1.000, 1 right"
+    assert status == 0 and out.splitlines()[-1] == "1 graded: mean reward 1.000, 1 right, 0 partial, 0 wrong"
 
 
 def test_a_function_that_fails_is_told_with_its_error(tmp_path, capsys):
@@ -80,7 +115,7 @@ def test_a_function_that_fails_is_told_with_its_error(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["reward.custom_reward_function.path=none.py"], "cannot be loaded from none.py"),
+        (["reward.custom_reward_function.path=none.py"], "path=none.py: no such file"),
         (["reward.custom_reward_functoin.path=a.py"], "custom_reward_functoin"),
     ],
 )
