@@ -22,11 +22,12 @@ from .checks import (
     settings_problems,
     shortened,
 )
-from .data.findings import LISTED, NEED_TOKENIZER, FileSummary, Finding
-from .methods import Needs
+from .data.findings import LISTED, NEED_TOKENIZER, FileSummary, Finding, Report
+from .methods import Needs, without_solutions
 from .model_support import longest_sequence, model_problems, positions_problem
 from .rewards.problems import has_own_function
 from .schema import name_problems
+from .settings import Source
 
 # Rows of each parquet file whose answers are graded before training, evenly spaced; `data_preprocess.check` grades all.
 GRADED_ROWS = 5000
@@ -57,12 +58,12 @@ def check(config: DictConfig) -> list[str]:
     """Check what can be known without Ray and without a model in memory.
 
     Returns:
-        A line about each kind of question that the run leaves out.
+        Lines about the data: what the run leaves out, and how many questions have a demonstration.
 
     Raises:
         ConfigurationError: with what is wrong.
     """
-    left_out: list[str] = []
+    notes: list[str] = []
     of_machine = (settings_problems, _packages, _machine, _cluster)
     of_sizes = (model_problems, _positions, batch_problems, _folders)
     of_engines = (
@@ -75,8 +76,8 @@ def check(config: DictConfig) -> list[str]:
     )
     for find_problems in (missing, *of_machine, *of_sizes, *of_engines, _reward, _model, _memory):
         _require_none(find_problems(config))
-    _require_none(_data(config, left_out))
-    return left_out
+    _require_none(_data(config, notes))
+    return notes
 
 
 def _require_none(found: Iterable[str]) -> None:
@@ -242,11 +243,11 @@ def _memory(config: DictConfig) -> Iterator[str]:
     yield from refusals(config)
 
 
-def _data(config: DictConfig, left_out: list[str]) -> Iterator[str]:
-    """Yield what is wrong with the data; `left_out` gets a line about questions that the run leaves out."""
+def _data(config: DictConfig, notes: list[str]) -> Iterator[str]:
+    """Yield what is wrong with the data; `notes` gets the lines that `check` returns."""
     from .data.check import check_files
     from .data.errors import DataError
-    from .data.findings import TRAINING_COPES, Kind
+    from .data.findings import OF_ALL_FILES, TRAINING_COPES, Kind
     from .data.hints import hint_problems
     from .data.tokens import TokenCounter
 
@@ -256,12 +257,12 @@ def _data(config: DictConfig, left_out: list[str]) -> Iterator[str]:
     wanted = needs.demonstrations
     train, validation = _files(data.train_files), _files(data.val_files)
     for file in (*train, *validation):
-        if not Path(file).expanduser().exists():
-            yield (f"{file}: no such file (data.train_files / data.val_files); make it with data_preprocess.<name>")
+        if problem := _no_parquet(file):
+            yield problem
             return
     if needs.hints_column is not None:
         yield from hint_problems(train, needs.hints_column, "method.column")
-    allowed = set(TRAINING_COPES)
+    allowed = {*TRAINING_COPES, *OF_ALL_FILES}
     if not data.filter_overlong_prompts:
         allowed.discard(Kind.PROMPT_TOO_LONG)
     try:
@@ -281,6 +282,7 @@ def _data(config: DictConfig, left_out: list[str]) -> Iterator[str]:
             mathematics=not has_own_function(config),
             sample=GRADED_ROWS,
             allowed=allowed,
+            guess_validation=False,
         )
     except DataError as error:
         yield str(error)
@@ -293,9 +295,13 @@ def _data(config: DictConfig, left_out: list[str]) -> Iterator[str]:
         return
     yield from _unscored(config, report.files)
     for_training, for_validation = ([s for s in report.files if s.file in files] for files in (train, validation))
+    if wanted is not None and wanted.source is not Source.TEACHER:
+        yield from _solutions(config, report, for_training)
+        having, rows = (sum(getattr(s, name) for s in for_training) for name in ("demonstrations", "rows"))
+        notes.append(f"  {having:,} of {rows:,} training questions have a demonstration")
     yield from _amounts(config, needs, for_training, "train")
     yield from _amounts(config, None, for_validation, "val")
-    left_out += _left_out(data.max_prompt_length, {"training": for_training, "validation": for_validation})
+    notes += _left_out(data.max_prompt_length, {"training": for_training, "validation": for_validation})
 
 
 def _listing(config: DictConfig, errors: Iterable[Finding]) -> str:
@@ -308,6 +314,34 @@ def _listing(config: DictConfig, errors: Iterable[Finding]) -> str:
         words += ["--tokenizer", model.tokenizer_path or model.path]
         words += ["--max-prompt-tokens", str(config.data.max_prompt_length)]
     return shlex.join(words)
+
+
+def _no_parquet(file: str) -> str | None:
+    """Return why a file cannot be parquet, in one line; None if it may be."""
+    make = "python -m data_preprocess.jsonl makes parquet of it (docs/own-data.md)"
+    if not Path(file).expanduser().exists():
+        made = "python -m data_preprocess.jsonl makes it of your own data (docs/own-data.md)"
+        return f"{file}: no such file (data.train_files / data.val_files); {made}"
+    if Path(file).suffix.lower() in (".jsonl", ".ndjson", ".json", ".csv", ".tsv"):
+        return f"{file}: training reads parquet (data.train_files / data.val_files); {make}"
+    return None
+
+
+def _solutions(config: DictConfig, report: Report, files: list[FileSummary]) -> Iterator[str]:
+    """Yield that no training file has a demonstration, or a right one, where the method trains on them."""
+    from .data.findings import Kind
+
+    _, settings = chosen_method(config)
+    found = {kind: [one for one in report.findings if one.kind is kind] for kind in Kind}
+    if found[Kind.NO_DEMONSTRATIONS] and not any(summary.demonstrations for summary in files):
+        column, why = settings.demonstrations.column, found[Kind.NO_DEMONSTRATIONS][0].problem
+        yield (
+            f"no row of data.train_files has a solution in column {column} ({why}), and method={config.method.name} "
+            "trains on them: make the file again with --target-column, name their column in "
+            f"method.demonstrations.column, {without_solutions(settings)}"
+        )
+    elif not any(summary.verified for summary in files):
+        yield from (str(one) for one in found[Kind.NO_RIGHT_DEMONSTRATION])
 
 
 def _left_out(longest: int, files: Mapping[str, list[FileSummary]]) -> Iterator[str]:
@@ -367,7 +401,7 @@ def _amounts(config: DictConfig, needs: Needs | None, files: list[FileSummary], 
         return
     demonstrations = sum(summary.demonstrations for summary in files)
     of_data = needs.demonstrations is not None and needs.demonstrations.source.needs_dataset
-    if of_data and needs.exact_rows and needs.supervised_rows > demonstrations:
+    if of_data and needs.exact_rows and needs.supervised_rows > demonstrations > 0:  # `_solutions` says that it is 0
         yield (
             f"method.sft.batch_size={needs.supervised_rows}: data.train_files hold {demonstrations} demonstrations, so "
             "no update would ever be due; lower it"

@@ -30,13 +30,13 @@ def check_files(
     token_sample: int | None = TOKEN_SAMPLE,
     ngram: int = DEFAULT_N,
     allowed: Collection[Kind] = TRAINING_COPES,
+    guess_validation: bool = True,
     progress: bool = False,
 ) -> Report:
     """Check training and validation files together.
 
     Args:
-        train_files: paths of parquet files.
-        val_files: paths of parquet files. A training file whose name says test, val or eval also counts as validation.
+        train_files, val_files: paths of parquet files.
         tokenizer: a folder, a hub id or a counter. Without one, lengths are characters and the two limits do not apply.
         max_prompt_tokens: longer prompts are faults; None for no limit.
         max_target_tokens: longer demonstrations are faults; None for no limit.
@@ -52,6 +52,7 @@ def check_files(
         ngram: number of consecutive words that two overlapping questions share.
         allowed: kinds of faults that are only warnings; two kinds that concern only validation always are. The default
             kinds are those that training handles.
+        guess_validation: whether a training file whose name or first row says test, val or eval counts as validation.
         progress: whether to show progress bars on stderr.
 
     Returns:
@@ -63,10 +64,11 @@ def check_files(
     start = time.monotonic()
     counter = TokenCounter.load(tokenizer) if isinstance(tokenizer, str) else tokenizer
     limits, graded = (counter, max_prompt_tokens, max_target_tokens), verify and mathematics
-    checks = Checks(*limits, demonstrations, column, graded, mathematics, sample, token_sample, progress)
+    samples = sample, token_sample
+    checks = Checks(*limits, demonstrations, column, graded, mathematics, *samples, guess_validation, progress)
     report = Report(frozenset(allowed) | WARNINGS)
     questions: dict[str, list[PromptText]] = {}
-    for summary in _summaries(train_files, val_files, report):
+    for summary in _summaries(train_files, val_files, report, guess_validation):
         questions[summary.file] = inspect(summary, checks, report, collect=True)
     schemas.compare(report)
     _none_left(report, max_prompt_tokens)
@@ -75,11 +77,13 @@ def check_files(
     return report
 
 
-def _summaries(train_files: Sequence[str], val_files: Sequence[str], report: Report) -> Iterator[FileSummary]:
+def _summaries(
+    train_files: Sequence[str], val_files: Sequence[str], report: Report, guess: bool
+) -> Iterator[FileSummary]:
     """Yield a summary of each file, which is in the report too, and report files of both purposes."""
     both = {file for file in train_files if any(_same_file(file, other) for other in val_files)}
     for file in dict.fromkeys([*val_files, *train_files]):
-        validation = file not in train_files or (file not in both and _named_validation(str(file)))
+        validation = file not in train_files or (guess and file not in both and _named_validation(str(file)))
         summary = FileSummary(str(file), validation=validation)
         report.files.append(summary)
         if file in both:

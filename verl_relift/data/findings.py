@@ -32,6 +32,7 @@ class Kind(StrEnum):
     UNPARSABLE_VALIDATION_ANSWER = "unparsable_validation_answer"
     REPEATED_VALIDATION_QUESTION = "repeated_validation_question"
     NO_DEMONSTRATIONS = "no_demonstrations"
+    NO_RIGHT_DEMONSTRATION = "no_right_demonstration"
     DUPLICATE_PROMPT = "duplicate_prompt"
     DUPLICATE_ID = "duplicate_id"
     FAILED_DEMONSTRATION = "failed_demonstration"
@@ -47,11 +48,15 @@ class Kind(StrEnum):
         return _REMEDIES[self]
 
 
-_OWN = "a reward function of your own takes anything (data_preprocess.check --own-reward)"
+# A reward function of the user's that training or the check was not told of makes good data look bad.
+_OWN = (
+    "for a reward function of your own, give training reward.custom_reward_function.path=FILE and "
+    "data_preprocess.check --own-reward (docs/own-reward.md)"
+)
 _REMEDIES = {
-    Kind.UNREADABLE: "give a parquet file, or copy or make it again",
+    Kind.UNREADABLE: "copy it again, or make it with data_preprocess.jsonl, which reads jsonl, json, csv and parquet",
     Kind.NO_ROWS: "make the file again with fewer filters",
-    Kind.MISSING_COLUMN: "make the file with data_preprocess.<name>, or data_preprocess.jsonl for your own data",
+    Kind.MISSING_COLUMN: "make the file with data_preprocess.jsonl, which maps columns (docs/own-data.md)",
     Kind.WRONG_TYPE: "make the file with data_preprocess.jsonl, which maps columns",
     Kind.EMPTY_PROMPT: "drop the row or fill it in",
     Kind.ANSWER_IN_PROMPT: "end the prompt with the question, and put the solution into the column of demonstrations",
@@ -64,9 +69,10 @@ _REMEDIES = {
     Kind.REPEATED_VALIDATION_QUESTION: "each copy is sampled; evaluation counts them as one question",
     Kind.UNPARSABLE_VALIDATION_ANSWER: "drop the row, or accept that only an answer with the same text is correct",
     Kind.NO_DEMONSTRATIONS: (
-        "the method needs a target in some rows: name their column (method.demonstrations.column), "
-        "use a data set with solutions, or a teacher"
+        "the method needs a target in some rows: make the file again with --target-column, name their column "
+        "(method.demonstrations.column), or use a teacher"
     ),
+    Kind.NO_RIGHT_DEMONSTRATION: f"correct the solutions or their answers, or use a teacher; {_OWN}",
     Kind.DUPLICATE_PROMPT: "make the file again with --dedup",
     Kind.DUPLICATE_ID: "make identifiers unique",
     Kind.FAILED_DEMONSTRATION: (
@@ -99,6 +105,10 @@ TRAINING_COPES = frozenset(
         Kind.OVERLAP,
     }
 )
+
+
+# Faults of a training file that others of the run make up for.
+OF_ALL_FILES = frozenset({Kind.NO_DEMONSTRATIONS, Kind.NO_RIGHT_DEMONSTRATION})
 
 
 @dataclass(frozen=True, slots=True)

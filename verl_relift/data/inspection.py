@@ -47,6 +47,7 @@ class Checks:
     mathematics: bool
     sample: int | None
     token_sample: int | None
+    guess_validation: bool
     progress: bool
 
 
@@ -156,7 +157,7 @@ class _Inspector:
             problem = f"none of {summary.graded} graded demonstrations gives the ground truth as its answer"
             if opens_thought(self._answer_start):
                 problem += " (the chat template opens a thought, which they must close before they answer)"
-            self.fault(Kind.NO_DEMONSTRATIONS, problem, column=column)
+            self.fault(Kind.NO_RIGHT_DEMONSTRATION, problem, column=column)
 
     def _structure(self, value: dict[str, Any] | DataError, row: int) -> _Example | None:
         """Check types, emptiness and duplicates of one row."""
@@ -190,7 +191,7 @@ class _Inspector:
             self.fault(Kind.WRONG_TYPE, f"{_type(extra)}, not a structure with index and split", row, "extra_info")
         if not isinstance(extra, dict):
             return
-        if row == 0 and extra.get("split") in VALIDATION_SPLITS:
+        if row == 0 and self.checks.guess_validation and extra.get("split") in VALIDATION_SPLITS:
             self.summary.validation = True
         if isinstance(extra.get("level"), str):
             self.summary.levels[extra["level"]] += 1

@@ -19,6 +19,16 @@ docs/extend.md adds a method. Nothing here imports torch, verl, Ray or vLLM.
 """
 
 from .base import Method, Needs, Resources, Stage, Supervised
-from .registry import METHODS, method_class, read_method
+from .registry import METHODS, method_class, read_method, without_solutions
 
-__all__ = ["METHODS", "Method", "Needs", "Resources", "Stage", "Supervised", "method_class", "read_method"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "Needs",
+    "Resources",
+    "Stage",
+    "Supervised",
+    "method_class",
+    "read_method",
+    "without_solutions",
+]

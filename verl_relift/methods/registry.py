@@ -42,6 +42,13 @@ def method_class(name: str) -> type[Method]:
     return getattr(import_module(module, __package__), attribute)
 
 
+def without_solutions(settings: Any) -> str:
+    """Return what a user can do with data that have no solutions, with the settings of a method that needs them."""
+    asks = hasattr(settings, "teacher")
+    teacher = "ask a teacher" if asks else "method=relift with a teacher"
+    return f"use method=grpo, or {teacher} (docs/teacher.md)"
+
+
 def read_method(group: dict[str, Any]) -> tuple[type[Method], Any]:
     """Return the method that the configuration's group `method` describes, and its checked settings.
 
