@@ -13,10 +13,12 @@ from .methods.registry import METHODS
 COMMANDS = {
     "verl_relift.quickstart": "train, evaluate, export and try a small model on a CPU",
     "verl_relift.pretrained": "the same with a pretrained model of 135M parameters, which it fetches",
+    "verl_relift.quickstart.random_model": "a tiny model that knows nothing, for trying your data on a CPU",
+    "verl_relift.pretrained.fetch": "a pretrained model of 135M or 494M parameters, as a folder",
     "verl_relift.plan": "does a configuration fit on these GPUs, and how long does it take",
     "verl_relift.train": "train",
     "verl_relift.report": "one page of curves of one or more runs, also while they run",
-    "verl_relift.grade": "the answers of a file, graded with your reward function",
+    "verl_relift.grade": "the answers or demonstrations of a file, graded with your reward function",
     "verl_relift.evaluate": "accuracy of a model on parquet files",
     "verl_relift.export": "a checkpoint as a Hugging Face model",
     "data_preprocess.jsonl": "your own jsonl, csv or parquet as training data; gsm8k, math, ... for known data sets",
@@ -27,7 +29,7 @@ COMMANDS = {
 
 def commands() -> str:
     """Return the list of commands."""
-    rows = "\n".join(f"  {name:<30} {what}" for name, what in COMMANDS.items())
+    rows = "\n".join(f"  {name:<36} {what}" for name, what in COMMANDS.items())
     return f"usage: python -m COMMAND --help\n\n{rows}\n\nREADME.md and docs/ explain them."
 
 

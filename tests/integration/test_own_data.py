@@ -34,7 +34,7 @@ def test_the_page_runs_as_it_stands(tmp_path):
             module = re.sub(r".*-m (\S+).*", r"\1", command)
             said[module] = [*said.get(module, []), ended.stdout + ended.stderr]
 
-    assert "96 graded: mean reward 1.100, 96 right" in said["verl_relift.grade"][0]
+    assert "96 graded: mean reward 1.100, 96 right, 0 partial, 0 wrong" in said["verl_relift.grade"][0]
     for console in said["verl_relift.train"]:
         lines = console.splitlines()
         first = next(number for number, line in enumerate(lines) if line.startswith("step 1/6  ETA "))
@@ -44,7 +44,7 @@ def test_the_page_runs_as_it_stands(tmp_path):
     for run in runs:
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         assert [record["step"] for record in records] == list(range(1, 7))
-        assert "val-core/jsonl/acc/mean@1" in records[-1]
+        assert "val-core/mine/acc/mean@1" in records[-1]
     page = (tmp_path / "outputs/mine/report.html").read_text()
     assert "relift" in page and "grpo" in page and "finished, step 6 of 6" in page
     assert (tmp_path / "models/mine/model.safetensors").exists()

