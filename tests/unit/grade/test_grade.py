@@ -53,6 +53,21 @@ def test_demonstrations_of_a_parquet_file_are_graded_with_the_page_s_function(tm
     assert lines[5].startswith("1 wrong answers (an empty one, ") and lines[5].endswith("0 right, 0 partial, 1 wrong")
 
 
+def test_the_partial_function_of_the_page_needs_what_the_page_says(tmp_path, capsys):
+    [code] = re.findall(r"```python\n# partial_reward.py\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (tmp_path / "partial_reward.py").write_text(code)
+    own = [
+        f"reward.custom_reward_function.path={tmp_path}/partial_reward.py",
+        "reward.custom_reward_function.name=reward",
+    ]
+    texts = ("It is 7", "It is 8", "I do not know")
+    file = write_jsonl(tmp_path / "answers.jsonl", *({"response": text, "ground_truth": "7"} for text in texts))
+    status, out, _ = grade(capsys, file, *own)
+    assert status == 1 and "returned 0.5, which is neither 0 nor 1, and no acc" in out
+    status, out, _ = grade(capsys, file, *own, "relift.reward.correct_from=1")
+    assert status == 0 and out.endswith("3 graded: mean reward 0.500, 1 right, 0 partial, 2 wrong\n")
+
+
 PARTIAL = """
 def reward(data_source, solution_str, ground_truth, extra_info):
     score = 1.0 if solution_str.endswith(ground_truth) else 0.5 if "answer" in solution_str else 0.0
