@@ -46,6 +46,7 @@ def totals(runs: Sequence[Run]) -> Table:
         "validation accuracy, first to last": _validation_change,
         "supervised updates": lambda run: _number(run.last("relift/sft_updates")),
         "demonstrations used": lambda run: _number(run.last("relift/demonstrations_used")),
+        "demonstrations trained on, repeats counted": _trained_on,
         "share of the demonstrations used": lambda run: _percent(run.last("relift/demonstration_fraction")),
         "demonstrations rejected": _rejected,
         "peak memory of a device": lambda run: _largest(run, "actor/perf/max_memory_allocated_gb", " GB"),
@@ -54,6 +55,15 @@ def totals(runs: Sequence[Run]) -> Table:
     }
     rows = [[name, *(of(run) for run in runs)] for name, of in facts.items()]
     return Table(["", *(run.label for run in runs)], [row for row in rows if any(row[1:])])
+
+
+def _trained_on(run: Run) -> str:
+    """Count demonstrations as often as they were trained on: in updates of their own, in groups, and in a stream."""
+    in_the_update = ("method/demonstrations_joined", "method/demonstrations_used")
+    counts = [sum(run.series[name].finite) for name in in_the_update if name in run.series]
+    own = run.last("relift/sft_demonstrations")
+    counts += [] if own is None else [own]
+    return _number(sum(counts)) if counts else ""
 
 
 def time_table(runs: Sequence[Run]) -> Table | None:

@@ -399,7 +399,23 @@ def test_counts_since_the_start_are_not_added_up_and_the_time_includes_the_start
     run = read_run(write_run(tmp_path, lines, TRAINER))
     table = dict(map(tuple, (row[:2] for row in totals([run]).rows)))
     assert table["demonstrations rejected"] == "1 overlong"
+    assert "demonstrations trained on, repeats counted" not in table
     assert table["wall-clock time"] == "0 min 54 s"  # 20 between the first line and the last, 4 before it, 30 to start
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({"relift/sft_demonstrations": 8}, "8"),  # since the start
+        ({"method/demonstrations_joined": 5}, "15"),  # of each step
+        ({"method/demonstrations_used": 2, "relift/sft_demonstrations": 0}, "6"),
+        ({"method/demonstrations_joined": 0}, "0"),
+    ],
+)
+def test_demonstrations_count_wherever_a_method_trains_on_them(tmp_path, metrics, said):
+    run = read_run(write_run(tmp_path, [{**line, **metrics} for line in rewards(3)], TRAINER))
+    table = dict(map(tuple, (row[:2] for row in totals([run]).rows)))
+    assert table["demonstrations trained on, repeats counted"] == said
 
 
 def test_charts_say_what_healthy_is(tmp_path):
