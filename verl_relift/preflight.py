@@ -302,6 +302,7 @@ def _data(config: DictConfig, notes: list[str]) -> Iterator[str]:
     yield from _amounts(config, needs, for_training, "train")
     yield from _amounts(config, None, for_validation, "val")
     notes += _left_out(data.max_prompt_length, {"training": for_training, "validation": for_validation})
+    notes += _shared(report, for_training)
 
 
 def _listing(config: DictConfig, errors: Iterable[Finding]) -> str:
@@ -342,6 +343,17 @@ def _solutions(config: DictConfig, report: Report, files: list[FileSummary]) -> 
         )
     elif not any(summary.verified for summary in files):
         yield from (str(one) for one in found[Kind.NO_RIGHT_DEMONSTRATION])
+
+
+def _shared(report: Report, for_training: list[FileSummary]) -> Iterator[str]:
+    """Yield what training and validation share, with which validation measures what was learned by heart."""
+    from .data.findings import Kind
+
+    whole = [finding for finding in report.findings if finding.kind is Kind.OVERLAP and finding.row is None]
+    yield from (f"  note: {finding.file}: {finding.problem}" for finding in whole)
+    questions = sum(summary.counts[Kind.OVERLAP] for summary in for_training) - len(whole)
+    if questions:
+        yield f"  note: {questions:,} training questions are, or resemble, validation questions (docs/data.md)"
 
 
 def _left_out(longest: int, files: Mapping[str, list[FileSummary]]) -> Iterator[str]:

@@ -120,7 +120,7 @@ def test_the_console_is_the_progress_and_the_log_has_the_rest(finished):
     lines = run.with_suffix(".log").read_text().splitlines()
     steps = [number for number, line in enumerate(lines) if line.startswith("step ")]
     assert steps[0] <= 10 and len(lines) <= 20, lines
-    assert lines[1] == f"a new run of {STEPS} steps in {run}"
+    assert lines[0].startswith("checking ") and lines[2] == f"a new run of {STEPS} steps in {run}"
     for word in ("reward", "accuracy", "hardest", "buffer", "supervised updates", "tokens/s", "ETA"):
         assert f"  {word} " in lines[steps[0]] or f" {word}" in lines[steps[0]], word
     end = lines[steps[-1] + 1 :]

@@ -306,6 +306,17 @@ def test_some_demonstrations_are_enough_and_are_counted(folder, tmp_path):
     assert notes == ["  9 of 128 training questions have a demonstration"]
 
 
+def test_questions_for_both_purposes_are_counted(folder, tmp_path):
+    file, test = (f"{folder}/{name}.parquet" for name in ("train", "test"))
+    notes = check(configuration(folder, "method=grpo", f"data.val_files={file}"))
+    assert notes == [f"  note: {file}: the same file is for training and for validation"]
+    copy = tmp_path / "both.parquet"
+    pq.write_table(pa.concat_tables([pq.read_table(file), pq.read_table(test)]), copy)
+    notes = check(configuration(folder, "method=grpo", f"data.train_files={copy}"))
+    count = pq.read_metadata(test).num_rows
+    assert notes == [f"  note: {count} training questions are, or resemble, validation questions (docs/data.md)"]
+
+
 def test_a_reward_function_that_was_forgotten_is_named(folder, tmp_path):
     key = r"reward\.custom_reward_function\.path=FILE.*docs/own-reward\.md"
     for truth, problem in (("t(0,4]", "is not a number"), ("123456", "none of 64 graded demonstrations")):

@@ -432,7 +432,10 @@ def refusals(config: DictConfig) -> list[str]:
     if not found:
         return []
     steps = changes(job, budget)
-    if fits(steps[-1].job if steps else job, budget):
+    whole = hardware.whole_memory()
+    if not job.cuda and not _too_large(job, Budget.of_machine(whole)):
+        fix = f"other programs have the rest of its {gib(whole)}: end them, or wait"
+    elif fits(steps[-1].job if steps else job, budget):
         fix = "`python -m verl_relift.plan` with the same arguments tells what to change"
     else:
         fix = way_out(job, budget, bool(steps))

@@ -69,6 +69,15 @@ def available_memory() -> int:
     return available
 
 
+def whole_memory() -> int:
+    """Return the bytes that this machine, or its control group, has in all."""
+    import psutil
+
+    limit, whole = Path("/sys/fs/cgroup/memory.max"), psutil.virtual_memory().total
+    limited = limit.exists() and limit.read_text().strip().isdigit()
+    return min(whole, int(limit.read_text())) if limited else whole
+
+
 def _inactive_file(stat: Path) -> int:
     """Return the bytes of page cache that the kernel reclaims first."""
     for line in stat.read_text().splitlines() if stat.exists() else ():
