@@ -429,8 +429,8 @@ def test_recomputation_is_advised_on_a_cpu_where_activations_dominate():
 
 @pytest.mark.parametrize(
     ("available", "whole", "fix"),
-    [(3.0, 4.0, "; no change of settings is enough: use a machine with at least 5 GiB available; the processes of one rank "
-           "alone take 3.5 GiB, which no setting lowers"),
+    [(3.0, 4.0, "; no change of settings is enough: use a machine with at least 5 GiB available; the processes of one "
+           "rank alone take 3.5 GiB, which no setting lowers"),
      (4.0, 4.5, "; `python -m verl_relift.plan` with the same arguments tells what to change"),
      (4.0, 23.5, "; other programs have the rest of its 23.5 GiB: end them, or wait")],
 )  # fmt: skip
