@@ -73,8 +73,11 @@ def activation_elements(shape: ModelShape, training: Training, padding: float = 
     """
     tensor = training.tensor
     query, key_value = shape.query_size, shape.key_value_size
-    # Inputs and outputs of two norms and, in the local spec, fp32 copies. Sequence parallelism divides them.
+    # Inputs and outputs of two norms and, in the local spec, fp32 copies. On a CPU torch's norm keeps its input in fp32
+    # besides. Sequence parallelism divides them.
     hidden = (4 if training.transformer_engine else 6) * shape.hidden_size
+    if not training.cuda and training.element_bytes < 4:
+        hidden += 2 * shape.hidden_size * 4 / training.element_bytes
     hidden /= tensor if training.sequence_parallel else 1
     if padding == 1.0 or training.transformer_engine:
         # The projection's output (values are a view of it), rotated queries and keys, and the attention's output.

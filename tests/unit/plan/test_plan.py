@@ -159,6 +159,14 @@ def test_activations_of_one_layer_by_hand():
     assert memory.activation_elements(QWEN_7B, apart) == 7168 + 34560 + 18944
 
 
+def test_activations_of_one_layer_on_a_cpu_by_hand():
+    training = Training(cuda=False, sequence_parallel=False, transformer_engine=False, element_bytes=4)
+    # Two norms, projection, rotated queries and keys, three outputs of the attention, and the feed-forward layer.
+    fp32 = 6 * 576 + (576 + 2 * 192) + 576 + 192 + 2 * 576 + 3 * 1536
+    assert memory.activation_elements(SMOL, training) == fp32
+    assert memory.activation_elements(SMOL, replace(training, element_bytes=2)) == fp32 + 4 * 576
+
+
 def test_logits_in_blocks_by_hand():
     """16,384 tokens of Qwen2.5-7B, TP2: 76,032 rows of 3,584 on a rank, 256 MiB of logits at a time."""
     block, hidden, rows = 256 << 20, 16384 * 3584, 76032 * 3584
