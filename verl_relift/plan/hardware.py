@@ -61,11 +61,10 @@ def available_memory() -> int:
     """Return the bytes available to new processes on this machine, within the limit of its control group."""
     import psutil
 
-    available = psutil.virtual_memory().available
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and limit.read_text().strip().isdigit():
-        cache = _inactive_file(Path("/sys/fs/cgroup/memory.stat"))
-        available = min(available, int(limit.read_text()) - int(used.read_text()) + cache)
+    available, limit = psutil.virtual_memory().available, _limit()
+    if limit is not None:
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        available = min(available, limit - used + _inactive_file(Path("/sys/fs/cgroup/memory.stat")))
     return available
 
 
@@ -73,9 +72,15 @@ def whole_memory() -> int:
     """Return the bytes that this machine, or its control group, has in all."""
     import psutil
 
-    limit, whole = Path("/sys/fs/cgroup/memory.max"), psutil.virtual_memory().total
-    limited = limit.exists() and limit.read_text().strip().isdigit()
-    return min(whole, int(limit.read_text())) if limited else whole
+    whole, limit = psutil.virtual_memory().total, _limit()
+    return whole if limit is None else min(whole, limit)
+
+
+def _limit() -> int | None:
+    """Return the bytes that the control group may have; None for no limit."""
+    limit = Path("/sys/fs/cgroup/memory.max")
+    said = limit.read_text().strip() if limit.exists() else ""
+    return int(said) if said.isdigit() else None
 
 
 def _inactive_file(stat: Path) -> int:

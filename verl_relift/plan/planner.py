@@ -56,7 +56,8 @@ def make_plan(
 
 def _refused(config: DictConfig, job: Job) -> list[str]:
     """What training refuses before it looks at memory."""
-    checks = [settings_problems(config), batch_problems(config), divisibility_problems(config, job.shape)]
-    if job.shape.positions is not None:
+    checks = [settings_problems(config)]
+    if job.shape.positions is not None:  # before what such lengths need besides, as in training
         checks.append(positions_problem(config.actor_rollout_ref.rollout.max_model_len, job.shape.positions))
+    checks += [batch_problems(config), divisibility_problems(config, job.shape)]
     return [problem for check in checks for problem in check]

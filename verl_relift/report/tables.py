@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..run import budget
 from .charts import validation_average
 from .errors import ReportError
 from .runs import Run
@@ -59,9 +60,8 @@ def totals(runs: Sequence[Run]) -> Table:
 
 def _trained_on(run: Run) -> str:
     """Count demonstrations as often as they were trained on: in updates of their own, in groups, and in a stream."""
-    in_the_update = ("method/demonstrations_joined", "method/demonstrations_used")
-    counts = [sum(run.series[name].finite) for name in in_the_update if name in run.series]
-    own = run.last("relift/sft_demonstrations")
+    counts = [sum(run.series[name].finite) for name in budget.OF_EACH_STEP if name in run.series]
+    own = run.last(budget.SINCE_THE_START)
     counts += [] if own is None else [own]
     return _number(sum(counts)) if counts else ""
 

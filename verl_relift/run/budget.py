@@ -7,6 +7,11 @@ from pathlib import Path
 
 from .folder import METRICS
 
+# The metrics that count demonstrations as often as they were trained on: in updates of their own, since the start of
+# the run; in groups, and in a stream beside them, in each step.
+SINCE_THE_START = "relift/sft_demonstrations"
+OF_EACH_STEP = ("method/demonstrations_joined", "method/demonstrations_used")
+
 
 class By(StrEnum):
     """What two runs spend alike."""
@@ -62,10 +67,8 @@ def spent(run: Path) -> Spent:
         return sum(record.get(name) or 0.0 for record in records)
 
     last = records[-1]
-    # In groups, and beside them in a stream.
-    in_the_update = total("method/demonstrations_joined") + total("method/demonstrations_used")
     return Spent(
-        demonstrations=last.get("relift/sft_demonstrations", 0) + in_the_update,
+        demonstrations=last.get(SINCE_THE_START, 0) + sum(map(total, OF_EACH_STEP)),
         tokens=last.get("relift/sft_tokens", 0) + total("method/demonstration_tokens"),
         sampled=total("method/second_round_tokens"),
     )

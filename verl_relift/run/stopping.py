@@ -32,9 +32,9 @@ def listen() -> None:
 def end_with(line: Callable[[], str]) -> None:
     """Say a line as soon as Ctrl-C or SIGTERM arrives, before the run's processes end, which takes seconds.
 
-    Both then unwind this process, as Ctrl-C does in Python. The second signal only says that this goes on, because it
-    would break off the end of the run's processes; the third does that. Where Ctrl-C is ignored, it stays so: a shell
-    does that for commands in the background.
+    Both then unwind this process, as Ctrl-C does in Python. A second signal only prints that the run's processes are
+    ending, because it would interrupt their cleanup; a third interrupts it. Where Ctrl-C is ignored, it stays ignored:
+    a shell does that for commands in the background.
 
     Args:
         line: returns it; it is called in the signal's handler.
