@@ -22,6 +22,7 @@ from ..methods.weight import Term, TokenStatistics, Weight
 from ..run import garbage, threads
 from ..types import Role
 from ..upstream.fixes.weight_socket import in_private_folder
+from ..upstream.speed import malloc
 from .gradients import Part, gradient_shares
 from .hyperparameters import kept
 from .losses import supervised_loss
@@ -259,6 +260,12 @@ class DemonstrationWorker(ActorRolloutRefWorker):
             _to_number(of_demonstrations[name]) for name in ("nll", "entropy")
         )
         return output
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def save_checkpoint(self, *args, **kwargs) -> None:
+        """As verl's, in the memory that updates have freed: a checkpoint's copies do not fit into their gaps."""
+        malloc.give_back()
+        super().save_checkpoint(*args, **kwargs)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def save_extra(self, folder: str) -> None:

@@ -510,9 +510,7 @@ def _cpu_phases(job: Job, padding: float, heap_factor: float) -> list[Phase]:
             result.append(Phase(name, kept | of_all(update)))
     result.append(Phase("weight sync", kept | resident | {"weight-sync buckets": sync_buckets(job) * len(ranks)}))
     if training.saves:
+        # The ranks have given back what updates have freed (upstream/speed/malloc.py).
         parts = {"checkpoint": sum(checkpoint_on_host(job, stage, first) for stage, first in ranks)}
-        if heap_factor > HEAP_FACTOR_MMAP:
-            # A checkpoint's blocks are larger than the gaps that an update has left in the heap.
-            parts["freed by updates"] = max(phase.total for phase in result) - result[0].total
         result.append(Phase("checkpoint", kept | resident | parts))
     return result

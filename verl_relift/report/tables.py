@@ -16,6 +16,7 @@ _REJECTED = "relift/demonstrations_rejected/"
 
 # What the page shows of a single run. The rest is under "All settings".
 _MAIN_GROUPS = ("method.", "relift.")
+_SOURCE = "method.demonstrations.source"
 _MAIN_SETTINGS = (
     "data.train_batch_size",
     "data.max_prompt_length",
@@ -94,7 +95,7 @@ def metrics_table(run: Run) -> Table:
 
 def settings_table(runs: Sequence[Run]) -> Table | None:
     """Return the main settings of one run, or the settings that differ between several runs; None if there are none."""
-    flat = [flatten(run.config) for run in runs]
+    flat = [_in_use(flatten(run.config)) for run in runs]
     keys = list(dict.fromkeys(key for settings in flat for key in settings))
     if len(runs) > 1:
         keys = [key for key in keys if len({settings.get(key, "") for settings in flat}) > 1]
@@ -103,6 +104,15 @@ def settings_table(runs: Sequence[Run]) -> Table | None:
     if not keys:
         return None
     return Table(["setting", *(run.label for run in runs)], [[key, *(s.get(key, "") for s in flat)] for key in keys])
+
+
+def _in_use(settings: dict[str, str]) -> dict[str, str]:
+    """Leave out the settings of sources that demonstrations do not come from."""
+    source = settings.get(_SOURCE)
+    if source is None:
+        return settings
+    unused = tuple(f"method.{name}." for name in ("teacher", "privileged") if name not in source)
+    return {key: value for key, value in settings.items() if not key.startswith(unused)}
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, str]:

@@ -13,6 +13,7 @@ _FIELDS = (
     ("reward", "critic/score/mean", "{:.2f}"),
     ("accuracy", "training/accuracy", "{:.2f}"),
     ("hardest", "relift/hardest_questions", "{:.0f}"),
+    ("demonstrations", "method/demonstrations_joined", "{:.0f}"),
     ("buffer", "relift/buffer_size", "{:.0f}"),
     ("supervised updates", "relift/sft_updates", "{:.0f}"),
 )

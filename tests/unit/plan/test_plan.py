@@ -262,17 +262,12 @@ def test_a_checkpoint_on_a_cpu_by_hand():
     phases = {phase.name: phase for phase in memory.phases(planned, 0)}
     saving = phases["checkpoint"].parts
     assert saving["checkpoint"] == 36 * count
-    # Its blocks of 4 bytes a parameter fit into no gap that the largest update has left in the heap.
-    added = phases["RL update"].total - phases["rollout"].total
-    assert saving["freed by updates"] == added > 0
-    assert phases["checkpoint"].total == phases["RL update"].total + 36 * count
+    assert saving.keys() == {*phases["rollout"].parts, "checkpoint"}
+    assert phases["checkpoint"].total == phases["rollout"].total + 36 * count
     # It is the peak, so that a machine which is only large enough for updates is refused before the run.
     assert problems(planned, Budget.of_machine(phases["checkpoint"].total)) == []
     (problem,) = problems(planned, Budget.of_machine(phases["RL update"].total))
     assert problem.startswith("checkpoint needs ")
-    # Memory that goes back to the system at once is not there any more.
-    given_back = {phase.name: phase for phase in memory.phases(planned, 0, heap_factor=memory.HEAP_FACTOR_MMAP)}
-    assert given_back["checkpoint"].total == given_back["rollout"].total + 36 * count
     without = replace(planned, training=replace(training, saves=False))
     assert "checkpoint" not in {phase.name for phase in memory.phases(without, 0)}
 

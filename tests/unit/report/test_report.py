@@ -15,7 +15,7 @@ from verl_relift.report.__main__ import main
 from verl_relift.report.charts import PANELS, figure_panels, validation_average
 from verl_relift.report.runs import Series, read_run
 from verl_relift.report.samples import from_validation
-from verl_relift.report.tables import flatten, time_table, totals
+from verl_relift.report.tables import flatten, settings_table, time_table, totals
 from verl_relift.report.thin import thin
 from verl_relift.report.timing import STAGES, stage_seconds, stage_series
 
@@ -430,3 +430,22 @@ def test_the_picture_has_the_curves_of_the_page_on_watching():
     named = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
     assert len(rows) == 5 and len(named) == 7
     assert named <= {panel.metric for panel in figure_panels()}
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("dataset", []),
+        ("teacher", ["method.teacher.model"]),
+        ("dataset_then_teacher", ["method.teacher.model"]),
+        ("privileged", ["method.privileged.traces"]),
+    ],
+)
+def test_settings_of_a_source_that_is_not_used_are_no_difference(tmp_path, source, shown):
+    method = f"{{demonstrations: {{source: {source}}}, teacher: {{model: m}}, privileged: {{traces: 1}}}}"
+    runs = [
+        read_run(write_run(tmp_path / "one", rewards(), f"method: {method}\n")),
+        read_run(write_run(tmp_path / "two", rewards(), f"method: {{demonstrations: {{source: {source}}}}}\n")),
+    ]
+    table = settings_table(runs)
+    assert [row[0] for row in table.rows if row[0].startswith("method.")] == shown if shown else table is None

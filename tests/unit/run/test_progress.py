@@ -34,8 +34,10 @@ def test_a_step_in_one_line():
         ({"step": 0, "time": 1.0, "val-core/a/acc/mean@1": 0.25, "val-core/b/acc/mean@1": 0.75},
          "step 0/9  validation 0.500"),
         ({"step": 1, "time": 1.0, "critic/score/mean": None, "timing_s/step": 0.5}, "step 1/9  0.5 s/step"),
+        ({"step": 1, "time": 1.0, "critic/score/mean": 0.5, "method/demonstrations_joined": 12.0},
+         "step 1/9  reward 0.50  demonstrations 12"),
     ],
-    ids=["without-rollouts", "validation-before-training", "not-finite"],
+    ids=["without-rollouts", "validation-before-training", "not-finite", "demonstrations-in-groups"],
 )  # fmt: skip
 def test_what_a_record_lacks_is_left_out(record, line):
     assert describe(record, 9, None) == line
