@@ -3,7 +3,8 @@
 FILE is a parquet file with training data, whose demonstrations are graded, then some wrong answers, or a jsonl file
 with answers: a run's validation/STEP.jsonl, an evaluation's generations.jsonl, or your own with the columns response
 and ground_truth.
-key=value: reward.custom_reward_function.path=FILE.py and the other keys that training takes.
+key=value: reward.custom_reward_function.path=FILE.py, method.demonstrations.column=NAME and the other keys that
+training takes.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .data.errors import DataError
@@ -32,6 +34,7 @@ from .usage import argument_parser
 
 # Names that a jsonl file may have for the same thing: ours, verl's validation's, this program's evaluation's.
 _RESPONSES, _TRUTHS, _SOURCES = ("response", "output"), ("ground_truth", "gts"), ("data_source", "source")
+_COLUMN = "target"  # of demonstrations, where the method has none
 _WRONG = 20  # answers that are made to be wrong
 _SHOWN = 60  # characters of the end of an answer
 
@@ -53,11 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--show", type=int, default=10, metavar="N", help="answers to print (default 10)")
     options = parser.parse_intermixed_args(arguments)
     try:
-        answers = list(itertools.islice(read_answers(options.file), options.limit))
-        function = _function(options.overrides)
+        config = _config(options.overrides)
+        column = OmegaConf.select(config, "method.demonstrations.column") or _COLUMN
+        answers = list(itertools.islice(read_answers(options.file, column), options.limit))
+        function = _function(config)
         failed = _print(answers, function, options.show)
         if options.file.suffix == ".parquet":
-            print(f"{_without_demonstration(options.file)} rows of the file have no demonstration")
+            print(f"{_without_demonstration(options.file, column)} rows of the file have no demonstration")
             failed += _print_wrong(answers, function)
     except (GradeError, DataError) as error:
         print(f"grade: {error}", file=sys.stderr)
@@ -65,15 +70,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(1 if failed else 0)
 
 
-def read_answers(file: Path) -> Iterator[Answer]:
+def read_answers(file: Path, column: str) -> Iterator[Answer]:
     """Yield the answers of a file.
+
+    Args:
+        file: parquet or jsonl.
+        column: of a parquet file's demonstrations.
 
     Raises:
         GradeError: it can't be read, or lacks a column.
     """
     try:
         if file.suffix == ".parquet":
-            yield from _demonstrations(file)
+            yield from _demonstrations(file, column)
         else:
             with open(file, encoding="utf-8") as lines:
                 yield from (_answer(json.loads(line), f"{file}:{number}") for number, line in enumerate(lines, 1))
@@ -83,25 +92,28 @@ def read_answers(file: Path) -> Iterator[Answer]:
         raise GradeError(f"{file}: {str(error).splitlines()[0]}; give a parquet or jsonl file") from error
 
 
-def _demonstrations(file: Path) -> Iterator[Answer]:
+def _demonstrations(file: Path, column: str) -> Iterator[Answer]:
     import pyarrow.parquet as pq
 
     found = False
     for batch in pq.ParquetFile(file).iter_batches(1000):
         for row in batch.to_pylist():
-            text = target_text(row.get("target"))
+            text = target_text(row.get(column))
             if text is not None:
                 found = True
                 yield Answer(text, row["reward_model"]["ground_truth"], row["data_source"], row.get("extra_info"))
     if not found:
-        raise GradeError(f"{file}: no row has a demonstration (column target); give a jsonl file with answers")
+        raise GradeError(
+            f"{file}: no row has a demonstration in the column {column} (method.demonstrations.column); "
+            "or give a jsonl file with answers"
+        )
 
 
-def _without_demonstration(file: Path) -> int:
+def _without_demonstration(file: Path, column: str) -> int:
     import pyarrow.parquet as pq
 
-    batches = pq.ParquetFile(file).iter_batches(1000, columns=["target"])
-    return sum(target_text(row["target"]) is None for batch in batches for row in batch.to_pylist())
+    batches = pq.ParquetFile(file).iter_batches(1000, columns=[column])
+    return sum(target_text(row[column]) is None for batch in batches for row in batch.to_pylist())
 
 
 def _answer(row: Mapping[str, Any], place: str) -> Answer:
@@ -114,12 +126,15 @@ def _answer(row: Mapping[str, Any], place: str) -> Answer:
     return Answer(first(_RESPONSES), first(_TRUTHS), first(_SOURCES, ""), row.get("extra_info"))
 
 
-def _function(overrides: Sequence[str]) -> RewardFunction:
+def _config(overrides: Sequence[str]) -> DictConfig:
     prepare_environment()
     try:
-        config = compose_config("relift", None, overrides, "cpu")
+        return compose_config("relift", None, overrides, "cpu")
     except (HydraException, OmegaConfBaseException) as error:
         raise GradeError(refusal(error, overrides, "cpu")) from error
+
+
+def _function(config: DictConfig) -> RewardFunction:
     # verl, which is imported here, has much to say.
     warnings.simplefilter("ignore")
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

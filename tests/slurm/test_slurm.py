@@ -65,14 +65,15 @@ def submit(cluster: VirtualCluster, prepared: Path, run: Path, *overrides: str, 
         "RAY_ARGUMENTS": "--num-cpus=16 --object-store-memory=500000000",
         **variables,
     }
-    output = cluster.run(
-        *("sbatch", "--parsable", f"--chdir={ROOT}", f"--output={run}.log", "--gpus-per-node=1", "--cpus-per-task=1"),
+    arguments = (
+        *(f"--chdir={ROOT}", f"--output={run}.log", "--gpus-per-node=1", "--cpus-per-task=1"),
         *("--time=60", "--signal=B:USR1@180", "examples/slurm/train.sbatch", "--config-name", "quickstart"),
         *("trainer.resume_mode=auto", "ray_kwargs.ray_init.num_cpus=null", "ray_kwargs.ray_init.num_gpus=null"),
         *overrides,
-        **environment,
     )
-    return output.strip()
+    cluster.run("sbatch", "--test-only", *arguments, **environment)
+    assert cluster.run("squeue", "--noheader") == ""
+    return cluster.run("sbatch", "--parsable", *arguments, **environment).strip()
 
 
 def steps_of(run: Path) -> list[int]:

@@ -116,6 +116,21 @@ def test_answers_of_every_jsonl_file_are_graded_with_the_package_s_function_by_d
     assert status == 0 and out.splitlines()[-1] == "1 graded: mean reward 1.000, 1 right, 0 partial, 0 wrong"
 
 
+@pytest.mark.parametrize(
+    ("settings", "status", "said"),
+    [
+        (["method.demonstrations.column=solution"], 0, "1 graded: mean reward 1.000, 1 right, 0 partial, 0 wrong"),
+        ([], 2, "no row has a demonstration in the column target (method.demonstrations.column)"),
+        (["method=grpo"], 2, "no row has a demonstration in the column target"),
+    ],
+)
+def test_demonstrations_are_read_from_the_column_that_training_reads(tmp_path, settings, status, said, capsys):
+    row = {"solution": "\\boxed{7}", "reward_model": {"ground_truth": "7"}, "data_source": "a", "extra_info": {"i": 0}}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "train.parquet")
+    ended, out, err = grade(capsys, tmp_path / "train.parquet", *settings)
+    assert ended == status and said in out + err
+
+
 def test_a_function_that_fails_is_told_with_its_error(tmp_path, capsys):
     (tmp_path / "bad.py").write_text(
         "def reward(data_source, solution_str, ground_truth, extra_info):\n    return 1/0\n"
@@ -143,8 +158,8 @@ def test_what_cannot_be_used_is_one_line(tmp_path, capsys, arguments, problem):
 def test_a_file_without_the_columns_is_told_with_what_it_has(tmp_path):
     file = write_jsonl(tmp_path / "answers.jsonl", {"text": "a"})
     with pytest.raises(GradeError, match=r"answers.jsonl:1: no column response or output; there are text"):
-        list(read_answers(file))
+        list(read_answers(file, "target"))
     (tmp_path / "torn.jsonl").write_text("{")
     for name in ("torn.jsonl", "none.jsonl", "none.parquet"):
         with pytest.raises(GradeError, match="give a parquet or jsonl file"):
-            list(read_answers(tmp_path / name))
+            list(read_answers(tmp_path / name, "target"))
