@@ -215,7 +215,7 @@ def test_a_missing_run_script_ends_the_job_with_one_line(cluster, prepared, tmp_
     while cluster.job(job)["JobState"] != "FAILED":
         assert time.monotonic() < deadline
         time.sleep(0.5)
-    assert "no recipe/none.sh" in run.with_suffix(".log").read_text()
+    assert "RUN_SCRIPT=recipe/none.sh: no such file" in run.with_suffix(".log").read_text()
     assert cluster.job(job)["ExitCode"] == "2:0"
 
 

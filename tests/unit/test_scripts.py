@@ -67,10 +67,14 @@ def test_the_batch_script_has_its_edit_block_on_top():
     assert directives and max(directives) < first_command
 
 
-def without_slurm(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | variables
-    command = ["bash", "examples/slurm/train.sbatch", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+def without_slurm(
+    *arguments: str, script: str = "examples/slurm/train.sbatch", folder: Path | str = ROOT, **variables: str
+) -> subprocess.CompletedProcess:
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
+    # A model that exists already, so that no line about a missing one is printed.
+    environment = others | {"MODEL_PATH": str(ROOT)} | variables
+    command = ["bash", script, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
@@ -82,18 +86,98 @@ def without_slurm(*arguments: str, **variables: str) -> subprocess.CompletedProc
     ],
 )
 def test_the_batch_script_shows_its_training_command_on_a_login_node(variables, nodes, run):
-    shown = without_slurm("--show", "trainer.save_freq=7", "+a='b c'", **variables)
+    shown = without_slurm("trainer.save_freq=7", "--show", "+a='b c'", **variables)
     assert shown.returncode == 0, shown.stderr
-    words = shlex.split(shown.stdout)
+    heading, first, *others = shown.stdout.splitlines()
+    assert heading == f"# nodes x GPUs: {nodes} x 8; time limit: 24:00:00"
+    assert first == "python -m verl_relift.train \\" and all(line.startswith("    ") for line in others)
+    words = shlex.split(shown.stdout.replace("\\\n", ""), comments=True)
     assert words[:3] == ["python", "-m", "verl_relift.train"] and words[-2:] == ["trainer.save_freq=7", "+a='b c'"]
+    assert len(words) - 2 == len(shown.stdout.splitlines()) - 1  # one argument a line
     assert {f"trainer.nnodes={nodes}", "trainer.n_gpus_per_node=8", f"trainer.default_local_dir={run}"} <= set(words)
+
+
+GPUS = "#SBATCH --gpus-per-node=8"
+NODES = "#SBATCH --nodes=2"
+
+
+def with_directives(tmp_path: Path, changed: dict[str, str], **variables: str) -> subprocess.CompletedProcess:
+    """Show what a copy of the batch script would run, some lines of which a user has changed."""
+    text = (ROOT / "examples" / "slurm" / "train.sbatch").read_text()
+    for line, other in changed.items():
+        assert f"{line}\n" in text
+        text = text.replace(f"{line}\n", f"{other}\n")
+    copy = tmp_path / "train.sbatch"
+    copy.write_text(text)
+    copy.chmod(0o755)
+    return without_slurm("--show", script=str(copy), **variables)
+
+
+@pytest.mark.parametrize(
+    ("changed", "nodes", "gpus"),
+    [
+        ({GPUS: "#SBATCH --gres=gpu:4"}, 2, 4),
+        ({GPUS: "#SBATCH --gpus-per-node=a100:4"}, 2, 4),
+        ({GPUS: "#SBATCH --gpus-per-node 4"}, 2, 4),
+        ({GPUS: "#SBATCH --gpus-per-node=a100:2,v100:2"}, 2, 4),
+        ({GPUS: "#SBATCH --gres=gpu:a100:4"}, 2, 4),
+        ({GPUS: "#SBATCH --gres=gpu:1g.5gb:4"}, 2, 4),
+        ({GPUS: "#SBATCH --gres=gpu"}, 2, 1),
+        ({GPUS: "#SBATCH --gres=gpu:a100"}, 2, 1),
+        ({GPUS: "#SBATCH --gres=nvme:2,gpu:a100:4,gpu:h100:2"}, 2, 6),
+        ({GPUS: f"{GPUS}\n#SBATCH --gpus-per-node=4  # --gpus-per-node=2"}, 2, 4),
+        ({GPUS: f"{GPUS} --gres=nvme:1"}, 2, 8),
+        ({NODES: "#SBATCH -N 4"}, 4, 8),
+        ({NODES: "#SBATCH -N4"}, 4, 8),
+        ({NODES: "#SBATCH --nodes 4 --gres=nvme:1"}, 4, 8),
+        ({NODES: "##SBATCH --nodes=4"}, 1, 8),
+        ({NODES: "#SBATCH --nodes=4", GPUS: "#SBATCH --gres=gpu:1"}, 4, 1),
+    ],
+)  # fmt: skip
+def test_the_batch_script_reads_its_directives_as_slurm_does(changed, nodes, gpus, tmp_path):
+    shown = with_directives(tmp_path, changed)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith(f"# nodes x GPUs: {nodes} x {gpus}; time limit: 24:00:00\n")
+    assert {f"trainer.nnodes={nodes}", f"trainer.n_gpus_per_node={gpus}"} <= set(shlex.split(shown.stdout))
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({NODES: "#SBATCH --nodes=2-4"}, "--nodes=2-4 is not one number; set NODES"),
+        ({GPUS: "#SBATCH --gpus=16"}, "set GPUS_PER_NODE"),
+        ({GPUS: "#SBATCH --gpus-per-task=8"}, "set GPUS_PER_NODE"),
+        ({GPUS: "#SBATCH --gpus-per-node=0"}, "set GPUS_PER_NODE"),
+        ({GPUS: "#SBATCH --gres=gpu:a100:x"}, "set GPUS_PER_NODE"),
+        ({GPUS: f"{GPUS}\n#SBATCH --gres=gpu:4"}, "set GPUS_PER_NODE"),
+        ({GPUS: ""}, "set GPUS_PER_NODE"),
+    ],
+)
+def test_directives_that_give_no_number_are_refused_in_a_line(changed, line, tmp_path):
+    shown = with_directives(tmp_path, changed)
+    assert shown.returncode == 2 and shown.stdout == "" and shown.stderr.count("\n") == 1 and line in shown.stderr
+    assert with_directives(tmp_path, changed, NODES="4", GPUS_PER_NODE="4").returncode == 0
+
+
+def test_variables_that_sbatch_reads_come_before_directives(tmp_path):
+    shown = with_directives(tmp_path, {}, SBATCH_GPUS_PER_NODE="h100:4", SBATCH_TIMELIMIT="1:00:00")
+    assert shown.stdout.startswith("# nodes x GPUs: 2 x 4; time limit: 1:00:00\n")
+    shown = with_directives(tmp_path, {GPUS: "", "#SBATCH --time=24:00:00": ""}, SBATCH_GRES="gpu:2")
+    assert shown.stdout.startswith("# nodes x GPUs: 2 x 2; time limit: of the partition\n")
 
 
 def test_the_batch_script_says_what_it_can_do_without_a_job():
     refused = without_slurm("--help")
     assert refused.returncode != 0 and "submit this script with sbatch; bash" in refused.stderr
-    missing = without_slurm("--show", RUN_SCRIPT="recipe/none/run.sh")
-    assert missing.returncode == 2 and "no recipe/none/run.sh" in missing.stderr
+
+
+def test_what_is_not_there_is_named():
+    missing = without_slurm("--show", RUN_SCRIPT="recipe/lufy/run.sh")
+    assert missing.returncode == 2 and missing.stderr.count("\n") == 1
+    assert "RUN_SCRIPT=recipe/lufy/run.sh: no such file; choose one of recipe/chord_mu/run.sh" in missing.stderr
+    assert "recipe/luffy/run.sh" in missing.stderr and "ray_node" not in missing.stderr
+    elsewhere = without_slurm("--show", script=str(ROOT / "examples" / "slurm" / "train.sbatch"), folder="/")
+    assert elsewhere.returncode == 2 and "/ is not the repository's root; submit from there" in elsewhere.stderr
 
 
 @pytest.fixture(scope="module")
