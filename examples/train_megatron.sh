@@ -42,9 +42,23 @@ MAX_TOKENS_PER_GPU=${MAX_TOKENS_PER_GPU:-16384}
 # ----------------------------------------------------------------------------------------------------------------------
 
 program=train
+method=
 arguments=()
 for argument; do
-    if [[ $argument == --plan ]]; then program=plan; else arguments+=("$argument"); fi
+    if [[ $argument == --plan ]]; then
+        program=plan
+        continue
+    fi
+    if [[ $argument == method=* ]]; then
+        # The first is that of the script that called this one, which also sets keys that only its method has.
+        if [[ $argument != "${method:=$argument}" ]]; then
+            script=recipe/${argument#method=}/run.sh
+            if [[ -f $script ]]; then fix="use $script"; else fix="there is no such method; recipe/README.md lists them"; fi
+            echo "$argument: this script is for $method; $fix" >&2
+            exit 2
+        fi
+    fi
+    arguments+=("$argument")
 done
 if [[ $MODEL_PATH == models/* && ! -e $MODEL_PATH && -n ${PREPARE_MODEL:-} ]]; then
     echo "$MODEL_PATH does not exist yet; make it with: $PREPARE_MODEL" >&2

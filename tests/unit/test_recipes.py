@@ -303,3 +303,24 @@ def test_the_first_stage_may_spend_what_another_run_has_spent(tmp_path):
     assert (first.match, first.by) == (str(tmp_path), "tokens")
     assert not [override for override in first.overrides if override.startswith("trainer.total_training_steps")]
     assert list(checks.settings_problems(config)) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "argument", "line"),
+    [
+        ("recipe/relift/run.sh", "method=luffy", "this script is for method=relift; use recipe/luffy/run.sh"),
+        ("recipe/grpo/run.sh", "method=relift", "this script is for method=grpo; use recipe/relift/run.sh"),
+        ("recipe/sft_then_rl/run.sh", "method=sft", "this script is for method=sft_then_rl; use recipe/sft/run.sh"),
+        ("recipe/relift/run.sh", "method=lufy", "there is no such method; recipe/README.md lists them"),
+        ("examples/run_qwen2.5-7b_megatron.sh", "method=grpo", "use recipe/grpo/run.sh"),
+    ],
+)
+def test_the_script_of_a_method_is_for_no_other(script, argument, line, tmp_path):
+    refused = run(ROOT / script, tmp_path, "trainer.save_freq=5", argument, MODEL="qwen2.5-7b", MODEL_PATH="m")
+    assert refused.returncode == 2 and refused.stderr.startswith(f"{argument}: ") and line in refused.stderr
+    assert refused.stderr.count("\n") == 1 and not (tmp_path / "arguments").exists()
+
+
+def test_the_script_of_a_method_may_be_told_its_own(tmp_path):
+    passed = arguments_of(run_script("grpo"), tmp_path, "method=grpo", MODEL="qwen2.5-7b", MODEL_PATH="m")
+    assert passed[-1] == "method=grpo"
