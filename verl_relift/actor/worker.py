@@ -4,6 +4,7 @@ Every vLLM server process unpickles a handle to this class, so nothing heavy is 
 imports.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -26,6 +27,10 @@ from ..upstream.speed import malloc
 from .gradients import Part, gradient_shares
 from .hyperparameters import kept
 from .losses import supervised_loss
+
+# oneDNN, which computes bf16 on a CPU, keeps the kernels of the last 1,024 shapes, half a gigabyte. Nearly every
+# micro-batch has its own length, so that only its layers share them.
+_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
 
 
 def _engine_loss(
@@ -90,6 +95,8 @@ class DemonstrationWorker(ActorRolloutRefWorker):
     """`ActorRolloutRefWorker` with supervised updates, and with what an exact resume needs beyond verl's part."""
 
     def __init__(self, *args, **kwargs):
+        for name, value in _KERNELS.items():
+            os.environ.setdefault(name, value)
         threads.apply()
         super().__init__(*args, **kwargs)
         self._moments = None  # of the separate optimizer, from its first use
