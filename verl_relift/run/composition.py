@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
@@ -68,19 +69,9 @@ class Arguments:
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> "Arguments":
-        """Parse a command line. Options of Hydra that don't change the configuration are dropped."""
-        values = {"--config-name": "relift", "--config-dir": None}
-        short = {"-cn": "--config-name", "-cd": "--config-dir"}
-        overrides, rest = [], list(arguments)
-        while rest:
-            argument = rest.pop(0)
-            name, separator, value = argument.partition("=")
-            name = short.get(name, name)
-            if name in values:
-                values[name] = value if separator else rest.pop(0) if rest else None
-            elif argument.startswith("~") or (separator and not argument.startswith("-")):
-                overrides.append(argument)
-        return cls(values["--config-name"] or "relift", values["--config-dir"], tuple(overrides))
+        """Parse a command line. Options that don't change the configuration are dropped, and no other word is."""
+        found, _ = get_args_parser().parse_known_intermixed_args(arguments)
+        return cls(found.config_name or "relift", found.config_dir, tuple(found.overrides))
 
     def with_overrides(self, overrides: Sequence[str]) -> "Arguments":
         """Return a copy with other overrides."""

@@ -2,8 +2,9 @@
 
 - `rules`: what a value may be, and in which runs its key acts
 - `algorithm`, `model`, `actor`, `rollout`, `data`, `run`, `method`: the keys, by group
+- `keys`: all of them, and which one is meant by a name that does not exist
 - `composition`: what of a composed configuration breaks a rule, or is read by nothing
-- `overrides`: what is wrong with an override that can't be composed
+- `overrides`: what is wrong with an override that can't be composed; `quoting`: with one that can't be read
 - `types`: groups whose keys are the fields of another package's class
 
 A key that no rule names must keep the value that `config/relift.yaml` or verl gives it: nothing reads it, so setting

@@ -1,6 +1,5 @@
 """Compare a composed configuration with the rules, and with what is composed when nothing is overridden."""
 
-import difflib
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cache
@@ -11,13 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..run.composition import compose_config
-from . import actor, algorithm, data, method, model, rollout, run
+from .keys import NULLABLE, RULES, groups_above, key_meant, names_of, rule_of
 from .rules import Rule, Unchecked, shown
-
-RULES: dict[str, Rule] = {
-    key: rule for group in (run, method, data, algorithm, model, actor, rollout) for key, rule in group.KEYS.items()
-}
-NULLABLE = frozenset(algorithm.NULLABLE)
 
 _MISSING = "???"
 _REFERENCE = re.compile(r"\$\{(?:oc\.select:)?\s*([\w.]+)")
@@ -59,7 +53,7 @@ def problems(config: DictConfig) -> Iterator[str]:
         elif rule is not None:
             yield from _broken(config, key, value, rule, same)
         elif not (same or _is_in(key, used) or _is_group(key, default_keys) or _in_a_value(key, default_keys)):
-            yield _unread(key, value, default_keys)
+            yield _unread(key, value, default, default_keys)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -77,17 +71,6 @@ def _in_a_value(key: str, keys: Container[str]) -> bool:
 def _is_in(key: str, names: Iterable[str]) -> bool:
     """Return whether a key is one of these, or in a group of that name."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
-
-
-def rule_of(key: str) -> Rule | None:
-    """Return the rule of a key, which may be that of a group above it."""
-    name = key
-    while name not in RULES:
-        name, _, _ = name.rpartition(".")
-        if not name:
-            return None
-    # Only a group that something else checks says anything about the keys below it.
-    return RULES[name] if name == key or isinstance(RULES[name], Unchecked) else None
 
 
 @cache
@@ -140,12 +123,6 @@ def _removed(keys: Mapping[str, Any], default_keys: Mapping[str, Any]) -> Iterat
             yield f"{group}={shown(keys[group])} must be a group of settings"
 
 
-def groups_above(key: str) -> Iterator[str]:
-    """Yield the groups that a key is in, from the innermost."""
-    while key := key.rpartition(".")[0]:
-        yield key
-
-
 def _broken(config: DictConfig, key: str, value: Any, rule: Rule, same: bool) -> Iterator[str]:
     if wrong := rule.problem(value):
         yield f"{key}={shown(value)} {wrong}"
@@ -153,29 +130,8 @@ def _broken(config: DictConfig, key: str, value: Any, rule: Rule, same: bool) ->
         yield f"{key}={shown(value)} acts only with {rule.when.text}; set that, or remove the key"
 
 
-def _unread(key: str, value: Any, default_keys: Mapping[str, Any]) -> str:
+def _unread(key: str, value: Any, default: DictConfig, default_keys: Mapping[str, Any]) -> str:
     if key in default_keys:
         return f"{key}={shown(value)} has no effect: nothing in this program reads the key; remove it"
-    return f"{key}={shown(value)}: there is no such key; {meant(key, RULES)}"
-
-
-def meant(key: str, known: Iterable[str]) -> str:
-    """Return what to do about a key that does not exist: a similar name in its group, or the name in another."""
-    close = similar(key, known)
-    return f"did you mean {close[0]}?" if close else "remove it"
-
-
-def _ends(name: str) -> tuple[str, str]:
-    """Return the first and the last word of a name."""
-    return name.partition("_")[0], name.rpartition("_")[2]
-
-
-def similar(key: str, known: Iterable[str]) -> list[str]:
-    """Return which keys one may have meant: the similar names in its group, then the same name in other groups."""
-    group, _, name = key.rpartition(".")
-    places = [(other, *other.rpartition(".")[::2]) for other in known]
-    beside = {last: other for other, parent, last in places if parent == group}
-    # A name that lacks a word in the middle (total_steps) is nearer to that one than to another of as many letters.
-    ends = [last for last in beside if "_" in name and _ends(last) == _ends(name) and last != name]
-    close = [beside[match] for match in dict.fromkeys([*ends, *difflib.get_close_matches(name, beside, cutoff=0.7)])]
-    return close + [other for other, _, last in places if last == name]
+    fix = key_meant(key, set(names_of(default)), default_keys) or "remove it"
+    return f"{key}={shown(value)}: there is no such key; {fix}"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
-from .composition import meant
+from .keys import meant
 from .rules import shown
 
 

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 
 from verl_relift.methods import METHODS
 from verl_relift.schema import problems
-from verl_relift.schema.composition import RULES, _flat, rule_of
+from verl_relift.schema.composition import _flat
+from verl_relift.schema.keys import RULES, rule_of
 from verl_relift.schema.rules import Unchecked
 
 from ..configurations import configuration, overridden
@@ -267,7 +268,15 @@ BROKEN = [
     ("+algorithm.norm_adv_by_std=true", "there is no such key; did you mean algorithm.norm_adv_by_std_in_grpo"),
     ("+lr=1e-5", "there is no such key"),
     ("+reward.custom_reward_function.reward_kwarg.a=1", "there is no such key"),
-    ("+trainer.v1.sync.parameter_sync_steps=1", "there is no such key; did you mean trainer.v1.sync.parameter_sync"),
+    ("+trainer.v1.sync.parameter_sync_steps=1", r"there is no such key; did you mean \+trainer.v1.sync.parameter_sync"),
+    (
+        f"+{ENGINE}.override_optimizer_config.optimizer_cpu_offload=true",
+        rf"there is no such key; did you mean \+{OPTIM}.override_optimizer_config.optimizer_cpu_offload",
+    ),
+    (
+        f"+{ACTOR}.override_ddp_config.overlap_grad_reduce=true",
+        rf"there is no such key; did you mean \+{ENGINE}.override_ddp_config.overlap_grad_reduce",
+    ),
     # what is not a value at all
     ("~trainer.save_freq", "is missing; leave it in"),
     ("~data.train_files", "is missing; leave it in"),

@@ -91,6 +91,14 @@ def test_a_misspelt_key_of_an_open_group_gets_both_answers():
         ("actor.optim.lr=1e-6", f"{ACTOR}.optim.lr"),
         ("model.path=m", "actor_rollout_ref.model.path"),
         ("max_response_length=64", "data.max_response_length"),
+        (
+            f"{ACTOR}.megatron.override_optimizer_config.optimizer_cpu_offload=true",
+            f"+{ACTOR}.optim.override_optimizer_config.optimizer_cpu_offload",
+        ),
+        (
+            f"{ACTOR}.optim.override_ddp_config.overlap_grad_reduce=true",
+            f"+{ACTOR}.megatron.override_ddp_config.overlap_grad_reduce",
+        ),
         (f"{REWARD}.reward_kwarg.bonus=1", f"+{REWARD}.reward_kwargs.bonus"),
         ("custom_reward_function.reward_kwargs.bonus=1", f"+{REWARD}.reward_kwargs.bonus"),
     ],
