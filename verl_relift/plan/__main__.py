@@ -15,10 +15,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ..checks import rejected
+from .. import schema
+from ..checks import rejected, shortened
 from ..run.composition import Arguments
 from ..run.environment import detect_platform, prepare_environment
-from ..schema import refusal
 from ..settings import SettingsError
 from ..stages import stage_arguments
 from ..trace import TraceError
@@ -52,9 +52,6 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in verl_relift.train")
     arguments = parser.parse_intermixed_args()
-    wrong = [override for override in arguments.overrides if "=" not in override]
-    if wrong:
-        parser.error(f"{wrong[0]!r} is not of the form key=value")
     return arguments, arguments.overrides
 
 
@@ -85,11 +82,11 @@ def main() -> int:
     platform = "cuda" if arguments.gpu or arguments.gpu_memory else detect_platform()
     command = Arguments(arguments.config_name, arguments.config_dir, tuple(overrides))
     try:
-        config = command.compose(platform)
+        config = _compose(command, platform)
         if config.trainer.device == "cuda" and gpu is None:
             print("no GPU found on this machine; name one with --gpu or --gpu-memory", file=sys.stderr)
             return 2
-        stages = [(stage.folder, of_stage.compose(platform)) for stage, of_stage in stage_arguments(command, config)]
+        stages = [(stage.folder, _compose(of_stage, platform)) for stage, of_stage in stage_arguments(command, config)]
         runs = dict(stages) or {"": config}
         plans = {name: _plan(of_run, gpu, arguments) for name, of_run in runs.items()}
         traces = (
@@ -98,16 +95,28 @@ def main() -> int:
             else {}
         )
     except (HydraException, OmegaConfBaseException) as error:
-        print(rejected([refusal(error, overrides, platform)]), file=sys.stderr)
+        print(rejected([schema.refusal(error, overrides, platform)]), file=sys.stderr)
         return 2
     except SettingsError as error:
-        print(rejected([str(error)]), file=sys.stderr)
+        print(rejected(str(error).splitlines()), file=sys.stderr)
         return 2
     except (UnknownModel, TraceError) as error:
         print(str(error).strip(), file=sys.stderr)
         return 2
     _print(plans, traces, arguments.json)
     return 0 if all(plan.fits for plan in plans.values()) else 1
+
+
+def _compose(command: Arguments, platform: str) -> DictConfig:
+    """Compose the configuration of a run.
+
+    Raises:
+        SettingsError: a key does not exist, or has a value that is not of its kind.
+    """
+    config = command.compose(platform)
+    if problems := list(schema.problems(config)):
+        raise SettingsError("\n".join(shortened(problems)))
+    return config
 
 
 def _plan(config: DictConfig, gpu: hardware.Accelerator | None, arguments: argparse.Namespace) -> Plan:
