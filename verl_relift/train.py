@@ -22,7 +22,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .checks import ConfigurationError, chosen_method, rejected, settings_problems, shortened
-from .methods import method_class
 from .preflight import check, missing
 from .run import announce, checkpoints, console, disk, leftovers, lock, restarts, resume, stopping, threads, trust
 from .run import folder as runfolder
@@ -174,9 +173,6 @@ _DEFAULT_OVERRIDES = {
 
 _VERBOSE = "--verbose"
 
-# Hydra's options that show something and train nothing.
-_SHOWING = ("help", "hydra_help", "cfg", "info", "shell_completion")
-
 
 @hydra.main(config_path="pkg://verl_relift.config", config_name="relift", version_base=None)
 def _main(config: DictConfig) -> None:
@@ -257,14 +253,13 @@ def _act_before_hydra(max_restarts: int, verbose: bool = False) -> None:
     if shown.help:
         print(usage(), end="")
         sys.exit(0)
-    if any(getattr(shown, name) for name in _SHOWING):
+    if shown.hydra_help or shown.shell_completion:
         return
     arguments, platform = Arguments.parse(sys.argv[1:]), detect_platform()
     try:
-        for override in arguments.overrides:
-            if override.startswith("method="):
-                method_class(override.partition("=")[2])
         config = arguments.compose(platform)
+        if shown.cfg or shown.info:
+            return
         problems = list(settings_problems(config))
         stages = [] if problems else list(stage_arguments(arguments, config))
         runs = [(stage, of_stage.compose(platform)) for stage, of_stage in stages]

@@ -21,34 +21,59 @@ RECIPE = ["method=sft_then_rl", "method.first.overrides=['method.sft.lr=1e-5']",
 
 
 @pytest.fixture
-def composed(monkeypatch):
-    """The command lines that were composed as ones that train."""
-    commands = []
+def checked(monkeypatch):
+    """The configurations that were checked as ones to train."""
+    configurations = []
 
-    class Composed(Exception):
+    class Checked(Exception):
         pass
 
-    def parse(arguments):
-        commands.append(list(arguments))
-        raise Composed
+    def problems(config):
+        configurations.append(config)
+        raise Checked
 
-    monkeypatch.setattr(train.Arguments, "parse", parse)
-    return commands, Composed
+    monkeypatch.setattr(train, "settings_problems", problems)
+    return configurations, Checked
 
 
 @pytest.mark.parametrize("before", [[], ["trainer.save_freq=7"]], ids=["", "with-overrides"])
 @pytest.mark.parametrize("options", SHOWING, ids=" ".join)
-def test_showing_trains_nothing_in_any_spelling(options, before, composed, monkeypatch):
+def test_showing_trains_nothing_in_any_spelling(options, before, checked, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", *RECIPE, *before, *options])
     train._act_before_hydra(0)
-    assert composed[0] == []
+    assert checked[0] == []
 
 
-@pytest.mark.parametrize("options", [[], ["--config-name", "cfg"], ["--config-dir=info"], ["-cn", "smoke"], ["--run"]])
-def test_a_training_command_is_composed(options, composed, monkeypatch):
+@pytest.mark.parametrize("options", [[], ["--config-dir=info", "--config-name", "cfg"], ["-cn", "smoke"], ["--run"]])
+def test_a_training_command_is_checked(options, checked, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "info").mkdir()
+    (tmp_path / "info" / "cfg.yaml").write_text("defaults: [relift, _self_]")
     monkeypatch.setattr(sys, "argv", ["train", *RECIPE, *options])
-    with pytest.raises(composed[1]):
+    with pytest.raises(checked[1]):
         train._act_before_hydra(0)
+
+
+@pytest.mark.parametrize("options", [[], ["--cfg", "job"], ["--info"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("method.gamma=0.1", "method.gamma: there is no such key with method=relift; these methods have it: "),
+        ("data.train_bach_size=8", "data.train_bach_size: there is no such key; did you mean data.train_batch_size?"),
+        ("method=lufy", "method=lufy: there is no such method; did you mean luffy?"),
+        ("trainer.logger=[tensorboard,wandb", "trainer.logger=[tensorboard,wandb: [ is not closed"),
+        ("wandb]", "wandb]: must be key=value"),
+        ("--config-name=missing", "Cannot find primary config 'missing'"),
+    ],
+)
+def test_a_mistake_is_refused_in_the_same_line_where_the_configuration_is_only_shown(
+    argument, line, options, checked, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["train", argument, *options])
+    with pytest.raises(SystemExit) as ended:
+        train._act_before_hydra(0)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith(f"rejected: {line}") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("options", SHOWING, ids=" ".join)
@@ -58,16 +83,16 @@ def test_hydra_understands_what_it_is_given(options, monkeypatch):
     train._complete_arguments()
     found = train.get_args_parser().parse_args()
     assert set(RECIPE) <= set(found.overrides)
-    assert any(getattr(found, name) for name in train._SHOWING)
+    assert found.cfg or found.info or found.hydra_help
 
 
 @pytest.mark.parametrize("options", [["--help"], ["-h"], [*RECIPE, "--help"]], ids=["long", "short", "with-overrides"])
-def test_help_is_one_page_that_names_every_method(options, composed, monkeypatch, capsys):
+def test_help_is_one_page_that_names_every_method(options, checked, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train", *options])
     with pytest.raises(SystemExit) as ended:
         train._act_before_hydra(0)
     text = capsys.readouterr().out
-    assert ended.value.code == 0 and composed[0] == []
+    assert ended.value.code == 0 and checked[0] == []
     assert len(text.splitlines()) <= 22 and max(map(len, text.splitlines())) <= 120
     assert [name for name in METHODS if not re.search(rf"\b{name}\b", text)] == []
     for word in ("--max-restarts", "--verbose", "--config-name", "docs/train.md", "verl_relift.plan"):
