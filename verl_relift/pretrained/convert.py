@@ -14,6 +14,7 @@ from typing import Any
 from .errors import ModelUnavailable
 
 _CONTROL, _USER_DEFINED = 3, 4  # kinds of tokens in GGUF
+_ALIKE = 0.2  # relative difference of one matrix quantized twice, at most; of two matrices it is 1.4
 _SMOLLM, _QWEN2 = "smollm", "qwen2"  # names of the rules that split a text, in GGUF
 _QWEN2_PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -43,9 +44,25 @@ def convert(gguf: Path, output: Path) -> None:
         for config in (model.config, model.generation_config):
             for name, token in ids.items():
                 setattr(config, f"{name}_token_id", token)
+        _tie(model)
         model.save_pretrained(output)
     _drop_what_is_no_config(output / "config.json")
     tokenizer.save_pretrained(output)
+
+
+def _tie(model: Any) -> None:
+    """Make one matrix of embeddings and output layer where the file has the same one twice, each quantized in its way.
+
+    The output layer's is the finer one.
+    """
+    import torch
+
+    embeddings, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    if output is not embeddings and (output - embeddings).norm() < _ALIKE * output.norm():
+        with torch.no_grad():
+            embeddings.copy_(output)
+        model.config.tie_word_embeddings = True
+        model.tie_weights()
 
 
 def _drop_what_is_no_config(path: Path) -> None:

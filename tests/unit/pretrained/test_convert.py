@@ -1,8 +1,10 @@
 """The tokenizer of a GGUF file, built from a small file's entries."""
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from verl_relift.pretrained.convert import build_tokenizer
+from verl_relift.pretrained.convert import _tie, build_tokenizer
 from verl_relift.pretrained.errors import ModelUnavailable
 
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
@@ -67,3 +69,21 @@ def test_a_saved_tokenizer_is_the_same(tmp_path):
 def test_unknown_rules_are_refused():
     with pytest.raises(ModelUnavailable, match="by the rules 'tekken'; known are smollm and qwen2"):
         build_tokenizer(fields("tekken"))
+
+
+@pytest.mark.parametrize(("noise", "tied"), [(0.05, True), (1.0, False)], ids=["quantized-twice", "two-matrices"])
+def test_a_matrix_that_the_file_has_twice_is_one(tmp_path, noise, tied):
+    config = AutoConfig.for_model(
+        "llama", vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    output = model.lm_head.weight.detach().clone()
+    with torch.no_grad():
+        model.model.embed_tokens.weight.copy_(output + noise * output.std() * torch.randn_like(output))
+    _tie(model)
+    model.save_pretrained(tmp_path)
+    read = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert read.config.tie_word_embeddings is tied
+    assert torch.equal(read.lm_head.weight, output)
+    assert torch.equal(read.model.embed_tokens.weight, output) is tied
