@@ -9,13 +9,15 @@ file is a validation file if --validation names it, or if its name or the split 
 report names five faults of a kind, and with --json up to 1,000. Validation files need no `target`. With --own-reward,
 ground truths are for a reward function of your own: any value but null will do, and no demonstration is graded.
 
-Exit status: 0 if the files are fit, 1 if not. Programs call `verl_relift.data.check.check_files`.
+Exit status: 0 if the files are fit, 1 if not, 2 if one of them does not exist. Programs call
+`verl_relift.data.check.check_files`.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from verl_relift.data.check import TOKEN_SAMPLE, check_files
 from verl_relift.data.findings import Kind, Report
@@ -69,6 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     if (flags.max_prompt_tokens or flags.max_target_tokens) and not flags.tokenizer:
         parser.error("--max-prompt-tokens and --max-target-tokens count tokens; give --tokenizer too")
+    files = [Path(file) for file in dict.fromkeys([*flags.files, *flags.validation])]
+    if missing := [file for file in files if not file.is_file()]:
+        for file in missing:
+            print(f"{file}: {'a folder; name its files' if file.is_dir() else 'no such file'}", file=sys.stderr)
+        return 2
     reports = []
     status = run_reporting(lambda: reports.append(_run(flags)))
     return status or (0 if reports[0].ok else 1)

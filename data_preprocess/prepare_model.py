@@ -1,5 +1,6 @@
 """A copy of a base model that is ready for long reasoning: more positions, another rope base, a chat template.
 
+    hf download Qwen/Qwen2.5-Math-7B --local-dir Qwen2.5-Math-7B
     python -m data_preprocess.prepare_model --model Qwen2.5-Math-7B --rope-theta 40000 --max-positions 16384
     --chat-template think --output DIR
 
@@ -12,6 +13,7 @@ original model is unchanged. The copy is loaded, and its vocabulary is checked.
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -136,7 +138,7 @@ def prepare(
     """
     source, output = Path(model), Path(output)
     if not source.is_dir():
-        raise ModelError(f"--model {source}: no such folder; download the model and give its folder")
+        raise ModelError(f"--model {model}: no such folder; {_download(str(model))}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ModelError(f"--output {output}: exists and is not empty; choose another folder")
     config = edit_config(read_json(source / "config.json"), rope_theta, max_positions)
@@ -157,6 +159,13 @@ def prepare(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return output
+
+
+def _download(model: str) -> str:
+    """Return how a model gets there: by its hub id, or by the name that a folder of it usually has."""
+    hub_id = model if re.fullmatch(r"[\w.-]+/[\w.-]+", model) else f"OWNER/{Path(model).name}"
+    folder = hub_id.partition("/")[2]
+    return f"download it and give the folder: hf download {hub_id} --local-dir {folder}, then --model {folder}"
 
 
 def _edit_tokenizer(folder: Path, template: str | None, max_positions: int | None) -> None:
@@ -201,7 +210,11 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     parser = argument_parser("data_preprocess.prepare_model", __doc__, page="docs/data.md")
-    parser.add_argument("--model", required=True, help="folder in Hugging Face's format")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="folder in Hugging Face's format, as `hf download HUB_ID --local-dir DIR` makes it",
+    )
     parser.add_argument("--output", required=True, help="a new folder")
     parser.add_argument("--rope-theta", type=float, help="base of the rotary positions, e.g. 40000")
     parser.add_argument("--max-positions", type=positive, help="prompt and response together, e.g. 16384")

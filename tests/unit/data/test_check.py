@@ -409,3 +409,12 @@ def test_a_file_for_training_is_one_whatever_its_name_and_its_split_where_nothin
         assert check_files([file]).files[0].validation
         told = check_files([file], guess_validation=False)
         assert not told.files[0].validation and {one.kind for one in told.errors} == {Kind.NO_DEMONSTRATIONS}
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--own-reward"]], ids=" ".join)
+def test_a_file_that_is_not_there_ends_the_check_before_it_begins(tmp_path, capsys, options):
+    train = write(tmp_path / "train.parquet", row(0))
+    assert check.main([train, "missing.parquet", str(tmp_path), "--validation", "other.parquet", *options]) == 2
+    printed = capsys.readouterr()
+    lines = ["missing.parquet: no such file", f"{tmp_path}: a folder; name its files", "other.parquet: no such file"]
+    assert printed.out == "" and printed.err.splitlines() == lines

@@ -106,3 +106,20 @@ def test_vocabularies_that_disagree(model, tmp_path):
     (tmp_path / "config.json").unlink()
     with pytest.raises(ModelError, match=r"config.json: cannot be read"):
         check_vocabulary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "command"),
+    [
+        ("Qwen/Qwen2.5-Math-7B", "hf download Qwen/Qwen2.5-Math-7B --local-dir Qwen2.5-Math-7B"),
+        ("Qwen2.5-Math-7B", "hf download OWNER/Qwen2.5-Math-7B --local-dir Qwen2.5-Math-7B"),
+        ("/shared/base/Llama-3.1-8B", "hf download OWNER/Llama-3.1-8B --local-dir Llama-3.1-8B"),
+    ],
+)
+def test_a_model_that_is_not_there_is_answered_with_the_command_that_downloads_it(model, command, tmp_path, capsys):
+    assert prepare_model.main(["--model", model, "--output", str(tmp_path / "copy")]) == 1
+    folder = command.split()[-1]
+    assert capsys.readouterr().err == (
+        f"error: --model {model}: no such folder; download it and give the folder: {command}, then --model {folder}\n"
+    )
+    assert not (tmp_path / "copy").exists()
