@@ -175,5 +175,16 @@ def micro_batch_problems(config: DictConfig, data_parallel: int) -> Iterator[str
             )
             return  # the other passes take theirs from it
         if not dynamic and (value is None or rows % value):
-            yield f"{key}={shown(value)} must divide the {rows} rollouts of a rank, as use_dynamic_bsz=false; set it"
+            yield (
+                f"{key}={shown(value)} must divide the {rows} rollouts of a rank, as use_dynamic_bsz=false; set it to "
+                f"{_nearest_divisors(rows, value or 1)}"
+            )
             return
+
+
+def _nearest_divisors(number: int, wanted: int) -> str:
+    """Return the divisors of a number that are nearest to a wanted one, as text."""
+    divisors = [size for size in range(1, number + 1) if number % size == 0]
+    below = [size for size in divisors if size <= wanted][-1:]
+    above = [size for size in divisors if size > wanted][:1]
+    return " or ".join(map(str, below + above))

@@ -52,11 +52,18 @@ def test_the_quickstart_is_consistent(platform):
         ),
         ("transfer_queue.backend.SimpleStorage.total_storage_size=64", r"total_storage_size=64 must be at least 128"),
         # micro-batches
-        (f"{ACTOR}.use_dynamic_bsz=false", r"ppo_micro_batch_size_per_gpu=null must divide the 128 rollouts"),
+        (
+            f"{ACTOR}.use_dynamic_bsz=false",
+            r"ppo_micro_batch_size_per_gpu=null must divide the 128 .*; set it to 1 or 2",
+        ),
+        (
+            f"{ACTOR}.use_dynamic_bsz=false {ACTOR}.ppo_micro_batch_size_per_gpu=500",
+            r"ppo_micro_batch_size_per_gpu=500 must divide the 128 rollouts of a rank, .*; set it to 128$",
+        ),
         (
             f"{ACTOR}.use_dynamic_bsz=false {ACTOR}.ppo_micro_batch_size_per_gpu=7 "
             f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu=8",
-            r"ppo_micro_batch_size_per_gpu=7 must divide the 128 rollouts",
+            r"ppo_micro_batch_size_per_gpu=7 must divide the 128 rollouts of a rank, .*; set it to 4 or 8",
         ),
         (f"{ROLLOUT}.log_prob_use_dynamic_bsz=false", r"log_prob_use_dynamic_bsz=false must be that of .*actor"),
         # schedules and losses
