@@ -6,6 +6,7 @@ takes them, and that class must accept the values.
 
 import inspect
 import io
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -205,6 +206,20 @@ def optimizer_problems(config: DictConfig) -> Iterator[str]:
             schedule.get_lr({})
     except Exception as error:  # Megatron raises bare exceptions
         yield f"Megatron refuses {_ACTOR}.optim: {_first_line(error)}"
+
+
+def weight_problems(config: DictConfig) -> Iterator[str]:
+    """Yield that mbridge would find no weights: it reads them beside config.json, the one file that it downloads."""
+    from transformers.utils import cached_file
+
+    path = config.actor_rollout_ref.model.path
+    folder = Path(cached_file(path, "config.json")).parent
+    index = folder / "model.safetensors.index.json"
+    names = sorted({*json.loads(index.read_text())["weight_map"].values()}) if index.exists() else ["*.safetensors"]
+    lacking = next((name for name in names if not any(folder.glob(name))), None)
+    if lacking:
+        fix = "give a folder with all files of the model" if Path(path).is_dir() else f"run: hf download {path}"
+        yield f"actor_rollout_ref.model.path={path}: there is no {lacking} in {folder}; {fix}"
 
 
 def transformer_problems(config: DictConfig, hf: Any) -> Iterator[str]:

@@ -74,7 +74,7 @@ def check(config: DictConfig) -> list[str]:
         engines.vllm_problems,
         engines.ray_problems,
     )
-    for find_problems in (missing, *of_machine, *of_sizes, *of_engines, _reward, _model, _memory):
+    for find_problems in (missing, *of_machine, *of_sizes, *of_engines, _reward, _model, engines.weight_problems, _memory):
         _require_none(find_problems(config))
     _require_none(_data(config, notes))
     return notes

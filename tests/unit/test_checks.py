@@ -394,6 +394,20 @@ def test_a_tokenizer_of_another_model(folder, tmp_path):
         check(configuration(folder, f"actor_rollout_ref.model.path={model}"))
 
 
+def test_a_model_without_weights(folder, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(folder / "model", model)
+    (model / "model.safetensors").unlink()
+    lacking = rf"model\.path={model}: there is no \*\.safetensors in {model}; give a folder with all files"
+    with pytest.raises(ConfigurationError, match=lacking):
+        check(configuration(folder, f"actor_rollout_ref.model.path={model}"))
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    (model / "model-00001-of-00002.safetensors").touch()
+    with pytest.raises(ConfigurationError, match=r"there is no model-00002-of-00002\.safetensors in "):
+        check(configuration(folder, f"actor_rollout_ref.model.path={model}"))
+
+
 def rows(folder) -> list[dict]:
     return pq.read_table(folder / "train.parquet").to_pylist()
 
@@ -450,8 +464,8 @@ def test_vllm_is_not_installed(folder, monkeypatch):
             "data.apply_chat_template_kwargs.thinking: the configuration does not have this key yet; + in front adds",
         ),
         (["method=grpo", "method.sft.lr=1"], "method.sft.lr: there is no such key"),
-        (["method=rleift"], "method=rleift: there is no such method; choose one of "),
-        (["trainer.logger=[a"], "no viable alternative at input '[a'"),
+        (["method=rleift"], "method=rleift: there is no such method; did you mean relift?"),
+        (["trainer.logger=[a"], "trainer.logger=[a: [ is not closed"),
     ],
 )
 def test_the_command_line_prints_the_line_and_ends_with_2(folder, overrides, message):

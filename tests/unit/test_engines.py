@@ -1,5 +1,6 @@
 """What Megatron-Core, vLLM, Ray and verl refuse is found without starting any of them."""
 
+import os
 import re
 import subprocess
 import sys
@@ -159,3 +160,36 @@ def test_megatron_describes_the_model_with_the_overrides():
     with overridden(f"{TRANSFORMER}.recompute_granularity=full") as config:
         [line] = engines.transformer_problems(config, hf)
         assert "recompute_method must be" in line
+
+
+OF_THE_HUB = """
+from transformers import AutoConfig
+from mbridge.core.bridge import Bridge
+from tests.unit.configurations import configuration
+from verl_relift.engines import weight_problems
+config = configuration("actor_rollout_ref.model.path=somebody/small")
+AutoConfig.from_pretrained("somebody/small")
+print(Bridge._get_actual_hf_path(None, "somebody/small"))
+print(*weight_problems(config))
+"""
+
+
+def test_a_model_of_the_hub_needs_its_weights_in_the_cache_where_mbridge_reads_them(tmp_path):
+    """Offline: transformers takes config.json from the cache, and mbridge looks for weights beside it."""
+    cached = tmp_path / "hub" / "models--somebody--small"
+    snapshot = cached / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    (snapshot / "config.json").write_text('{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}')
+
+    def answer() -> list[str]:
+        environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+        environment.pop("HF_HUB_CACHE", None)
+        command = [sys.executable, "-c", OF_THE_HUB]
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.splitlines()
+
+    line = f"there is no *.safetensors in {snapshot}; run: hf download somebody/small"
+    assert answer() == [str(snapshot), f"actor_rollout_ref.model.path=somebody/small: {line}"]
+    (snapshot / "model.safetensors").touch()
+    assert answer() == [str(snapshot), ""]
