@@ -219,7 +219,7 @@ def weight_problems(config: DictConfig) -> Iterator[str]:
     lacking = next((name for name in names if not any(folder.glob(name))), None)
     if lacking:
         fix = "give a folder with all files of the model" if Path(path).is_dir() else f"run: hf download {path}"
-        yield f"actor_rollout_ref.model.path={path}: there is no {lacking} in {folder}; {fix}"
+        yield f"actor_rollout_ref.model.path={path}: weights are missing (no {lacking} in {folder}); {fix}"
 
 
 def transformer_problems(config: DictConfig, hf: Any) -> Iterator[str]:

@@ -43,10 +43,10 @@ usage: python -m verl_relift.train [--config-name NAME] [method=...] [key=value 
 method          {names}
 --max-restarts  start again from the last checkpoint when the run dies, at most N times
 --verbose       show what goes to logs/train.log in the run's folder
---cfg job       print the configuration and train nothing; --hydra-help has Hydra's other options
+--cfg job       print the configuration and train nothing; with --package method, only that group
 
 data.train_files=FILE data.val_files=FILE              parquet files (docs/data.md); no default
-actor_rollout_ref.model.path=DIR                       Hugging Face folder or hub id; no default
+actor_rollout_ref.model.path=DIR                       Hugging Face folder, or hub id after `hf download`; no default
 data.max_prompt_length=1024 data.max_response_length=8192   tokens; their sum at most the model's positions
 data.train_batch_size=128 actor_rollout_ref.rollout.n=8     questions a step, answers a question
 actor_rollout_ref.actor.optim.lr=1e-6                  learning rate of the RL update

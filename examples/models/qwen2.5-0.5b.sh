@@ -2,7 +2,7 @@
 # Qwen2.5-0.5B-Instruct on one GPU: examples/run_one_gpu.sh. examples/train_megatron.sh reads this file.
 set -euo pipefail
 
-# 32768 positions and a chat template: it is trained as it is.
+# 32768 positions and a chat template: it is trained as it is. A hub id, which `hf download` fetches first, or a folder.
 export MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-0.5B-Instruct}
 
 # Tensor-parallel sizes of the training engine and of vLLM.

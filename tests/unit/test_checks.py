@@ -398,13 +398,13 @@ def test_a_model_without_weights(folder, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(folder / "model", model)
     (model / "model.safetensors").unlink()
-    lacking = rf"model\.path={model}: there is no \*\.safetensors in {model}; give a folder with all files"
+    lacking = rf"model\.path={model}: weights are missing \(no \*\.safetensors in {model}\); give a folder with all files"
     with pytest.raises(ConfigurationError, match=lacking):
         check(configuration(folder, f"actor_rollout_ref.model.path={model}"))
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     (model / "model-00001-of-00002.safetensors").touch()
-    with pytest.raises(ConfigurationError, match=r"there is no model-00002-of-00002\.safetensors in "):
+    with pytest.raises(ConfigurationError, match=r"weights are missing \(no model-00002-of-00002\.safetensors in "):
         check(configuration(folder, f"actor_rollout_ref.model.path={model}"))
 
 

@@ -189,7 +189,7 @@ def test_a_model_of_the_hub_needs_its_weights_in_the_cache_where_mbridge_reads_t
         command = [sys.executable, "-c", OF_THE_HUB]
         return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.splitlines()
 
-    line = f"there is no *.safetensors in {snapshot}; run: hf download somebody/small"
+    line = f"weights are missing (no *.safetensors in {snapshot}); run: hf download somebody/small"
     assert answer() == [str(snapshot), f"actor_rollout_ref.model.path=somebody/small: {line}"]
     (snapshot / "model.safetensors").touch()
     assert answer() == [str(snapshot), ""]
