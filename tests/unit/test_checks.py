@@ -398,7 +398,9 @@ def test_a_model_without_weights(folder, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(folder / "model", model)
     (model / "model.safetensors").unlink()
-    lacking = rf"model\.path={model}: weights are missing \(no \*\.safetensors in {model}\); give a folder with all files"
+    lacking = (
+        rf"model\.path={model}: weights are missing \(no \*\.safetensors in {model}\); give a folder with all files"
+    )
     with pytest.raises(ConfigurationError, match=lacking):
         check(configuration(folder, f"actor_rollout_ref.model.path={model}"))
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
