@@ -2,7 +2,8 @@
 # Qwen2.5-Math-7B: its part of a run on nodes with 8 GPUs of 80 GB. examples/train_megatron.sh reads this file.
 set -euo pipefail
 
-# The base model, downloaded from the Hugging Face hub, and the copy that is trained.
+# The base model's folder, and that of the copy that is trained. It comes from the Hugging Face hub:
+# hf download Qwen/Qwen2.5-Math-7B --local-dir Qwen2.5-Math-7B
 export BASE_MODEL=${BASE_MODEL:-Qwen2.5-Math-7B}
 export MODEL_PATH=${MODEL_PATH:-models/qwen2.5-math-7b-16k}
 # The base model has 4096 positions; the paper's has 16384, rope_theta 40000 and a chat template.
