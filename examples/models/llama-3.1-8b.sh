@@ -2,7 +2,7 @@
 # Llama-3.1-8B: its part of a run on nodes with 8 GPUs of 80 GB. examples/train_megatron.sh reads this file.
 set -euo pipefail
 
-# The base model's folder, and that of the copy that is trained. It comes from the Hugging Face hub:
+# The copy that is trained, and the base model's folder, which this makes:
 # hf download meta-llama/Llama-3.1-8B --local-dir Llama-3.1-8B
 export BASE_MODEL=${BASE_MODEL:-Llama-3.1-8B}
 export MODEL_PATH=${MODEL_PATH:-models/llama-3.1-8b-think}

@@ -2,7 +2,7 @@
 # Qwen2.5-7B: its part of a run on nodes with 8 GPUs of 80 GB. examples/train_megatron.sh reads this file.
 set -euo pipefail
 
-# The base model's folder, and that of the copy that is trained. It comes from the Hugging Face hub:
+# The copy that is trained, and the base model's folder, which this makes:
 # hf download Qwen/Qwen2.5-7B --local-dir Qwen2.5-7B
 export BASE_MODEL=${BASE_MODEL:-Qwen2.5-7B}
 export MODEL_PATH=${MODEL_PATH:-models/qwen2.5-7b-think}
