@@ -3,8 +3,10 @@
 Each check yields one line per problem: the key, what is wrong, and the fix.
 """
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +30,13 @@ class ConfigurationError(ValueError):
     """The run cannot work as configured. One line per problem."""
 
 
+# What verl's configuration names where the user names nothing.
+_DEFAULTS = {
+    "actor_rollout_ref.model.path": ("~/models/deepseek-llm-7b-chat", "a Hugging Face folder or hub id"),
+    "data.train_files": ("~/data/rlhf/gsm8k/train.parquet", "parquet files; docs/data.md makes them"),
+    "data.val_files": ("~/data/rlhf/gsm8k/test.parquet", "parquet files; docs/data.md makes them"),
+}
+
 SHOWN = 5  # problems of one kind that are named; the rest are counted
 
 
@@ -35,6 +44,24 @@ def shortened(problems: Sequence[str]) -> list[str]:
     """Return the first few problems, and a line with the number of the others."""
     more = len(problems) - SHOWN
     return [*problems[:SHOWN], f"and {more} more"] if more > 1 else list(problems)
+
+
+def require_none(found: Iterable[str]) -> None:
+    """Check that there are no problems.
+
+    Raises:
+        ConfigurationError: with the first few of them.
+    """
+    if problems := list(found):
+        raise ConfigurationError("\n".join(shortened(problems)))
+
+
+def missing(config: DictConfig, keys: Iterable[str] = tuple(_DEFAULTS)) -> Iterator[str]:
+    """Yield which of what a run needs the user has not named."""
+    for key in keys:
+        default, what = _DEFAULTS[key]
+        if OmegaConf.select(config, key) == default and not Path(default).expanduser().exists():
+            yield f"{key} is not set; give {what}"
 
 
 def rejected(problems: Iterable[str]) -> str:
@@ -186,23 +213,29 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
     if world % ranks:
         yield (
             f"{world} GPUs (trainer.nnodes x trainer.n_gpus_per_node) cannot be divided into model replicas of {ranks} "
-            "(actor_rollout_ref.actor.megatron: tensor x pipeline x context parallel); change one of them"
+            "(actor_rollout_ref.actor.megatron: tensor x pipeline x context parallel size); make that product "
+            f"{_one_of(_divisors(world))}"
         )
         return
     replica = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
     if world % replica:
         yield (
             f"{world} GPUs cannot be divided into vLLM replicas of {replica} "
-            "(actor_rollout_ref.rollout.tensor_model_parallel_size x data x pipeline); change one of them"
+            "(actor_rollout_ref.rollout.tensor_model_parallel_size x data x pipeline); make that product "
+            f"{_one_of(_divisors(world))}"
         )
     data_parallel = data_parallel_size(config)
     batch, mini = config.data.train_batch_size, actor.ppo_mini_batch_size
     if batch % mini:
-        yield (f"data.train_batch_size={batch} must be divisible by actor_rollout_ref.actor.ppo_mini_batch_size={mini}")
+        yield (
+            f"data.train_batch_size={batch} must be divisible by actor_rollout_ref.actor.ppo_mini_batch_size={mini}; "
+            f"set it to {_nearest(batch, mini)}"
+        )
     if mini * rollout.n % data_parallel:
         yield (
             f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} x rollout.n={rollout.n} rollouts must be divisible "
-            f"by the data-parallel size {data_parallel}"
+            f"by the data-parallel size {data_parallel}; set ppo_mini_batch_size to "
+            f"{_nearest(mini, data_parallel // math.gcd(data_parallel, rollout.n))}"
         )
     if not rollout.enable_chunked_prefill and rollout.max_num_batched_tokens < rollout.max_model_len:
         yield (
@@ -218,16 +251,37 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
     needs = method.needs(settings)
     if not too_small:
         yield from _demonstration_problems(config, needs)
-    if 0 < needs.supervised_rows < data_parallel:
+    yield from _supervised_problems(needs, data_parallel)
+
+
+def _supervised_problems(needs: Needs, data_parallel: int) -> Iterator[str]:
+    """Yield that a supervised update's demonstrations cannot be divided among the model replicas."""
+    rows = needs.supervised_rows
+    if 0 < rows < data_parallel:
         yield (
-            f"method.sft.batch_size={needs.supervised_rows} is smaller than the data-parallel size {data_parallel}: no "
-            "update would ever be due; raise it"
+            f"method.sft.batch_size={rows} is smaller than the data-parallel size {data_parallel}: no update would "
+            f"ever be due; set it to {data_parallel} or a multiple of it"
         )
-    elif needs.exact_rows and needs.supervised_rows % data_parallel:
+    elif needs.exact_rows and rows % data_parallel:
         yield (
-            f"method.sft.batch_size={needs.supervised_rows} must be divisible by the data-parallel size "
-            f"{data_parallel} ({world} GPUs / {ranks} of a model replica)"
+            f"method.sft.batch_size={rows} must be divisible by the data-parallel size {data_parallel}; set it to "
+            f"{_nearest(rows, data_parallel)}"
         )
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
+
+
+def _one_of(sizes: Sequence[int]) -> str:
+    """Return sizes to choose from, as text."""
+    return " or ".join(filter(None, (", ".join(map(str, sizes[:-1])), str(sizes[-1]))))
+
+
+def _nearest(number: int, divisor: int) -> str:
+    """Return the multiples of `divisor` around a number, as text."""
+    below = number // divisor * divisor
+    return _one_of([size for size in (below, below + divisor) if size])
 
 
 def _demonstration_problems(config: DictConfig, needs: Needs) -> Iterator[str]:
@@ -250,29 +304,28 @@ def divisibility_problems(config: DictConfig, hf) -> Iterator[str]:
     """Yield what of a model tensor and pipeline parallelism cannot divide; `hf` is its Hugging Face configuration."""
     megatron, rollout = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.rollout
     groups = getattr(hf, "num_key_value_heads", None) or hf.num_attention_heads
-    tp, pp = megatron.tensor_model_parallel_size, megatron.pipeline_model_parallel_size
-    where = "actor_rollout_ref.actor.megatron.tensor_model_parallel_size"
-    for name, size in (
-        ("attention heads", hf.num_attention_heads),
-        ("key-value heads", groups),
-        ("hidden units of the feed-forward layer", hf.intermediate_size),
-        ("entries of the vocabulary", hf.vocab_size),
+    engine = "actor_rollout_ref.actor.megatron"
+    heads = {"attention heads": hf.num_attention_heads}
+    sizes = heads | {
+        "key-value heads": groups,
+        "hidden units of the feed-forward layer": hf.intermediate_size,
+        "entries of the vocabulary": hf.vocab_size,
+    }
+    layers, virtual = {"layers": hf.num_hidden_layers}, megatron.virtual_pipeline_model_parallel_size
+    for key, size, divided in (
+        (f"{engine}.tensor_model_parallel_size", megatron.tensor_model_parallel_size, sizes),
+        (f"{engine}.pipeline_model_parallel_size", megatron.pipeline_model_parallel_size, layers),
+        ("actor_rollout_ref.rollout.tensor_model_parallel_size", rollout.tensor_model_parallel_size, heads),
     ):
-        if size % tp:
-            yield f"{where}={tp} must divide the model's {size} {name}; choose another"
-    if hf.num_hidden_layers % pp:
+        if wrong := [f"{count} {name}" for name, count in divided.items() if count % size]:
+            world = config.trainer.n_gpus_per_node * config.trainer.nnodes
+            yield (
+                f"{key}={size} must divide the model's {', '.join(wrong)}; choose "
+                f"{_one_of(_divisors(math.gcd(world, *divided.values())))}"
+            )
+    stage = hf.num_hidden_layers // megatron.pipeline_model_parallel_size
+    if virtual and not hf.num_hidden_layers % megatron.pipeline_model_parallel_size and stage % virtual:
         yield (
-            f"actor_rollout_ref.actor.megatron.pipeline_model_parallel_size={pp} must divide the model's "
-            f"{hf.num_hidden_layers} layers; choose another"
-        )
-    elif hf.num_hidden_layers % (pp * (megatron.virtual_pipeline_model_parallel_size or 1)):
-        yield (
-            "actor_rollout_ref.actor.megatron.virtual_pipeline_model_parallel_size="
-            f"{megatron.virtual_pipeline_model_parallel_size} must divide the {hf.num_hidden_layers // pp} layers of a "
-            "stage; choose another"
-        )
-    if hf.num_attention_heads % rollout.tensor_model_parallel_size:
-        yield (
-            f"actor_rollout_ref.rollout.tensor_model_parallel_size={rollout.tensor_model_parallel_size} must divide "
-            f"the model's {hf.num_attention_heads} attention heads; choose another"
+            f"{engine}.virtual_pipeline_model_parallel_size={virtual} must divide the {stage} layers of a stage; "
+            f"choose {_one_of(_divisors(stage))}"
         )

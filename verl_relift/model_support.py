@@ -115,7 +115,7 @@ def config_problems(hf: Mapping[str, Any]) -> Iterator[str]:
     """
     family = hf.get("model_type")
     if family not in FAMILIES:
-        yield f"model_type={family}, which cannot be trained; choose a model of {', '.join(FAMILIES)}"
+        yield f"model_type={family}, which cannot be trained; choose a dense model of {', '.join(FAMILIES)}"
         return
     architecture, fixed = FAMILIES[family]
     if hf.get("architectures") != [architecture]:
@@ -132,6 +132,23 @@ def config_problems(hf: Mapping[str, Any]) -> Iterator[str]:
                 f"{name}={_short(value)}, which is not known to reach Megatron; if it does not change what the model "
                 "computes, remove it from config.json, otherwise choose another model"
             )
+
+
+def completed(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `config.json` with the names that transformers gives its fields, without importing it.
+
+    `config_problems` finds in it what it finds in what transformers makes of the file.
+    """
+    config = {name: value for name, value in raw.items() if name not in ("rope_scaling", "rope_theta", "torch_dtype")}
+    rope = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
+    rope.setdefault("rope_theta", raw.get("rope_theta") or 10000.0)
+    rope.setdefault("rope_type", rope.get("type", "default"))
+    if "partial_rotary_factor" in raw:
+        rope.setdefault("partial_rotary_factor", raw["partial_rotary_factor"])
+    config["rope_parameters"] = rope
+    if str(raw.get("model_type")).startswith("qwen") and not raw.get("use_sliding_window"):
+        config["sliding_window"] = None
+    return config
 
 
 def _is_harmless(name: str, value: Any, hf: Mapping[str, Any]) -> bool:

@@ -15,12 +15,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from . import engines
 from .checks import (
     SHOWN,
-    ConfigurationError,
     batch_problems,
     chosen_method,
     divisibility_problems,
+    missing,
+    require_none,
     settings_problems,
-    shortened,
 )
 from .data.findings import LISTED, NEED_TOKENIZER, FileSummary, Finding, Report
 from .methods import Needs, without_solutions
@@ -37,21 +37,6 @@ CORES_PER_RANK = 3
 
 # A model's vocabulary may be padded (Qwen2.5-7B: 399 unused rows); more than this is another model's tokenizer.
 MAX_VOCABULARY_PADDING = 1024
-
-
-# What verl's configuration names where the user names nothing.
-_DEFAULTS = {
-    "actor_rollout_ref.model.path": ("~/models/deepseek-llm-7b-chat", "a Hugging Face folder or hub id"),
-    "data.train_files": ("~/data/rlhf/gsm8k/train.parquet", "parquet files; docs/data.md makes them"),
-    "data.val_files": ("~/data/rlhf/gsm8k/test.parquet", "parquet files; docs/data.md makes them"),
-}
-
-
-def missing(config: DictConfig) -> Iterator[str]:
-    """Yield what every run needs and the user has not named."""
-    for key, (default, what) in _DEFAULTS.items():
-        if OmegaConf.select(config, key) == default and not Path(default).expanduser().exists():
-            yield f"{key} is not set; give {what}"
 
 
 def check(config: DictConfig) -> list[str]:
@@ -74,16 +59,19 @@ def check(config: DictConfig) -> list[str]:
         engines.vllm_problems,
         engines.ray_problems,
     )
-    for find_problems in (missing, *of_machine, *of_sizes, *of_engines, _reward, _model, engines.weight_problems, _memory):
-        _require_none(find_problems(config))
-    _require_none(_data(config, notes))
+    for find_problems in (
+        missing,
+        *of_machine,
+        *of_sizes,
+        *of_engines,
+        _reward,
+        _model,
+        engines.weight_problems,
+        _memory,
+    ):
+        require_none(find_problems(config))
+    require_none(_data(config, notes))
     return notes
-
-
-def _require_none(found: Iterable[str]) -> None:
-    problems = list(found)
-    if problems:
-        raise ConfigurationError("\n".join(shortened(problems)))
 
 
 def _folders(config: DictConfig) -> Iterator[str]:

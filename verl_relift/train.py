@@ -21,8 +21,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .checks import ConfigurationError, chosen_method, rejected, settings_problems, shortened
-from .preflight import check, missing
+from .checks import ConfigurationError, chosen_method, missing, rejected, settings_problems, shortened
+from .preflight import check
 from .run import announce, checkpoints, console, disk, leftovers, lock, restarts, resume, stopping, threads, trust
 from .run import folder as runfolder
 from .run.composition import Arguments

@@ -90,8 +90,14 @@ def test_the_quickstart_passes(folder):
             r"api_key_env=NO_KEY: the environment has no such variable",
         ),
         ("actor_rollout_ref.actor.megatron.tensor_model_parallel_size=3", r"2 GPUs .* replicas of 3"),
-        ("actor_rollout_ref.rollout.tensor_model_parallel_size=4", r"2 GPUs cannot be divided into vLLM replicas of 4"),
-        ("data.train_batch_size=12", r"data\.train_batch_size=12 must be divisible by .*ppo_mini_batch_size=16"),
+        (
+            "actor_rollout_ref.rollout.tensor_model_parallel_size=4",
+            r"2 GPUs cannot be divided into vLLM replicas of 4 .*; make that product 1 or 2",
+        ),
+        (
+            "data.train_batch_size=12",
+            r"data\.train_batch_size=12 must be divisible by .*ppo_mini_batch_size=16; set it to 16$",
+        ),
         ("data.train_batch_size=128", r"hold 64 questions .*, fewer than data\.train_batch_size=128"),
         ("actor_rollout_ref.rollout.n=1", r"rollout\.n=1: a group needs at least 2 rollouts"),
         ("actor_rollout_ref.actor.optim.lr_decay_steps=5", r"lr_warmup_steps=5 must be below .* 5 steps"),

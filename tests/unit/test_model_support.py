@@ -16,6 +16,7 @@ from verl_relift.model_support import (
     HONORED,
     INERT,
     ROPE,
+    completed,
     config_problems,
     longest_sequence,
     model_problems,
@@ -148,9 +149,11 @@ MODELS = {
 
 
 def problems(tmp_path, fields: dict) -> list[str]:
-    """What is wrong with a config.json, as transformers reads it."""
+    """What is wrong with a config.json, as transformers reads it, and as `plan` does without transformers."""
     (tmp_path / "config.json").write_text(json.dumps(fields))
-    return list(config_problems(AutoConfig.from_pretrained(tmp_path).to_dict()))
+    found = list(config_problems(AutoConfig.from_pretrained(tmp_path).to_dict()))
+    assert list(config_problems(completed(fields))) == found
+    return found
 
 
 @pytest.mark.parametrize("name", MODELS)

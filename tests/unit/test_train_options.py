@@ -7,8 +7,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from verl_relift import train
+from verl_relift.checks import missing
 from verl_relift.methods import METHODS
-from verl_relift.preflight import missing
 from verl_relift.run.composition import compose_config
 from verl_relift.usage import training as usage
 
