@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from . import schema
 from .checks import batch_problems, chosen_method, settings_problems
 from .data.lengths import demonstration_lengths
 from .methods import Stage
@@ -80,19 +81,23 @@ def stage_problems(runs: Sequence[tuple[Stage, DictConfig]]) -> list[str]:
             config = config.copy()
             config.actor_rollout_ref.model.path = weights  # with which a checkpoint of the stage began
         weights = str(_weights(Path(trainer.default_local_dir) / f"global_step_{trainer.total_training_steps}"))
-        found = [*settings_problems(config), *batch_problems(config)]
-        if any(override.lstrip("+").startswith("relift.speed_patches=") for override in stage.overrides):
-            found.append("relift.speed_patches acts on all stages; set it for the whole command")
-        if not trainer.total_training_steps:
-            found.append("trainer.total_training_steps: a stage needs a number of steps; set it")
-        if trainer.save_freq <= 0:
-            found.append(
-                f"trainer.save_freq={trainer.save_freq}: a stage must save its last step; set a positive number"
-            )
-        if trainer.resume_mode == "resume_path":
-            found.append("trainer.resume_mode=resume_path: a stage resumes from its own folder; use auto or disable")
+        checks = (settings_problems(config), batch_problems(config), _problems_of_stage(stage, trainer))
+        # With a value of another kind than its key's the others can't be compared.
+        found = list(schema.problems(config)) or [problem for check in checks for problem in check]
         problems += [f"stage {stage.folder}: {problem}" for problem in found]
     return problems
+
+
+def _problems_of_stage(stage: Stage, trainer: DictConfig) -> Iterator[str]:
+    """Yield what a run by itself may have, but not one that another run starts from."""
+    if any(override.lstrip("+").startswith("relift.speed_patches=") for override in stage.overrides):
+        yield "relift.speed_patches acts on all stages; set it for the whole command"
+    if not trainer.total_training_steps:
+        yield "trainer.total_training_steps: a stage needs a number of steps; set it"
+    if trainer.save_freq <= 0:
+        yield f"trainer.save_freq={trainer.save_freq}: a stage must save its last step; set a positive number"
+    if trainer.resume_mode == "resume_path":
+        yield "trainer.resume_mode=resume_path: a stage resumes from its own folder; use auto or disable"
 
 
 def run_stages(

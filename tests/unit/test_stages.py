@@ -87,6 +87,12 @@ def test_a_stage_that_fails_or_ends_early_is_the_last(tmp_path, monkeypatch, cap
         ("trainer.resume_mode=resume_path", "stage sft: trainer.resume_mode=resume_path: a stage resumes from"),
         ("method.then.overrides=['relift.speed_patches=false']", "stage rl: relift.speed_patches acts on all stages"),
         ("method.then.overrides=['trainer.use_v1=false']", "stage rl: trainer.use_v1=false"),
+        ("method.first.overrides=['trainer.save_freq=x']", "stage sft: trainer.save_freq=x must be a whole number"),
+        (
+            "method.then.overrides=['data.max_response_length=8k']",
+            "stage rl: data.max_response_length=8k must be a whole",
+        ),
+        ("data.train_batch_size=8k", "stage sft: data.train_batch_size=8k must be a whole number"),
         ("method.first.overrides=['method.sft.lr=-1']", "stage sft: method.sft.lr=-1.0 must be positive"),
     ],
 )
