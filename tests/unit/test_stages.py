@@ -90,7 +90,7 @@ def test_a_stage_that_fails_or_ends_early_is_the_last(tmp_path, monkeypatch, cap
         ("method.first.overrides=['trainer.save_freq=x']", "stage sft: trainer.save_freq=x must be a whole number"),
         (
             "method.then.overrides=['data.max_response_length=8k']",
-            "stage rl: data.max_response_length=8k must be a whole",
+            "stage rl: data.max_response_length=8k must be",
         ),
         ("data.train_batch_size=8k", "stage sft: data.train_batch_size=8k must be a whole number"),
         ("method.first.overrides=['method.sft.lr=-1']", "stage sft: method.sft.lr=-1.0 must be positive"),
