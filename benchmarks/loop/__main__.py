@@ -168,7 +168,7 @@ QWEN_CASE = replace(
         "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=2",
         "actor_rollout_ref.rollout.tensor_model_parallel_size=2",
         "data.max_prompt_length=384",
-        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024",
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=512",
         "actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes=640",
         "actor_rollout_ref.actor.megatron.dtype=float32",
         "actor_rollout_ref.rollout.dtype=float32",
@@ -182,7 +182,10 @@ def in_bf16(case: Case) -> Case:
     return replace(
         case,
         title=case.title.replace("fp32", "bf16"),
-        overrides=tuple(override.replace("=float32", "=bfloat16") for override in case.overrides),
+        overrides=tuple(
+            override.replace("=float32", "=bfloat16").replace("_megabytes=640", "_megabytes=320")
+            for override in case.overrides
+        ),
         trl=tuple(replace(setting, bf16=True) for setting in case.trl),
     )
 
