@@ -268,6 +268,8 @@ def vllm_problems(config: DictConfig) -> Iterator[str]:
     try:
         with redirect_stderr(message):
             arguments = parser.parse_args(build_cli_args_from_config(values))
+            # Offline, vLLM looks for the model at once, by default for one of its own. This is a folder, so it does not.
+            arguments.model = os.curdir
             AsyncEngineArgs.from_cli_args(arguments)
     except SystemExit:
         lines = [line for line in message.getvalue().splitlines() if line.strip()]

@@ -36,6 +36,13 @@ def test_the_quickstart_is_accepted():
     assert lines_of() == []
 
 
+def test_offline_vllm_is_not_asked_for_a_model_of_its_own(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with overridden() as config:
+        assert config.actor_rollout_ref.rollout.engine_kwargs.vllm
+        assert list(engines.vllm_problems(config)) == []
+
+
 def test_asking_leaves_the_environment_as_it_is():
     """In a process that has not imported vLLM yet; Ray's processes inherit the variables."""
     code = (
