@@ -268,7 +268,7 @@ def vllm_problems(config: DictConfig) -> Iterator[str]:
     try:
         with redirect_stderr(message):
             arguments = parser.parse_args(build_cli_args_from_config(values))
-            # Offline, vLLM looks for the model at once, by default for one of its own. This is a folder, so it does not.
+            # Offline, vLLM looks for the model at once, by default for one of its own; but not for a folder.
             arguments.model = os.curdir
             AsyncEngineArgs.from_cli_args(arguments)
     except SystemExit:
