@@ -21,7 +21,7 @@ def missing() -> str | None:
 
 
 class VirtualCluster:
-    """Nodes `node1` and `node2` with one logical GPU each. Leaving the context ends all of their processes."""
+    """Nodes `node1` and `node2` with two logical GPUs each. Leaving the context ends all of their processes."""
 
     def __init__(self, folder: Path):
         self.folder = folder

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs a Slurm cluster on one machine: a controller and two nodes, each with its own host name, network address,
-# processes and shared memory, and with one GPU that exists only in Slurm's configuration. cluster.py calls it as
+# processes and shared memory, and with two GPUs that exist only in Slurm's configuration. cluster.py calls it as
 #
 #   unshare --net --uts --ipc --mount --pid --fork --kill-child --mount-proc cluster.sh FOLDER
 #
@@ -42,12 +42,13 @@ MpiDefault=none
 ReturnToService=2
 KillWait=15
 MessageTimeout=60
-NodeName=node1 NodeAddr=10.77.0.11 CPUs=$cores RealMemory=$memory Gres=gpu:1
-NodeName=node2 NodeAddr=10.77.0.12 CPUs=$cores RealMemory=$memory Gres=gpu:1
+NodeName=node1 NodeAddr=10.77.0.11 CPUs=$cores RealMemory=$memory Gres=gpu:2
+NodeName=node2 NodeAddr=10.77.0.12 CPUs=$cores RealMemory=$memory Gres=gpu:2
 PartitionName=all Nodes=node1,node2 Default=YES State=UP
 CONF
-# Slurm requires a device for a GPU; nothing opens this one.
-echo "Name=gpu File=/dev/null" >"$folder/gres.conf"
+# Slurm requires a device for a GPU; nothing opens these.
+touch "$folder/gpu0" "$folder/gpu1"
+echo "Name=gpu File=$folder/gpu[0-1]" >"$folder/gres.conf"
 mkdir -p "$folder/state" "$folder/spool-node1" "$folder/spool-node2"
 export SLURM_CONF=$folder/slurm.conf
 
