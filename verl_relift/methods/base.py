@@ -40,6 +40,9 @@ class Needs:
     token_budget: int | None = None  # tokens per micro-batch of an own step; None: as the RL update
     failed_groups: bool = False  # looks at questions that every rollout fails
     joined_rows: int = 0  # demonstrations that are rows of one question's group
+    in_place: bool = False  # such a row takes the place of a rollout, which is not sampled
+    updates: int = 1  # the most supervised updates in a step that has enough demonstrations
+    epochs: int = 1  # passes of a supervised update over its demonstrations
     exact_rows: bool = False  # an update has exactly supervised_rows, which the data-parallel size must divide
     retries: int = 0  # the most times that a question is asked again in a step
     hints_column: str | None = None  # of the data set: a list of texts; None: it needs none

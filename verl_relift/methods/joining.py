@@ -102,6 +102,11 @@ class InPlaceOfARollout(JoiningMethod):
         super().__init__(settings, resources)
         self._joining: dict[str, Demonstration] = {}  # of the step, by draw
 
+    @classmethod
+    def needs(cls, settings: Any) -> Needs:
+        needs = super().needs(settings)
+        return replace(needs, in_place=needs.joined_rows > 0)
+
     def prompts(self, questions: Sequence[Question], step: int) -> list[Prompt]:
         bare = super().prompts(questions, step)
         if self.settings.coeff == 0.0:

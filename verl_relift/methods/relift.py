@@ -33,6 +33,8 @@ class ReLIFT(CollectingMethod):
             separate_moments=settings.sft.optimizer is Moments.SEPARATE,
             token_budget=settings.sft.max_token_len_per_gpu,
             failed_groups=True,
+            updates=settings.schedule.max_updates_per_step,
+            epochs=settings.sft.epochs,
             exact_rows=settings.schedule.kind is Schedule.ADAPTIVE,
             retries=int(cls.asks_again(settings)),
         )

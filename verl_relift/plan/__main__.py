@@ -3,12 +3,13 @@
 Composes the same configuration as `verl_relift.train` from the same arguments. Without a GPU and without importing
 torch, vLLM or Ray, it prints memory by part and phase, tokens and FLOPs of a step, the largest micro-batch that fits,
 and what to change if the run does not fit. With `--trace` it also builds the real training engine, without a GPU and
-without its memory, and makes the updates of a step. Exit status: 0: the run fits, 1: it does not fit, 2: invalid
-arguments, or the engine does not build.
+without its memory, and makes the updates of a step. Exit status: 0: the run fits, 1: it does not fit, 2: training
+would reject the arguments whatever the memory, or the engine does not build.
 """
 
 import argparse
 import json
+import re
 import sys
 
 from hydra.errors import HydraException
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from .. import schema
-from ..checks import rejected, shortened
+from ..checks import ConfigurationError, rejected, require_none
 from ..run.composition import Arguments
 from ..run.environment import detect_platform, prepare_environment
 from ..settings import SettingsError
@@ -25,7 +26,7 @@ from ..trace import TraceError
 from ..usage import argument_parser
 from . import hardware, tracing
 from .planner import make_plan
-from .report import Plan, as_json, show, show_trace
+from .report import STOPS_BEFORE, Plan, as_json, show, show_total, show_trace
 from .shapes import Preparation, UnknownModel, load_config
 
 
@@ -36,15 +37,13 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--config-dir", help="folder with your own configuration")
     size = parser.add_mutually_exclusive_group()
     known = "plan for this GPU instead of the one found here"
-    size.add_argument("--gpu", type=str.lower, choices=sorted(hardware.KNOWN), help=known)
-    size.add_argument("--gpu-memory", type=float, metavar="GIB", help="plan for a GPU with this much memory")
-    parser.add_argument(
-        "--memory",
-        type=float,
-        metavar="GIB",
-        help="host memory of a machine; default: on CPU what is available, on GPUs no limit",
-    )
+    size.add_argument("--gpu", type=_named, metavar="NAME", help=f"{known}: {', '.join(hardware.KNOWN)}")
+    size.add_argument("--gpu-memory", type=_gib, metavar="GIB", help="plan for a GPU with this much memory")
+    host = "host memory of a machine; default: on CPU what is available, on GPUs no limit"
+    parser.add_argument("--memory", type=_gib, metavar="GIB", help=host)
     parser.add_argument("--response-tokens", type=float, help="mean response length; default: half of the longest")
+    limit = "time limit of a job: how many jobs does the run need"
+    parser.add_argument("--time-limit", type=_hours, metavar="HOURS", help=limit)
     parser.add_argument("--local-spec", action="store_true", help="on CUDA: plan without Transformer Engine")
     prepare = "command of data_preprocess.prepare_model that makes the model's folder, planned from it while missing"
     parser.add_argument("--prepare", metavar="COMMAND", type=_preparation, help=prepare)
@@ -62,19 +61,39 @@ def _preparation(command: str) -> Preparation:
         raise argparse.ArgumentTypeError(f"{command!r}: {error}") from None
 
 
+def _named(name: str) -> hardware.Accelerator:
+    try:
+        return hardware.named(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _gib(text: str) -> float:
+    """Read a number of GiB, with or without the unit. GPUs are called by GB and have about as many GiB."""
+    number = re.fullmatch(r"(\d+(?:\.\d+)?) *(?:gib|gb|g)?", text.strip().lower())
+    if number is None or not float(number[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GiB above 0, such as 80 or 80GiB")
+    return float(number[1])
+
+
+def _hours(text: str) -> float:
+    number = re.fullmatch(r"(\d+(?:\.\d+)?) *h?", text.strip())
+    if number is None or float(number[1]) * 3600 <= STOPS_BEFORE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours above 0.5, such as 24")
+    return float(number[1])
+
+
 def _gpu(arguments: argparse.Namespace) -> hardware.Accelerator | None:
-    if arguments.gpu:
-        return hardware.KNOWN[arguments.gpu]
     if arguments.gpu_memory:
         return hardware.Accelerator(f"GPU of {arguments.gpu_memory:g} GiB", int(arguments.gpu_memory * (1 << 30)))
-    return hardware.visible_gpu()
+    return arguments.gpu or hardware.visible_gpu()
 
 
 def main() -> int:
     """Run the command.
 
     Returns:
-        The exit status: 0: the run fits, 1: it does not fit, 2: invalid arguments.
+        The exit status: 0: the run fits, 1: it does not fit, 2: training would reject it whatever the memory.
     """
     arguments, overrides = _parse()
     prepare_environment()
@@ -82,69 +101,78 @@ def main() -> int:
     platform = "cuda" if arguments.gpu or arguments.gpu_memory else detect_platform()
     command = Arguments(arguments.config_name, arguments.config_dir, tuple(overrides))
     try:
-        config = _compose(command, platform)
-        if config.trainer.device == "cuda" and gpu is None:
+        runs = _runs(command, platform)
+        if gpu is None and any(run.trainer.device == "cuda" for run in runs.values()):
             print("no GPU found on this machine; name one with --gpu or --gpu-memory", file=sys.stderr)
             return 2
-        stages = [(stage.folder, _compose(of_stage, platform)) for stage, of_stage in stage_arguments(command, config)]
-        runs = dict(stages) or {"": config}
-        plans = {name: _plan(of_run, gpu, arguments) for name, of_run in runs.items()}
-        traces = (
-            {name: _trace(runs[name], plan, arguments.prepare) for name, plan in plans.items()}
-            if arguments.trace
-            else {}
-        )
+        plans = {name: _plan(run, gpu, arguments, name) for name, run in runs.items()}
+        traces = {}
+        if arguments.trace:
+            traces = {name: _trace(runs[name], plan, arguments.prepare) for name, plan in plans.items()}
     except (HydraException, OmegaConfBaseException) as error:
-        print(rejected([schema.refusal(error, overrides, platform)]), file=sys.stderr)
-        return 2
-    except SettingsError as error:
-        print(rejected(str(error).splitlines()), file=sys.stderr)
-        return 2
-    except (UnknownModel, TraceError) as error:
+        return _reject([schema.refusal(error, overrides, platform)], arguments.json)
+    except TraceError as error:
         print(str(error).strip(), file=sys.stderr)
         return 2
-    _print(plans, traces, arguments.json)
+    except (ConfigurationError, SettingsError, UnknownModel) as error:
+        return _reject(str(error).splitlines(), arguments.json)
+    if gpu is None and platform == "cpu" and not any(override.startswith("platform=") for override in overrides):
+        print("this machine has no GPU, so that this is a plan for its CPU; for GPUs add --gpu NAME", file=sys.stderr)
+    _print(plans, traces, arguments)
     return 0 if all(plan.fits for plan in plans.values()) else 1
 
 
-def _compose(command: Arguments, platform: str) -> DictConfig:
-    """Compose the configuration of a run.
+def _reject(problems: list[str], as_object: bool) -> int:
+    """Print why there is no plan; returns the exit status."""
+    print(rejected(problems), file=sys.stderr)
+    if as_object:
+        print(json.dumps({"fits": False, "problems": problems}, indent=2))
+    return 2
+
+
+def _runs(command: Arguments, platform: str) -> dict[str, DictConfig]:
+    """Return the configuration of the run, or of each stage by its name.
 
     Raises:
-        SettingsError: a key does not exist, or has a value that is not of its kind.
+        ConfigurationError: a setting of the whole is wrong.
+        SettingsError: a setting of the method is wrong.
     """
     config = command.compose(platform)
-    if problems := list(schema.problems(config)):
-        raise SettingsError("\n".join(shortened(problems)))
-    return config
+    require_none(schema.problems(config))
+    stages = {stage.folder: of_stage.compose(platform) for stage, of_stage in stage_arguments(command, config)}
+    return stages or {"": config}
 
 
-def _plan(config: DictConfig, gpu: hardware.Accelerator | None, arguments: argparse.Namespace) -> Plan:
-    return make_plan(
-        config,
-        gpu,
-        arguments.response_tokens,
-        transformer_engine=not arguments.local_spec,
-        machine_memory=int(arguments.memory * (1 << 30)) if arguments.memory else None,
-        preparation=arguments.prepare,
-    )
+def _plan(config: DictConfig, gpu: hardware.Accelerator | None, arguments: argparse.Namespace, stage: str) -> Plan:
+    try:
+        return make_plan(
+            config,
+            gpu,
+            arguments.response_tokens,
+            transformer_engine=not arguments.local_spec,
+            machine_memory=int(arguments.memory * (1 << 30)) if arguments.memory else None,
+            preparation=arguments.prepare,
+        )
+    except ConfigurationError as error:
+        if not stage:
+            raise
+        raise ConfigurationError("\n".join(f"stage {stage}: {line}" for line in str(error).splitlines())) from error
 
 
 def _trace(config: DictConfig, plan: Plan, preparation: Preparation | None) -> list[tracing.Traced]:
-    """Trace a run that training would accept.
+    """Trace a run.
 
     Raises:
         TraceError: the trace cannot follow the configuration, or the engine does not build.
     """
-    problems = [*plan.refused, *tracing.unsupported(config)]
-    if problems:
-        raise TraceError(problems[0])
+    if problem := next(tracing.unsupported(config), None):
+        raise TraceError(problem)
     return tracing.trace_job(config, plan.job, load_config(config.actor_rollout_ref.model.path, preparation)[0])
 
 
-def _print(plans: dict[str, Plan], traces: dict[str, list[tracing.Traced]], as_object: bool) -> None:
+def _print(plans: dict[str, Plan], traces: dict[str, list[tracing.Traced]], arguments: argparse.Namespace) -> None:
     """Print the plan and the trace of a run, or of each stage by its name."""
-    if as_object:
+    if arguments.json:
         objects = {}
         for name, plan in plans.items():
             traced = {"trace": [tracing.as_json(rank) for rank in traces[name]]} if name in traces else {}
@@ -159,9 +187,12 @@ def _print(plans: dict[str, Plan], traces: dict[str, list[tracing.Traced]], as_o
     for name, plan in plans.items():
         if name:
             console.rule(f"stage {name}")
-        show(plan, console)
+        show(plan, console, arguments.time_limit)
         for rank in traces.get(name, ()):
             show_trace(rank, console)
+    if len(plans) > 1:
+        console.rule("all stages")
+        show_total(plans, console)
 
 
 if __name__ == "__main__":

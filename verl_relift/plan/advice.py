@@ -1,7 +1,7 @@
 """Decides whether a job fits, with which micro-batch, and what to change if it does not."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from omegaconf import DictConfig
@@ -13,7 +13,9 @@ from .shapes import UnknownModel
 
 _ACTOR = "actor_rollout_ref.actor"
 _ROLLOUT = "actor_rollout_ref.rollout"
+_OPTIMIZER = f"{_ACTOR}.optim.override_optimizer_config"
 _BUDGET_STEP = 512
+_GPUS_OF_A_NODE, _MOST_GPUS = 8, 1024  # which numbers of GPUs are tried
 
 
 @dataclass(frozen=True)
@@ -82,21 +84,33 @@ def _worst(job: Job, budget: Budget) -> Phase:
     return max(budget.phases(job), key=lambda phase: phase.total)
 
 
+def _excess(job: Job, budget: Budget) -> int:
+    """Return the bytes that are missing, over all phases."""
+    usable = budget.usable(job)
+    return sum(max(0, phase.total - usable) for phase in budget.phases(job))
+
+
 def _too_large(job: Job, budget: Budget) -> bool:
     return _worst(job, budget).total > budget.usable(job)
 
 
 def _checkpoint(job: Job, budget: Budget) -> Iterator[str]:
     """Yield a line if a checkpoint needs more host memory than a node has."""
-    needed = memory.checkpoint_on_node(job)
+    needed, offloaded = _host(job), memory.offloaded_on_node(job)
     if not job.cuda or budget.host is None or needed <= budget.host:
         return
     step = _lighter_checkpoint(job, budget)
     fix = f"set {step.overrides[0]}" if step else "use more nodes"
+    beside = f" beside {gib(offloaded)} that are offloaded" if offloaded else ""
     yield (
-        f"trainer.save_freq: a checkpoint takes {gib(needed)} of host memory on a node, which has {gib(budget.host)} "
-        f"available; {fix}"
+        f"trainer.save_freq: a checkpoint takes {gib(needed - offloaded)} of host memory on a node{beside}, which has "
+        f"{gib(budget.host)} available; {fix}"
     )
+
+
+def _host(job: Job) -> int:
+    """Return the bytes of host memory that a node needs beside its GPUs."""
+    return memory.checkpoint_on_node(job) + memory.offloaded_on_node(job)
 
 
 def _lengths(job: Job) -> Iterator[str]:
@@ -190,7 +204,7 @@ class Step:
 def changes(job: Job, budget: Budget) -> list[Step]:
     """Return changes that build on each other, in this order, until the job fits or no change helps.
 
-    The cheapest come first: those without a cost in speed, then recomputation, offloading, and more GPUs per replica.
+    The cheapest come first: those without a cost in speed, then recomputation, more GPUs per replica, and offloading.
 
     Args:
         job: the job.
@@ -205,8 +219,8 @@ def changes(job: Job, budget: Budget) -> list[Step]:
         step = candidate(job, budget)
         if step is None:
             continue
-        before, after = _worst(job, budget).total, _worst(step.job, budget).total
-        if len(problems(step.job, budget)) < len(problems(job, budget)) or after < before:
+        fewer = len(problems(step.job, budget)) < len(problems(job, budget))
+        if fewer or _excess(step.job, budget) < _excess(job, budget):
             taken.append(step)
             job = step.job
     return taken
@@ -239,23 +253,53 @@ def _cpu_changes(job: Job, budget: Budget) -> list[Step]:
     return taken
 
 
-def way_out(job: Job, budget: Budget, changed: bool) -> str:
+def way_out(job: Job, budget: Budget, steps: Sequence[Step]) -> str:
     """Return what helps a job that no change of settings makes fit.
 
     Args:
         job: the job.
         budget: the memory to plan for.
-        changed: whether there are changes that help, but not enough.
+        steps: changes that help, but not enough.
     """
-    enough = "these changes are not enough" if changed else "no change of settings is enough"
+    enough = "these changes are not enough" if steps else "no change of those that plan follows is enough"
     if job.cuda:
-        return f"{enough}: use more GPUs, GPUs with more memory, or a smaller model"
+        number = _enough_gpus(job, budget) or "more GPUs"
+        unknown = _uncounted_saving(steps[-1].job if steps else job, budget)
+        return f"{enough}: use {number}, GPUs with more memory, or a smaller model{unknown}"
     needed = math.ceil(_worst(job, budget).total / GIB)
     processes = gib(memory.cpu_processes(1))
     return (
         f"{enough}: use a machine with at least {needed} GiB available; the processes of one rank alone take "
         f"{processes}, which no setting lowers"
     )
+
+
+def _enough_gpus(job: Job, budget: Budget) -> str | None:
+    """Return on how many GPUs the job fits, perhaps with changes; None: not on any number tried."""
+    while job.gpus < _MOST_GPUS:
+        fuller = 2 * job.gpus_per_node <= _GPUS_OF_A_NODE
+        larger = _training(job, data=2 * job.training.data)
+        sizes = {"gpus_per_node": 2 * job.gpus_per_node} if fuller else {"nodes": 2 * job.nodes}
+        job = replace(larger, **sizes)
+        steps = changes(job, budget)
+        if fits(steps[-1].job if steps else job, budget):
+            each = f"trainer.nnodes={job.nodes} trainer.n_gpus_per_node={job.gpus_per_node}"
+            return f"{job.gpus} GPUs ({each}{', with changes that plan then names' if steps else ''})"
+    return None
+
+
+def _uncounted_saving(job: Job, budget: Budget) -> str:
+    """Return which settings that the arithmetic does not follow may save what is missing; empty: none can."""
+    worst = _worst(job, budget)
+    short, held = worst.total - budget.usable(job), worst.parts.get("optimizer", 0)
+    names = []
+    if 0 < short <= held:
+        names.append(f"{_OPTIMIZER}.optimizer_cpu_offload=true with optimizer_offload_fraction")
+    if 0 < short <= held // 2:
+        names.append("optim.use_precision_aware_optimizer=true with smaller types")
+    if not names:
+        return ""
+    return f"; {' or '.join(names)}, which plan does not follow, may save the {gib(short)} that are missing"
 
 
 def _training(job: Job, **changed) -> Job:
@@ -321,7 +365,7 @@ def _offload_optimizer(job: Job, budget: Budget) -> Step | None:
 
 def _lighter_checkpoint(job: Job, budget: Budget) -> Step | None:
     """The first way to save that the host memory is enough for, if that is what is missing."""
-    if not job.cuda or budget.host is None or memory.checkpoint_on_node(job) <= budget.host:
+    if not job.cuda or budget.host is None or _host(job) <= budget.host:
         return None
     ways = (
         (
@@ -337,7 +381,7 @@ def _lighter_checkpoint(job: Job, budget: Budget) -> Step | None:
     )
     for override, reason, changed in ways:
         lighter = _training(job, **changed)
-        if memory.checkpoint_on_node(lighter) <= budget.host:
+        if _host(lighter) <= budget.host:
             return Step((override,), reason, lighter)
     return None
 
@@ -351,11 +395,20 @@ def _offload_weights(job: Job, budget: Budget) -> Step | None:
 
 
 def _less_cache(job: Job, budget: Budget) -> Step | None:
+    too_large = not _generates(job, budget)
     for share in (0.7, 0.6, 0.5, 0.4, 0.3, 0.2):
         changed = replace(job, rollout=replace(job.rollout, gpu_memory_utilization=share))
-        if job.cuda and share < job.rollout.gpu_memory_utilization and fits(changed, budget):
+        helps = fits(changed, budget) or (too_large and _generates(changed, budget))
+        if job.cuda and share < job.rollout.gpu_memory_utilization and helps:
             return Step((f"{_ROLLOUT}.gpu_memory_utilization={share}",), "smaller KV cache", changed)
     return None
+
+
+def _generates(job: Job, budget: Budget) -> bool:
+    """Return whether vLLM has room, and what training keeps beside it."""
+    enough = memory.kv_cache(job, budget.memory) >= job.rollout.max_model_len * memory.kv_bytes_per_token(job)
+    phase = next(phase for phase in budget.phases(job) if phase.name == memory.generation(job))
+    return enough and phase.total <= budget.usable(job)
 
 
 def _more_cache(job: Job, budget: Budget) -> Step | None:
@@ -390,22 +443,27 @@ _candidates = (
     _raise_budget,
     _raise_bucket,
     _lighter_checkpoint,
+    _less_cache,
+    _more_cache,
     _smaller_budget,
-    _offload_optimizer,
+    _less_cache,
     _recompute,
     _smaller_budget,
+    _less_cache,
+    _more_cache,
+    _more_tensor_parallel,
+    _smaller_budget,
+    _more_tensor_parallel,
+    _smaller_budget,
+    _more_pipeline_parallel,
+    _less_cache,
+    _more_cache,
+    _more_pipeline_parallel,
+    _smaller_budget,
+    _offload_optimizer,
     _offload_weights,
     _less_cache,
     _more_cache,
-    _more_tensor_parallel,
-    _smaller_budget,
-    _more_tensor_parallel,
-    _smaller_budget,
-    _more_pipeline_parallel,
-    _less_cache,
-    _more_cache,
-    _more_pipeline_parallel,
-    _smaller_budget,
 )
 
 
@@ -438,7 +496,7 @@ def refusals(config: DictConfig) -> list[str]:
     elif fits(steps[-1].job if steps else job, budget):
         fix = "`python -m verl_relift.plan` with the same arguments tells what to change"
     else:
-        fix = way_out(job, budget, bool(steps))
+        fix = way_out(job, budget, steps)
     return [*found[:-1], f"{found[-1]}; {fix}"] if _too_large(job, budget) else found
 
 

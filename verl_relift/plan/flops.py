@@ -54,30 +54,31 @@ def step(job: Job, accelerator: Accelerator | None, response_tokens: float) -> l
         accelerator: the GPU; None on CPU.
         response_tokens: mean length of a response and of a demonstration.
     """
-    batches, shape, training = job.batches, job.shape, job.training
-    sequences = batches.questions * batches.rollouts
+    batches, training = job.batches, job.training
     prompt = batches.prompt_tokens / 2  # half of the longest, like the default for responses
     length = prompt + response_tokens
-    tokens = sequences * length
-    forward = forward_flops(shape, tokens, length / 2)
     again = 1 if training.recompute.granularity == "full" else 0
     peak = job.gpus * accelerator.flops if accelerator and accelerator.flops else None
 
-    def timed(name: str, count: float, flops: float, utilization: float) -> Work:
-        return Work(name, int(count), flops, flops / (peak * utilization) if peak else None)
+    def timed(name: str, sequences: int, passes: int, utilization: float) -> Work:
+        tokens = sequences * length
+        flops = forward_flops(job.shape, tokens, length / 2) * passes
+        return Work(name, int(tokens), flops, flops / (peak * utilization) if peak else None)
 
-    result = [_rollout(job, accelerator, sequences, prompt, response_tokens)]
-    if batches.retries:
-        result.append(_times(batches.retries, result[0], "asked again, at most"))
-    if training.log_probs:
-        result.append(timed("old log-probs", tokens, forward, MFU_LOG_PROBS))
-    if training.reference:
-        result.append(timed("reference log-probs", tokens, forward, MFU_LOG_PROBS))
-    result.append(timed("RL update", tokens * batches.epochs, forward * (3 + again) * batches.epochs, MFU_UPDATE))
+    result = []
+    if training.rollouts:
+        sequences = batches.questions * batches.rollouts
+        result.append(_rollout(job, accelerator, batches.questions * batches.sampled, prompt, response_tokens))
+        if batches.retries:
+            result.append(_times(batches.retries, result[0], "asked again, at most"))
+        if training.log_probs:
+            result.append(timed("old log-probs", sequences, 1, MFU_LOG_PROBS))
+        if training.reference:
+            result.append(timed("reference log-probs", sequences, 1, MFU_LOG_PROBS))
+        result.append(timed("RL update", sequences * batches.epochs, 3 + again, MFU_UPDATE))
     if training.supervised:
-        demonstrated = batches.demonstrations * length
-        flops = forward_flops(shape, demonstrated, length / 2) * (3 + again)
-        result.append(timed("supervised update, when due", demonstrated, flops, MFU_UPDATE))
+        when = ", when due" if training.rollouts else ""
+        result.append(timed(f"supervised update{when}", batches.supervised, 3 + again, MFU_UPDATE))
     return result
 
 

@@ -1,6 +1,8 @@
 """Knows the memory and speed of GPUs, and the memory of this machine."""
 
+import difflib
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -34,6 +36,25 @@ KNOWN = {
     "rtx4090": Accelerator("NVIDIA GeForce RTX 4090", 24564 * _MIB, 165e12, 1.01e12),
     "l40s": Accelerator("NVIDIA L40S", 46068 * _MIB, 362e12, 0.86e12),
 }
+
+
+_ALIASES = {"4090": "rtx4090", "h100-80g": "h100", "h200-141g": "h200", "l40s-48g": "l40s", "rtx4090-24g": "rtx4090"}
+
+
+def named(name: str) -> Accelerator:
+    """Return the GPU of a name as people write it: `H100`, `h100-80GB`, `NVIDIA RTX 4090`.
+
+    Raises:
+        ValueError: none or several have this name; the message says which there are.
+    """
+    short = re.sub(r"nvidia|geforce|sxm\d?|pcie", "", name.lower())
+    short = re.sub(r"[\s_-]+", "-", short).strip("-").replace("rtx-", "rtx").removesuffix("b")
+    key = next((key for key in (name.lower(), short, _ALIASES.get(short)) if key in KNOWN), None)
+    if key is None:
+        close = [known for known in KNOWN if known.startswith(short)] or difflib.get_close_matches(short, KNOWN)
+        meant = f"did you mean {' or '.join(close)}? " if close else ""
+        raise ValueError(f"{name!r} is not known; {meant}known are {', '.join(KNOWN)}; for others use --gpu-memory GIB")
+    return KNOWN[key]
 
 
 def visible_gpu() -> Accelerator | None:

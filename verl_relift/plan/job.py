@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..methods import Needs, read_method
 from ..settings import reuses_log_probs
 from ..upstream.transformer_engine import found_in_another_process
-from .shapes import ModelShape, Preparation, load
+from .shapes import ModelShape, load
 
 LOG_PROBS, UPDATE, SUPERVISED = "log-probs", "update", "supervised"  # what a micro-batch is made for
 
@@ -86,7 +86,9 @@ class Batches:
     epochs: int = 1
     demonstrations: int = 64
     demonstration_tokens: int = 8192
+    supervised: int = 64  # demonstrations of all supervised updates of a step, each as often as it is passed
     joined: bool = False  # demonstrations are among the rows of the RL update
+    sampled: int = 8  # rollouts that are generated; a demonstration may have the place of one
     prompt_tokens: int = 1024
     response_tokens: int = 8192
     retries: int = 0  # the most times that a step asks a question again
@@ -177,17 +179,19 @@ class Job:
         return -(-per_rank * self.longest(purpose) // training.context)
 
 
-def read(config: DictConfig, transformer_engine: bool | None = None, preparation: Preparation | None = None) -> Job:
+def read(
+    config: DictConfig, transformer_engine: bool | None = None, model: tuple[ModelShape, str] | None = None
+) -> Job:
     """The job that `config` (composed, unresolved interpolations allowed) describes.
 
     Args:
         transformer_engine: whether the training machine has it; None looks on this one.
-        preparation: stands for the model's folder while that is missing.
+        model: its shape and where that comes from; None: as `load` finds them.
 
     Raises:
         UnknownModel: the model's shape is not known.
     """
-    shape, source = load(config.actor_rollout_ref.model.path, preparation)
+    shape, source = model or load(config.actor_rollout_ref.model.path)
     trainer = config.trainer
     return Job(
         shape=shape,
@@ -290,15 +294,26 @@ def _rollout(config: DictConfig) -> Rollout:
 
 def _batches(config: DictConfig) -> Batches:
     data, actor, needs = config.data, config.actor_rollout_ref.actor, _needs(config)
+    rollouts = config.actor_rollout_ref.rollout.n
     return Batches(
         questions=data.train_batch_size,
-        rollouts=config.actor_rollout_ref.rollout.n,
+        rollouts=rollouts,
         mini_batch=actor.ppo_mini_batch_size,
         epochs=actor.ppo_epochs,
         demonstrations=needs.supervised_rows,
+        supervised=_supervised(needs, data.train_batch_size),
         demonstration_tokens=needs.demonstrations.max_tokens if needs.demonstrations is not None else 0,
         joined=needs.joined_rows > 0,
+        sampled=rollouts - needs.in_place,
         prompt_tokens=data.max_prompt_length,
         response_tokens=data.max_response_length,
         retries=needs.retries,
     )
+
+
+def _supervised(needs: Needs, questions: int) -> int:
+    """Return the demonstrations of a step's supervised updates: without rollouts, one of each question."""
+    rows = needs.supervised_rows
+    if needs.rollouts:
+        questions = max(rows, min(rows * needs.updates, questions // rows * rows)) if rows else 0
+    return questions * needs.epochs

@@ -261,6 +261,11 @@ def phases(job: Job, memory: int, padding: float = 1.0, heap_factor: float = HEA
     return max(stages, key=lambda stage: max(phase.total for phase in stage))
 
 
+def generation(job: Job) -> str:
+    """Return the name of the phase in which vLLM generates: without rollouts it does so for validation only."""
+    return "rollout" if job.training.rollouts else "validation"
+
+
 def _updates(job: Job) -> tuple[tuple[str, int, bool], ...]:
     """Return (name, tokens of the largest micro-batch per GPU, needs the entropy) per update; 0 tokens: no update."""
     training = job.training
@@ -297,7 +302,7 @@ def _cuda_phases(job: Job, memory: int, stage: int, padding: float) -> list[Phas
     cache = max(0, kv_cache(job, memory))
     result = [
         Phase(
-            "rollout",
+            generation(job),
             _resident(job, stage, True)
             | {
                 "vLLM weights": vllm_weights(job),
@@ -421,14 +426,37 @@ def _ranks_of_node(job: Job, node: int) -> list[tuple[int, bool]]:
     return found
 
 
+def save_on_node(job: Job) -> int:
+    """Return the bytes of host memory that saving a checkpoint takes on the node where it takes most."""
+    nodes = (_ranks_of_node(job, node) for node in range(job.nodes))
+    return max(sum(checkpoint_on_host(job, stage, first) for stage, first in ranks) for ranks in nodes)
+
+
+def resume_on_node(job: Job) -> int:
+    """Return the bytes of host memory that resuming from a checkpoint takes on the node where it takes most."""
+    nodes = (_ranks_of_node(job, node) for node in range(job.nodes))
+    return max(sum(resume_on_host(job, stage) for stage, _ in ranks) for ranks in nodes)
+
+
 def checkpoint_on_node(job: Job) -> int:
     """Return the bytes of host memory that saving a checkpoint, or resuming from it, takes where it takes most."""
-    nodes = []
-    for node in range(job.nodes):
-        ranks = _ranks_of_node(job, node)
-        save = sum(checkpoint_on_host(job, stage, first) for stage, first in ranks)
-        nodes.append(max(save, sum(resume_on_host(job, stage) for stage, _ in ranks)))
-    return max(nodes)
+    return max(save_on_node(job), resume_on_node(job))
+
+
+def offloaded_on_node(job: Job) -> int:
+    """Return the bytes that verl's offloading moves to host memory on the node that has most of them."""
+    shape, training = job.shape, job.training
+
+    def of_rank(stage: int) -> int:
+        moments = optimizer(shape, training, stage) + second_optimizer(shape, training, stage)
+        return (
+            moments * training.optimizer_offload
+            + weights(shape, training, stage) * training.param_offload
+            + weights(shape, training, stage) * (training.reference and training.reference_offload)
+        )
+
+    nodes = (_ranks_of_node(job, node) for node in range(job.nodes))
+    return max(sum(of_rank(stage) for stage, _ in ranks) for ranks in nodes)
 
 
 def checkpoint_on_disk(job: Job) -> int:
@@ -503,7 +531,7 @@ def _cpu_phases(job: Job, padding: float, heap_factor: float) -> list[Phase]:
         return {name: int(size * heap_factor) for name, size in total.items()}
 
     resident = of_all(lambda stage: _resident(job, stage, False))
-    result = [Phase("rollout", kept | resident)]
+    result = [Phase(generation(job), kept | resident)]
     for name, tokens, entropy in _updates(job):
         if tokens:
             update = partial(_at_update, job, tokens=tokens, entropy=entropy, padding=padding)

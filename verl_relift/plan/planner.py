@@ -1,14 +1,18 @@
 """A whole plan from a composed configuration."""
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
 from omegaconf import DictConfig
 
-from ..checks import batch_problems, divisibility_problems, settings_problems
-from ..model_support import positions_problem
+from ..checks import batch_problems, divisibility_problems, missing, require_none, settings_problems
+from ..model_support import completed, config_problems, positions_problem
 from . import hardware
 from .advice import Budget, changes, largest_token_budget, problems
-from .job import Job, read
+from .job import read
 from .report import Plan
-from .shapes import Preparation
+from .shapes import ModelShape, Preparation, load_config, shape_of
 from .uncounted import uncounted
 
 
@@ -29,9 +33,13 @@ def make_plan(
         preparation: stands for the model's folder while that is missing.
 
     Raises:
+        ConfigurationError: training rejects the configuration whatever the memory, or `response_tokens` is not
+            possible; a line per problem.
         UnknownModel: the model's shape is not known.
     """
-    job = read(config, transformer_engine, preparation)
+    shape, source = _accepted_model(config, preparation)
+    require_none(_response_problems(config, response_tokens))
+    job = read(config, transformer_engine, (shape, source))
     response_tokens = response_tokens or job.batches.response_tokens / 2
     # A micro-batch of the local spec is padded to its longest sequence.
     mean = job.batches.prompt_tokens / 2 + response_tokens
@@ -46,18 +54,66 @@ def make_plan(
         budget=budget,
         accelerator=gpu,
         response_tokens=response_tokens,
-        refused=_refused(config, job),
         too_much=too_much,
         token_budget=largest_token_budget(job, budget),
         steps=changes(job, budget) if too_much else [],
         uncounted=uncounted(config),
+        notes=list(_notes(config, preparation)),
     )
 
 
-def _refused(config: DictConfig, job: Job) -> list[str]:
-    """What training refuses before it looks at memory."""
-    checks = [settings_problems(config)]
-    if job.shape.positions is not None:  # before what such lengths need besides, as in training
-        checks.append(positions_problem(config.actor_rollout_ref.rollout.max_model_len, job.shape.positions))
-    checks += [batch_problems(config), divisibility_problems(config, job.shape)]
-    return [problem for check in checks for problem in check]
+def _accepted_model(config: DictConfig, preparation: Preparation | None) -> tuple[ModelShape, str]:
+    """Return the model's shape and where it comes from, of a configuration that training accepts.
+
+    The first check that finds something ends it, as in training: what follows may come from the same cause.
+
+    Raises:
+        ConfigurationError: training rejects the configuration before it looks at memory.
+        UnknownModel: the model's shape is not known.
+    """
+    path = config.actor_rollout_ref.model.path
+    if isinstance(path, str):
+        require_none(missing(config, ["actor_rollout_ref.model.path"]))
+    require_none(settings_problems(config))
+    model, source = load_config(path, preparation)
+    require_none(_model_problems(model, source))
+    shape = shape_of(model, source)
+    if shape.positions is not None:  # before what such lengths need besides, as in training
+        require_none(positions_problem(config.actor_rollout_ref.rollout.max_model_len, shape.positions))
+    require_none(divisibility_problems(config, shape))
+    require_none(batch_problems(config))
+    return shape, source
+
+
+def _model_problems(model: Mapping[str, Any], source: str) -> Iterator[str]:
+    """Yield why training refuses a model, by its `config.json`."""
+    for problem in config_problems(completed(model)):
+        yield f"actor_rollout_ref.model.path: {source} has {problem}"
+
+
+def _response_problems(config: DictConfig, response_tokens: float | None) -> Iterator[str]:
+    longest = config.data.max_response_length
+    if response_tokens is not None and not 0 < response_tokens <= longest:
+        yield (
+            f"--response-tokens={response_tokens:g}: the mean length of a response must be above 0 and at most "
+            f"data.max_response_length={longest}; leave it out for half of that"
+        )
+
+
+def _notes(config: DictConfig, preparation: Preparation | None) -> Iterator[str]:
+    """Yield what the plan stands on that is not there."""
+    if preparation is not None and preparation.stands_for(config.actor_rollout_ref.model.path):
+        yield str(preparation)
+    data = config.data
+    unset = [line.split(" is not set")[0] for line in missing(config, ["data.train_files", "data.val_files"])]
+    files = {
+        str(file)
+        for key, value in (("data.train_files", data.train_files), ("data.val_files", data.val_files))
+        if key not in unset
+        for file in ([value] if isinstance(value, str) else value)
+    }
+    absent = sorted(repr(file) if " " in file else file for file in files if not Path(file).expanduser().exists())
+    if unset or absent:
+        said = [f"{' and '.join(unset)} not set"] * bool(unset) + [f"not there: {', '.join(absent)}"] * bool(absent)
+        spaced = "; several files are separated by commas" if any("'" in file for file in absent) else ""
+        yield f"plan reads no data files ({'; '.join(said)}){spaced}"

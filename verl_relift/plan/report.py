@@ -1,7 +1,8 @@
 """Shows a plan as tables and as JSON."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +15,8 @@ from .hardware import Accelerator
 from .job import Job
 from .tracing import Traced
 
+STOPS_BEFORE = 1800  # seconds before a time limit at which examples/slurm stops a run
+
 ASSUMED = (
     "Assumed: {context} for contexts and NCCL, {graphs} for CUDA graphs, {asleep} kept by a sleeping vLLM, "
     "{fragmentation:.0%} lost to fragmentation."
@@ -22,39 +25,34 @@ ASSUMED = (
 
 @dataclass(frozen=True)
 class Plan:
-    """The verdict on a configuration.
+    """The verdict on a configuration that training accepts but for its memory.
 
     Attributes:
         job: the job that the configuration describes.
         budget: the memory to plan for.
         accelerator: the GPU; None on CPU.
         response_tokens: assumed mean length of a response.
-        refused: what training rejects regardless of memory, such as sizes that do not divide.
         too_much: what does not fit.
         token_budget: the largest token budget that fits, or None.
         steps: changes that help.
         uncounted: settings that the figures are without.
+        notes: what the plan stands on that is not there, such as the model's folder.
     """
 
     job: Job
     budget: Budget
     accelerator: Accelerator | None
     response_tokens: float
-    refused: list[str]
     too_much: list[str]
     token_budget: int | None
     steps: list[Step]
     uncounted: list[str] = field(default_factory=list)
-
-    @property
-    def problems(self) -> list[str]:
-        """All problems, one line each."""
-        return [*self.refused, *self.too_much]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def fits(self) -> bool:
-        """Whether training accepts the configuration and it fits."""
-        return not self.problems
+        """Whether it fits."""
+        return not self.too_much
 
     @property
     def steps_suffice(self) -> bool:
@@ -62,55 +60,84 @@ class Plan:
         return not self.too_much or (bool(self.steps) and fits(self.steps[-1].job, self.budget))
 
 
-def show(plan: Plan, console: Console) -> None:
-    """Print a plan."""
-    job = plan.job
-    training, rollout = job.training, job.rollout
-    console.print(f"model     {job.shape.parameters:,} parameters ({job.shape_source})")
+def show(plan: Plan, console: Console, time_limit: float | None = None) -> None:
+    """Print a plan.
+
+    Args:
+        plan: the plan.
+        console: where to print.
+        time_limit: hours of a job; None: there is no limit.
+    """
+    for line in (*plan.notes, *_head(plan)):
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(_memory_table(plan))
+    console.print(_work_table(plan))
+    for line in (*_run_lines(plan), *_limit_lines(plan, time_limit), *_memory_lines(plan)):
+        console.print(line, markup=False, soft_wrap=True)
+    for setting in plan.uncounted:
+        console.print(f"plan does not know {setting}: its figures are without it", markup=False, soft_wrap=True)
+    known = ", as far as plan knows" if plan.uncounted else ""
+    console.print(f"[bold green]fits{known}[/]" if plan.fits else f"[bold red]does not fit{known}[/]")
+    if not plan.fits:
+        _show_advice(plan, console)
+
+
+def _head(plan: Plan) -> Iterator[str]:
+    """Yield what is planned."""
+    job, training, rollout = plan.job, plan.job.training, plan.job.rollout
+    yield f"model     {job.shape.parameters:,} parameters ({job.shape_source})"
     where = f"{job.nodes} x {job.gpus_per_node} {plan.accelerator.name if plan.accelerator else 'CPU ranks'}"
     layout = (
         f"tensor {training.tensor} x pipeline {training.pipeline} x context {training.context} x data {training.data}"
     )
     layers = "Transformer Engine" if training.transformer_engine else "local layer spec"
-    console.print(f"training  {where}: {layout}; {layers}")
-    console.print(
-        f"rollout   {job.gpus // (rollout.tensor * rollout.pipeline)} vLLM replicas of tensor {rollout.tensor}"
-    )
-    console.print(_memory_table(plan))
-    console.print(_work_table(plan))
-    for line in _run_lines(plan):
-        console.print(line, markup=False, soft_wrap=True)
-    _show_cache(plan, console)
+    yield f"training  {where}: {layout}; {layers}"
+    replicas = _counted(job.gpus // (rollout.tensor * rollout.pipeline), "vLLM replica")
+    purpose = "" if training.rollouts else ", for validation only"
+    yield f"rollout   {replicas} of tensor {rollout.tensor}{purpose}"
+
+
+def _memory_lines(plan: Plan) -> Iterator[str]:
+    """Yield what is said of memory beside the table."""
+    job = plan.job
+    yield _cache_line(plan)
     if plan.token_budget:
-        console.print(
+        yield (
             f"largest actor_rollout_ref.actor.ppo_max_token_len_per_gpu that fits: {plan.token_budget} "
-            f"(configured: {training.token_budget})"
+            f"(configured: {job.training.token_budget})"
         )
-    if plan.accelerator:
-        needed = memory.checkpoint_on_node(job)
-        console.print(f"a checkpoint takes {gib(needed)} of host memory on a node, see docs/scale.md")
-        console.print(
-            ASSUMED.format(
-                context=gib(memory.CUDA_CONTEXT),
-                graphs=gib(memory.CUDA_GRAPHS),
-                asleep=gib(memory.VLLM_ASLEEP),
-                fragmentation=memory.FRAGMENTATION,
-            )
-        )
-    for setting in plan.uncounted:
-        console.print(f"plan does not know {setting}: its figures are without it", markup=False, soft_wrap=True)
-    if plan.fits:
-        console.print("[bold green]fits[/]")
+    if plan.accelerator is None:
         return
-    if plan.too_much:
-        console.print("[bold red]does not fit[/]")
-    console.print(rejected(plan.problems), markup=False, soft_wrap=True)
+    if job.length.save_every is None:
+        job = replace(job, training=replace(job.training, saves=True))
+        yield "trainer.save_freq=-1: no checkpoint is due, but SIGUSR1 still saves one"
+    save, resume, offloaded = memory.save_on_node(job), memory.resume_on_node(job), memory.offloaded_on_node(job)
+    yield (
+        f"host memory of a node: {gib(save)} to save a checkpoint, {gib(resume)} to resume from it"
+        f"{f', {gib(offloaded)} for what is offloaded' if offloaded else ''}"
+    )
+    yield ASSUMED.format(
+        context=gib(memory.CUDA_CONTEXT),
+        graphs=gib(memory.CUDA_GRAPHS),
+        asleep=gib(memory.VLLM_ASLEEP),
+        fragmentation=memory.FRAGMENTATION,
+    )
+
+
+def _show_advice(plan: Plan, console: Console) -> None:
+    console.print(rejected(plan.too_much), markup=False, soft_wrap=True)
     if plan.steps:
         console.print("make these changes, in this order:")
-        for number, step in enumerate(plan.steps, 1):
-            console.print(f"  {number}. {' '.join(step.overrides)}   # {step.reason}", markup=False, soft_wrap=True)
+    for number, step in enumerate(plan.steps, 1):
+        console.print(f"  {number}. {step.reason}:", markup=False, soft_wrap=True)
+        for override in step.overrides:
+            console.print(f"     {override}", markup=False, soft_wrap=True)
     if not plan.steps_suffice:
-        console.print(way_out(job, plan.budget, bool(plan.steps)), markup=False, soft_wrap=True)
+        console.print(way_out(plan.job, plan.budget, plan.steps), markup=False, soft_wrap=True)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _memory_table(plan: Plan) -> Table:
@@ -186,20 +213,56 @@ def _run_seconds(plan: Plan) -> float | None:
     return plan.job.length.steps * sum(stage.seconds for stage in work)
 
 
+def _limit_lines(plan: Plan, hours: float | None) -> Iterator[str]:
+    """Yield what a time limit means for the run."""
+    seconds = _run_seconds(plan)
+    if hours is None:
+        return
+    if seconds is None:
+        yield "--time-limit: the length of the run is not known (trainer.total_training_steps, the GPU's speed)"
+        return
+    jobs = math.ceil(seconds / (hours * 3600 - STOPS_BEFORE))
+    yield (
+        f"with a time limit of {hours:g} h: {_counted(jobs, 'job')} one after the other, each without the last "
+        f"{_duration(STOPS_BEFORE)}, which examples/slurm leaves for the step and the save; more with what is not "
+        "counted"
+    )
+    step = seconds / plan.job.length.steps
+    if step > STOPS_BEFORE:
+        yield f"a step takes {_duration(step)}, longer than that: send the signal earlier (#SBATCH --signal)"
+
+
+def show_total(plans: Mapping[str, Plan], console: Console) -> None:
+    """Print what several stages take together, as far as it is known."""
+    each = [(_run_seconds(plan), plan.job.length.kept) for plan in plans.values()]
+    time = [seconds for seconds, _ in each if seconds is not None]
+    disk = [memory.checkpoint_on_disk(plan.job) * (plan.job.length.kept or 0) for plan in plans.values()]
+    said = []
+    if len(time) == len(plans):
+        said.append(f"{_duration(sum(time))}, without validations and saves")
+    if all(kept is not None for _, kept in each):
+        said.append(f"{gib(sum(disk))} of checkpoints on disk")
+    if said:
+        console.print(f"all stages: {'; '.join(said)}", markup=False, soft_wrap=True)
+
+
 def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+    hours = seconds / 3600
+    if hours > 48:
+        return f"{hours / 24:.1f} days"
+    return f"{hours:.1f} h" if hours >= 1 else f"{seconds / 60:.1f} min"
 
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
 
 
-def _show_cache(plan: Plan, console: Console) -> None:
+def _cache_line(plan: Plan) -> str:
     job = plan.job
     cache = max(0, memory.kv_cache(job, plan.budget.memory))
     tokens = cache // memory.kv_bytes_per_token(job)
     size = memory.kv_bytes_per_token(job) / 1024
-    console.print(
+    return (
         f"KV cache of a vLLM replica: {tokens:,} tokens ({size:.0f} KiB per token and GPU), "
         f"{tokens // job.rollout.max_model_len} concurrent sequences of {job.rollout.max_model_len}"
     )
@@ -247,7 +310,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
     job = plan.job
     return {
         "fits": plan.fits,
-        "problems": plan.problems,
+        "problems": plan.too_much,
+        "notes": plan.notes,
         "not_counted": plan.uncounted,
         "changes": [{"overrides": list(step.overrides), "reason": step.reason} for step in plan.steps],
         "changes_suffice": plan.steps_suffice,
@@ -263,6 +327,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "run": {"steps": job.length.steps, "seconds": _run_seconds(plan)},
         "checkpoints": {"saved": job.length.saved, "kept": job.length.kept, "bytes": memory.checkpoint_on_disk(job)},
         "checkpoint_host_memory_of_node": memory.checkpoint_on_node(job),
+        "offloaded_host_memory_of_node": memory.offloaded_on_node(job),
         "kv_cache_tokens": max(0, memory.kv_cache(job, plan.budget.memory)) // memory.kv_bytes_per_token(job),
         "largest_token_budget": plan.token_budget,
         "mean_response_tokens": plan.response_tokens,

@@ -1,9 +1,10 @@
 """Counts a model's parameters and where they are under tensor and pipeline parallelism."""
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 # model_type of config.json -> (query, key and value have a bias, query and key are normalized per head)
 _FAMILIES = {
     "llama": (False, False),
-    "mistral": (False, False),
     "qwen2": (True, False),
     "qwen3": (False, True),
 }
 
 HUB_TIMEOUT = 3.0  # seconds
+
+_KEY = "actor_rollout_ref.model.path"
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 class UnknownModel(ValueError):
@@ -100,19 +103,31 @@ class ModelShape:
         return max(self.embedding, self.hidden_size * self.intermediate_size)
 
 
-def _qwen25_7b(**other: Any) -> ModelShape:
-    return ModelShape(152064, 3584, 18944, 28, 28, 4, 128, False, True, False, **other)
-
+_QWEN25_05B = ModelShape(151936, 896, 4864, 24, 14, 2, 64, True, True, False, 32768)
+_QWEN25_15B = ModelShape(151936, 1536, 8960, 28, 12, 2, 128, True, True, False, 32768)
+_QWEN25_7B = ModelShape(152064, 3584, 18944, 28, 28, 4, 128, False, True, False, 32768)
+_LLAMA31_8B = ModelShape(128256, 4096, 14336, 32, 32, 8, 128, False, False, False, 131072)
 
 # From the models' config.json, for machines that cannot reach the hub.
 BUILT_IN = {
-    "Qwen/Qwen2.5-0.5B-Instruct": ModelShape(151936, 896, 4864, 24, 14, 2, 64, True, True, False, 32768),
-    "Qwen/Qwen2.5-1.5B-Instruct": ModelShape(151936, 1536, 8960, 28, 12, 2, 128, True, True, False, 32768),
-    "Qwen/Qwen2.5-Math-1.5B": ModelShape(151936, 1536, 8960, 28, 12, 2, 128, True, True, False, 4096),
-    "Qwen/Qwen2.5-Math-7B": _qwen25_7b(positions=4096),
-    "Qwen/Qwen2.5-7B": _qwen25_7b(positions=131072),
-    "meta-llama/Llama-3.1-8B": ModelShape(128256, 4096, 14336, 32, 32, 8, 128, False, False, False, 131072),
+    "Qwen/Qwen2.5-0.5B": _QWEN25_05B,
+    "Qwen/Qwen2.5-0.5B-Instruct": _QWEN25_05B,
+    "Qwen/Qwen2.5-1.5B": replace(_QWEN25_15B, positions=131072),
+    "Qwen/Qwen2.5-1.5B-Instruct": _QWEN25_15B,
+    "Qwen/Qwen2.5-Math-1.5B": replace(_QWEN25_15B, positions=4096),
+    "Qwen/Qwen2.5-Math-1.5B-Instruct": replace(_QWEN25_15B, positions=4096),
+    "Qwen/Qwen2.5-7B": replace(_QWEN25_7B, positions=131072),
+    "Qwen/Qwen2.5-7B-Instruct": _QWEN25_7B,
+    "Qwen/Qwen2.5-Math-7B": replace(_QWEN25_7B, positions=4096),
+    "Qwen/Qwen2.5-Math-7B-Instruct": replace(_QWEN25_7B, positions=4096),
+    "meta-llama/Llama-3.1-8B": _LLAMA31_8B,
+    "meta-llama/Llama-3.1-8B-Instruct": _LLAMA31_8B,
 }
+
+
+def built_in(name: str) -> str | None:
+    """Return the name in `BUILT_IN` of a hub id in any case; None: its shape is not built in."""
+    return next((known for known in BUILT_IN if known.lower() == name.lower()), None)
 
 
 def from_config(config: Mapping[str, Any]) -> ModelShape:
@@ -189,18 +204,29 @@ class Preparation:
         published = [name for name in BUILT_IN if name.partition("/")[2] == self.base]
         there = Path(self.base).expanduser().is_dir()
         config, source = load_config(published[0] if published and not there else self.base)
-        source = f"{self.folder} is not there yet; planned as the copy that prepare_model makes: {source}"
         if self.positions is None:
             return config, source
         return config | {"max_position_embeddings": self.positions}, f"{source}; {self.positions} positions"
+
+    def stands_for(self, path: str) -> bool:
+        """Whether a model is what this makes, and not there yet."""
+        return self.folder == path and not Path(path).expanduser().exists()
+
+    def __str__(self) -> str:
+        return f"{self.folder} is not there yet; planned as what prepare_model makes of {self.base}"
 
 
 def load(path: str, preparation: Preparation | None = None) -> tuple[ModelShape, str]:
     """Return the shape of a model and where it comes from; see `load_config`."""
     config, source = load_config(path, preparation)
+    return shape_of(config, source), source
+
+
+def shape_of(config: Mapping[str, Any], source: str) -> ModelShape:
+    """Return the shape that a `config.json` from `source` describes; see `from_config`."""
     try:
-        return from_config(config), source
-    except KeyError as error:
+        return from_config(config)
+    except (KeyError, TypeError) as error:
         raise UnknownModel(f"{source}: not a model's config.json ({error!r})") from error
     except UnknownModel as error:
         raise UnknownModel(f"{source}: {error}") from error
@@ -216,24 +242,31 @@ def load_config(path: str, preparation: Preparation | None = None) -> tuple[dict
         preparation: stands for its folder while that is missing.
 
     Raises:
-        UnknownModel: there is no such file; the message names `path` and what is missing.
+        UnknownModel: there is no such file; the message names the key, `path` and what is missing.
     """
     folder = Path(path).expanduser()
+    if not path.strip():
+        raise UnknownModel(f"{_KEY} is empty; give a Hugging Face folder or hub id")
+    if folder.is_file():
+        raise UnknownModel(f"{_KEY}={path} is a file; give its folder, {folder.parent}")
     if folder.is_dir():
         file = folder / "config.json"
         if not file.exists():
-            raise UnknownModel(f"{path}: the folder has no config.json; give a Hugging Face model folder")
+            raise UnknownModel(f"{_KEY}={path}: the folder has no config.json; give a Hugging Face model folder")
         return _read(file), str(file)
-    if preparation is not None and preparation.folder == path:
+    if preparation is not None and preparation.stands_for(path):
         return preparation.config()
+    if not _HUB_ID.fullmatch(path):
+        raise UnknownModel(f"{_KEY}={path}: no such folder; give a Hugging Face folder or hub id (OWNER/NAME)")
     try:
         return _hub_config(path), f"config.json of {path}"
     except Exception as error:  # offline, no such repository, no permission: each has several types
-        if path in BUILT_IN:
-            return to_config(BUILT_IN[path]), f"built-in shape of {path}: its config.json could not be fetched"
+        if name := built_in(path):
+            return to_config(BUILT_IN[name]), f"built-in shape of {name}: its config.json could not be fetched"
         raise UnknownModel(
-            f"{path}: neither a folder nor a reachable model of the hub ({type(error).__name__}); give a "
-            f"folder with config.json, or one of {', '.join(BUILT_IN)}"
+            f"{_KEY}={path}: no such folder, and the hub gives no config.json ({type(error).__name__}); correct the "
+            f"name, or fetch it where the hub can be reached (hf download {path} config.json --local-dir DIR) and give "
+            "DIR"
         ) from error
 
 
