@@ -178,9 +178,10 @@ def test_a_folder_that_is_not_there_yet_is_planned_as_the_copy_that_will_be(tmp_
     model = json.loads(planned.stdout)["model"]
     assert (model["parameters"], model["positions"]) == (7_615_616_512, 16384)
     assert model["source"] == (
-        "models/not-made-yet is not there yet; planned as the copy that prepare_model makes: built-in shape of "
-        "Qwen/Qwen2.5-Math-7B: its config.json could not be fetched; 16384 positions"
+        "built-in shape of Qwen/Qwen2.5-Math-7B: its config.json could not be fetched; 16384 positions"
     )
+    made = "models/not-made-yet is not there yet; planned as what prepare_model makes of "
+    assert json.loads(planned.stdout)["notes"][0].startswith(made)
 
 
 def configurations(overrides: list[str], platform: str = "cuda") -> list[DictConfig]:
