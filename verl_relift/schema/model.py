@@ -2,7 +2,7 @@
 
 from .rules import Dotted, Flag, Only, Text, Unchecked, under
 
-_LORA = "LoRA adapters are not supported"
+_LORA = "LoRA adapters are not supported, all weights are trained; `python -m verl_relift.plan` names what saves memory"
 
 KEYS = under(
     "actor_rollout_ref.model",
