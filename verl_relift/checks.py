@@ -212,15 +212,15 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
     ranks = megatron.tensor_model_parallel_size * megatron.pipeline_model_parallel_size * megatron.context_parallel_size
     if world % ranks:
         yield (
-            f"{world} GPUs (trainer.nnodes x trainer.n_gpus_per_node) cannot be divided into model replicas of {ranks} "
-            "(actor_rollout_ref.actor.megatron: tensor x pipeline x context parallel size); make that product "
+            f"{counted(world, 'GPU')} (trainer.nnodes x trainer.n_gpus_per_node) cannot be divided into model replicas "
+            f"of {ranks} (actor_rollout_ref.actor.megatron: tensor x pipeline x context parallel size); make that product "
             f"{_one_of(_divisors(world))}"
         )
         return
     replica = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size
     if world % replica:
         yield (
-            f"{world} GPUs cannot be divided into vLLM replicas of {replica} "
+            f"{counted(world, 'GPU')} cannot be divided into vLLM replicas of {replica} "
             "(actor_rollout_ref.rollout.tensor_model_parallel_size x data x pipeline); make that product "
             f"{_one_of(_divisors(world))}"
         )
@@ -267,6 +267,11 @@ def _supervised_problems(needs: Needs, data_parallel: int) -> Iterator[str]:
             f"method.sft.batch_size={rows} must be divisible by the data-parallel size {data_parallel}; set it to "
             f"{_nearest(rows, data_parallel)}"
         )
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number with its noun, which gets an s where it needs one."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _divisors(number: int) -> list[int]:

@@ -17,6 +17,7 @@ from .checks import (
     SHOWN,
     batch_problems,
     chosen_method,
+    counted,
     divisibility_problems,
     missing,
     require_none,
@@ -134,7 +135,7 @@ def _cluster(config: DictConfig) -> Iterator[str]:
     wanted = trainer.n_gpus_per_node
     devices = init.get("num_gpus") if init.get("num_gpus") is not None else _devices(trainer.device)
     if devices is not None and devices < wanted:
-        yield f"trainer.n_gpus_per_node={wanted}: Ray will find {devices} GPUs here; lower it"
+        yield f"trainer.n_gpus_per_node={wanted}: Ray will find {counted(devices, 'GPU')} here; lower it"
     units = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
     workers = config.relift.rollout.workers if config.relift.rollout.batched else 0
     cores = CORES_PER_RANK * wanted + units + 1 + workers

@@ -151,7 +151,7 @@ def test_the_quickstart_passes(folder):
         ("trainer.default_local_dir=/dev/null/run", r"default_local_dir=/dev/null/run: /dev/null is not a folder"),
         ("trainer.nnodes=2", r"trainer\.nnodes=2: no Ray cluster is named"),
         ("ray_kwargs.ray_init.num_cpus=4", r"num_cpus=4: the run's actors wait for 8 \(logical\) cores"),
-        ("ray_kwargs.ray_init.num_gpus=1", r"n_gpus_per_node=2: Ray will find 1 GPUs here"),
+        ("ray_kwargs.ray_init.num_gpus=1", r"n_gpus_per_node=2: Ray will find 1 GPU here"),
         ("method.sft.batch_size=100", r"sft\.batch_size=100: data\.train_files hold 64 demonstrations"),
         ("trainer.total_epochs=1", r"total_epochs=1 ends after 4 of trainer\.total_training_steps=80"),
         ("data.train_max_samples=8", r"hold 8 questions .*, fewer than data\.train_batch_size=16"),

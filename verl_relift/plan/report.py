@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ..checks import rejected
+from ..checks import counted, rejected
 from . import flops, memory
 from .advice import Budget, Step, fits, gib, way_out
 from .hardware import Accelerator
@@ -92,7 +92,7 @@ def _head(plan: Plan) -> Iterator[str]:
     )
     layers = "Transformer Engine" if training.transformer_engine else "local layer spec"
     yield f"training  {where}: {layout}; {layers}"
-    replicas = _counted(job.gpus // (rollout.tensor * rollout.pipeline), "vLLM replica")
+    replicas = counted(job.gpus // (rollout.tensor * rollout.pipeline), "vLLM replica")
     purpose = "" if training.rollouts else ", for validation only"
     yield f"rollout   {replicas} of tensor {rollout.tensor}{purpose}"
 
@@ -134,10 +134,6 @@ def _show_advice(plan: Plan, console: Console) -> None:
             console.print(f"     {override}", markup=False, soft_wrap=True)
     if not plan.steps_suffice:
         console.print(way_out(plan.job, plan.budget, plan.steps), markup=False, soft_wrap=True)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _memory_table(plan: Plan) -> Table:
@@ -223,9 +219,8 @@ def _limit_lines(plan: Plan, hours: float | None) -> Iterator[str]:
         return
     jobs = math.ceil(seconds / (hours * 3600 - STOPS_BEFORE))
     yield (
-        f"with a time limit of {hours:g} h: {_counted(jobs, 'job')} one after the other, each without the last "
-        f"{_duration(STOPS_BEFORE)}, which examples/slurm leaves for the step and the save; more with what is not "
-        "counted"
+        f"with a time limit of {hours:g} h: {counted(jobs, 'job')}, of which each stops {_duration(STOPS_BEFORE)} "
+        "before it (examples/slurm); more with what is not counted"
     )
     step = seconds / plan.job.length.steps
     if step > STOPS_BEFORE:
@@ -250,7 +245,7 @@ def _duration(seconds: float) -> str:
     hours = seconds / 3600
     if hours > 48:
         return f"{hours / 24:.1f} days"
-    return f"{hours:.1f} h" if hours >= 1 else f"{seconds / 60:.1f} min"
+    return f"{hours:.1f} h" if hours >= 1 else f"{seconds / 60:.3g} min"
 
 
 def _seconds(seconds: float) -> str:
