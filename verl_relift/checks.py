@@ -213,8 +213,8 @@ def batch_problems(config: DictConfig) -> Iterator[str]:
     if world % ranks:
         yield (
             f"{counted(world, 'GPU')} (trainer.nnodes x trainer.n_gpus_per_node) cannot be divided into model replicas "
-            f"of {ranks} (actor_rollout_ref.actor.megatron: tensor x pipeline x context parallel size); make that product "
-            f"{_one_of(_divisors(world))}"
+            f"of {ranks} (actor_rollout_ref.actor.megatron: tensor x pipeline x context parallel size); make that "
+            f"product {_one_of(_divisors(world))}"
         )
         return
     replica = rollout.tensor_model_parallel_size * rollout.data_parallel_size * rollout.pipeline_model_parallel_size

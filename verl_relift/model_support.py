@@ -94,7 +94,7 @@ def model_problems(config: DictConfig) -> Iterator[str]:
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
-    yield from _setting_problems(config)
+    yield from bridge_problems(config)
     path = config.actor_rollout_ref.model.path
     try:
         hf = AutoConfig.from_pretrained(path, trust_remote_code=False)
@@ -198,7 +198,7 @@ def _rope_problems(parameters: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}={_short(value)} of rope_type={kind}, which Megatron or vLLM would ignore; remove it"
 
 
-def _setting_problems(config: DictConfig) -> Iterator[str]:
+def bridge_problems(config: DictConfig) -> Iterator[str]:
     """Yield settings that would give Megatron another model than vLLM, or another bridge."""
     model = config.actor_rollout_ref.model
     for role in ("actor", "ref"):

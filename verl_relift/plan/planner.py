@@ -4,16 +4,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ..checks import batch_problems, divisibility_problems, missing, require_none, settings_problems
-from ..model_support import completed, config_problems, positions_problem
+from ..model_support import bridge_problems, completed, config_problems, positions_problem
+from ..schema.rules import Choice, Each, Text, Whole, shown
 from . import hardware
 from .advice import Budget, changes, largest_token_budget, problems
 from .job import read
 from .report import Plan
 from .shapes import ModelShape, Preparation, load_config, shape_of
 from .uncounted import uncounted
+
+_TRANSFORMER = "actor_rollout_ref.actor.megatron.override_transformer_config"
+_ENGINES = {
+    f"{_TRANSFORMER}.recompute_granularity": Choice((None, "selective", "full")),
+    f"{_TRANSFORMER}.recompute_method": Choice((None, "uniform", "block")),
+    f"{_TRANSFORMER}.recompute_num_layers": Whole(1, null=True),
+    f"{_TRANSFORMER}.recompute_modules": Each(Text(), null=True),
+    "actor_rollout_ref.rollout.engine_kwargs.vllm.num_gpu_blocks_override": Whole(1, null=True),
+}
 
 
 def make_plan(
@@ -75,6 +85,8 @@ def _accepted_model(config: DictConfig, preparation: Preparation | None) -> tupl
     if isinstance(path, str):
         require_none(missing(config, ["actor_rollout_ref.model.path"]))
     require_none(settings_problems(config))
+    require_none(_engine_problems(config))
+    require_none(bridge_problems(config))
     model, source = load_config(path, preparation)
     require_none(_model_problems(model, source))
     shape = shape_of(model, source)
@@ -89,6 +101,19 @@ def _model_problems(model: Mapping[str, Any], source: str) -> Iterator[str]:
     """Yield why training refuses a model, by its `config.json`."""
     for problem in config_problems(completed(model)):
         yield f"actor_rollout_ref.model.path: {source} has {problem}"
+
+
+def _engine_problems(config: DictConfig) -> Iterator[str]:
+    """Yield what Megatron-Core and vLLM, which are not asked here, refuse of the values that a plan computes with."""
+    for key, rule in _ENGINES.items():
+        value = OmegaConf.select(config, key)
+        value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        if value != [] and (wrong := rule.problem(value)):
+            yield f"{key}={shown(value)} {wrong}"
+    settings = config.actor_rollout_ref.actor.megatron.override_transformer_config
+    names = ("recompute_method", "recompute_num_layers")
+    if settings.get("recompute_granularity") == "full" and None in map(settings.get, names):
+        yield f"{_TRANSFORMER}.recompute_granularity=full needs recompute_method=uniform and recompute_num_layers=1"
 
 
 def _response_problems(config: DictConfig, response_tokens: float | None) -> Iterator[str]:

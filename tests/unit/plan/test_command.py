@@ -12,6 +12,7 @@ from verl_relift.plan.advice import Budget
 from verl_relift.plan.job import Batches, Job, Rollout, Training
 
 ENGINE = "actor_rollout_ref.actor.megatron"
+TRANSFORMER = f"{ENGINE}.override_transformer_config"
 MODEL = "actor_rollout_ref.model.path"
 SEVEN_B = ("--gpu", "h100", f"{MODEL}=Qwen/Qwen2.5-7B", "trainer.n_gpus_per_node=8")
 QWEN2 = dict(
@@ -94,6 +95,15 @@ def test_the_same_model_without_such_fields_is_planned(tmp_path, plan):
         ("actor_rollout_ref.actor.ppo_mini_batch_size=0", "actor_rollout_ref.actor.ppo_mini_batch_size=0 must be"),
         ("actor_rollout_ref.actor.ppo_max_token_len_per_gpu=0", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=0"),
         ("data.seed=-1", "data.seed=-1 must be"),
+        (f"{TRANSFORMER}.recompute_granularity=all", f"{TRANSFORMER}.recompute_granularity=all must be one of null, "
+         "selective, full"),
+        (f"{TRANSFORMER}.recompute_granularity=full", f"{TRANSFORMER}.recompute_granularity=full needs "
+         "recompute_method=uniform and recompute_num_layers=1"),
+        (f"{TRANSFORMER}.recompute_num_layers=x", f"{TRANSFORMER}.recompute_num_layers=x must be a whole number"),
+        (f"{TRANSFORMER}.recompute_modules=-1", f"{TRANSFORMER}.recompute_modules=-1 must be a list"),
+        ("+actor_rollout_ref.rollout.engine_kwargs.vllm.num_gpu_blocks_override=x",
+         "engine_kwargs.vllm.num_gpu_blocks_override=x must be a whole number of at least 1 or null"),
+        ("+actor_rollout_ref.model.override_config.rope_theta=1e4", "override_config.rope_theta would change"),
         ("trainer.n_gpus_per_node=1", "1 GPU (trainer.nnodes x trainer.n_gpus_per_node) cannot be divided into model "
          "replicas of 2 (actor_rollout_ref.actor.megatron: tensor x pipeline x context parallel size); make that "
          "product 1"),
