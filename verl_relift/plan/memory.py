@@ -28,13 +28,15 @@ LOGIT_BLOCK, LOGIT_BLOCK_CPU = 256 * MIB, 32 * MIB
 # ---- measured on CPU: `python -m benchmarks.engine.plan_memory`, the first three with `--processes` -----------
 # Proportional set size of a run with a 0.4M-parameter model, minus what the arithmetic below accounts for.
 CPU_SYSTEM = 2600 * MIB  # driver, Ray, TransferQueue and vLLM's API server, once per machine
+CPU_REPLICA = 900 * MIB  # server and engine of each further vLLM replica
 CPU_WORKER = 700 * MIB  # each training rank
 CPU_VLLM = 300 * MIB  # each vLLM rank
 # Libraries and thread pools that a training process loads in its first step.
 WORKER_FIRST_STEP = 60 * MIB
 # Resident memory of tensors relative to their size. It exceeds 1 because the training processes keep freed memory
-# (upstream/speed/malloc.py), gaps included. With MALLOC_MMAP_THRESHOLD_ in the environment glibc returns it.
-HEAP_FACTOR = 1.6
+# (upstream/speed/malloc.py), gaps included: 1.3 to 1.4 over three updates of a real model, more over a
+# run, whose micro-batches differ. With MALLOC_MMAP_THRESHOLD_ in the environment glibc returns it.
+HEAP_FACTOR = 1.5
 HEAP_FACTOR_MMAP = 1.06
 CPU_BLOCK = 128  # tokens of a block of vLLM's KV cache on CPU
 
@@ -505,9 +507,14 @@ def _at_update(job: Job, stage: int, tokens: int, entropy: bool, padding: float)
     return parts
 
 
-def cpu_processes(ranks: int) -> int:
-    """Return the bytes that the processes of a run take on a CPU, whatever the model, by its number of ranks."""
-    return CPU_SYSTEM + ranks * (CPU_WORKER + CPU_VLLM)
+def cpu_processes(ranks: int, replicas: int = 1) -> int:
+    """Return the bytes that the processes of a run take on a CPU, whatever the model.
+
+    Args:
+        ranks: of the machine.
+        replicas: vLLM replicas of the machine.
+    """
+    return CPU_SYSTEM + ranks * (CPU_WORKER + CPU_VLLM) + (replicas - 1) * CPU_REPLICA
 
 
 def _cpu_phases(job: Job, padding: float, heap_factor: float) -> list[Phase]:
@@ -515,7 +522,7 @@ def _cpu_phases(job: Job, padding: float, heap_factor: float) -> list[Phase]:
     training = job.training
     ranks = _ranks_of_node(job, 0)
     kept = {
-        "processes": cpu_processes(len(ranks)),
+        "processes": cpu_processes(len(ranks), max(1, len(ranks) // (job.rollout.tensor * job.rollout.pipeline))),
         # vLLM's linear layers hold a packed copy in addition to the original.
         "vLLM weights": 2 * vllm_weights(job) * len(ranks),
         "KV cache": kv_cache(job, 0) * len(ranks),

@@ -100,7 +100,7 @@ PANELS = (
     ),
     Panel("relift/buffer_size", "Demonstrations waiting", "in the buffer", zero=True),
     Panel("relift/demonstrations_used", "Demonstrations used", "cumulative", zero=True),
-    Panel("actor/pg_loss", "RL loss", healthy="stays near 0 without demonstrations in it. It says little about learning."),
+    Panel("actor/pg_loss", "RL loss", healthy="near 0 without demonstrations in it; says little about learning."),
     Panel(
         "relift/sft_loss",
         "Supervised loss",

@@ -553,15 +553,17 @@ def test_refusals_against_this_machine(tmp_path):
     assert refusals(compose_config("relift", None, overrides, "cpu")) == []
 
 
-def test_the_peak_of_a_pretrained_model_on_a_cpu_is_within_ten_percent(tmp_path):
-    """Of 19.9 GB of all processes, at the save of a checkpoint (record of 2026-11-26: a pretrained model, 2 cores)."""
+@pytest.mark.parametrize(("dtype", "measured"), [("bfloat16", 17.86e9), ("float32", 17.6e9)])
+def test_the_peak_of_a_pretrained_model_on_a_cpu_is_within_ten_percent(tmp_path, dtype, measured):
+    """Of all processes, at the save of a checkpoint (record of 2026-11-27: bf16 against fp32, 2 cores)."""
     config = {"model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536}
     config |= {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
     (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
-    overrides = [f"actor_rollout_ref.model.path={tmp_path}", "actor_rollout_ref.actor.megatron.dtype=bfloat16"]
+    overrides = [f"actor_rollout_ref.model.path={tmp_path}", f"actor_rollout_ref.actor.megatron.dtype={dtype}"]
+    overrides.append(f"actor_rollout_ref.rollout.dtype={dtype}")
     planned = read(compose_config("pretrained", None, overrides, "cpu"))
     worst = max(memory.phases(planned, 0), key=lambda phase: phase.total)
-    assert worst.name == "checkpoint" and worst.total == pytest.approx(19.93e9, rel=0.1)
+    assert worst.name == "checkpoint" and worst.total == pytest.approx(measured, rel=0.1)
 
 
 def test_without_a_gpu_here_a_cuda_run_is_not_refused(monkeypatch):
@@ -709,7 +711,8 @@ DDP = "actor_rollout_ref.actor.megatron.override_ddp_config"
         (f"+{DDP}.grad_reduce_in_fp32=true", None),
         (f"+{TRANSFORMER}.apply_rope_fusion=true", f"{TRANSFORMER}.apply_rope_fusion=true"),
         (f"+{TRANSFORMER}.cpu_offloading=true", f"{TRANSFORMER}.cpu_offloading=true"),
-        (f"{TRANSFORMER}.recompute_granularity=full", None),
+        (f"{TRANSFORMER}.recompute_granularity=full {TRANSFORMER}.recompute_method=uniform "
+         f"{TRANSFORMER}.recompute_num_layers=1", None),
         ("actor_rollout_ref.actor.optim.use_precision_aware_optimizer=true",
          "actor_rollout_ref.actor.optim.use_precision_aware_optimizer=true"),
         ("actor_rollout_ref.actor.use_dynamic_bsz=false actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1 "
