@@ -182,7 +182,7 @@ def in_bf16(case: Case) -> Case:
     return replace(
         case,
         title=case.title.replace("fp32", "bf16"),
-        overrides=tuple(
+        overrides=tuple(  # the embeddings, which a bucket must hold, take half
             override.replace("=float32", "=bfloat16").replace("_megabytes=640", "_megabytes=320")
             for override in case.overrides
         ),

@@ -28,9 +28,9 @@ from .gradients import Part, gradient_shares
 from .hyperparameters import kept
 from .losses import supervised_loss
 
-# oneDNN, which computes bf16 on a CPU, keeps the kernels of the last 1,024 shapes, half a gigabyte. Nearly every
-# micro-batch has its own length, so that only its layers share them.
-_KERNELS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+# Shapes whose kernels oneDNN keeps, which computes bf16 on a CPU; by default 1,024. Nearly every micro-batch has its
+# own length, so that only its layers share kernels, and the others' are memory that a rank grows by.
+_KERNELS = "64"
 
 
 def _engine_loss(
@@ -95,8 +95,7 @@ class DemonstrationWorker(ActorRolloutRefWorker):
     """`ActorRolloutRefWorker` with supervised updates, and with what an exact resume needs beyond verl's part."""
 
     def __init__(self, *args, **kwargs):
-        for name, value in _KERNELS.items():
-            os.environ.setdefault(name, value)
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _KERNELS)
         threads.apply()
         super().__init__(*args, **kwargs)
         self._moments = None  # of the separate optimizer, from its first use

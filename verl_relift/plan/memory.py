@@ -25,12 +25,13 @@ FRAGMENTATION = 0.06  # share of the memory that torch's allocator cannot use
 # Bytes of a block of fp32 logits, as `upstream/speed/vocabulary.py` has them.
 LOGIT_BLOCK, LOGIT_BLOCK_CPU = 256 * MIB, 32 * MIB
 
-# ---- measured on CPU: `python -m benchmarks.engine.plan_memory`, the first three with `--processes` -----------
+# ---- measured on CPU: `python -m benchmarks.engine.plan_memory`, CPU_* with `--processes` -------------------
 # Proportional set size of a run with a 0.4M-parameter model, minus what the arithmetic below accounts for.
 CPU_SYSTEM = 2600 * MIB  # driver, Ray, TransferQueue and vLLM's API server, once per machine
-CPU_REPLICA = 900 * MIB  # server and engine of each further vLLM replica
 CPU_WORKER = 700 * MIB  # each training rank
 CPU_VLLM = 300 * MIB  # each vLLM rank
+# The same of runs with SmolLM2-135M.
+CPU_REPLICA = 900 * MIB  # server and engine of each further vLLM replica
 # Libraries and thread pools that a training process loads in its first step.
 WORKER_FIRST_STEP = 60 * MIB
 # Resident memory of tensors relative to their size. It exceeds 1 because the training processes keep freed memory

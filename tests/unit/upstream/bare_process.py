@@ -6,11 +6,12 @@ Run by the fixture `bare_process`; the tests of several modules read its finding
 import json
 import os
 import resource
+from pathlib import Path
 
 import torch
 
 from verl_relift.upstream.registry import ORIGINALS
-from verl_relift.upstream.speed.malloc import keep_freed_memory
+from verl_relift.upstream.speed.malloc import give_back, keep_freed_memory
 
 
 def faults(size: int = 64 << 18) -> int:
@@ -23,6 +24,11 @@ def faults(size: int = 64 << 18) -> int:
     return min(found[1:])
 
 
+def resident() -> int:
+    """Resident bytes of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def main() -> None:
     device_module = sorted(vars(torch.cpu))
     for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
@@ -30,6 +36,9 @@ def main() -> None:
     upstream = faults()
     keep_freed_memory()
     findings = {"torch.cpu": device_module, "faults": {"upstream": upstream, "patched": faults()}}
+    kept = resident()
+    give_back()
+    findings["given back"] = kept - resident()
 
     from verl_relift.upstream.fixes import math_verify
 

@@ -13,6 +13,10 @@ def test_glibc_still_gives_the_memory_of_freed_tensors_back(bare_process):
     assert faults["patched"] * 10 < faults["upstream"]
 
 
+def test_freed_memory_goes_back_when_it_is_asked_for(bare_process):
+    assert bare_process["given back"] > 32 << 20  # of the 64 MiB of the last tensor
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("MALLOC_TOP_PAD_", "1"), ("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=1")]
 )
