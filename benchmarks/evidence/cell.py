@@ -76,11 +76,22 @@ def chosen(study: Study, cell: Cell, place: Place) -> dict[str, float]:
             missing = [names[value] for value, record in found.items() if record is None]
             if missing:
                 raise StudyError(f"{cell.name} needs the cell {missing[0]}, which is not done")
-            values[knob.name] = max(knob.values, key=lambda value: (_selected_by(found[value]), -value))
+            values[knob.name] = best_value(knob, found)
     return values
 
 
-def _selected_by(record: Record) -> float:
+def best_value(knob: Knob, trials: Mapping[float, Record]) -> float:
+    """Return the value of a knob with the best trial; of equals, the smaller.
+
+    Args:
+        knob: the knob.
+        trials: the record of each of its values.
+    """
+    return max(knob.values, key=lambda value: (selected_by(trials[value]), -value))
+
+
+def selected_by(record: Record) -> float:
+    """Return the accuracy by which the search compares trials: the average over the selection questions."""
     return record.accuracy(measures(record.right, record.settings["train"])["average"])
 
 

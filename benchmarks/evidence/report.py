@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.evidence import plots, records
+from benchmarks.evidence.cell import best_value, selected_by
 from benchmarks.evidence.design import (
     ALL,
     FIRST_PASS,
@@ -18,6 +19,7 @@ from benchmarks.evidence.design import (
     Setting,
     Study,
     cells,
+    trial_name,
     trials,
 )
 from benchmarks.evidence.effects import (
@@ -261,17 +263,25 @@ def _signed(effect: Effect) -> str:
 
 def _search(study: Study, found: Sequence[Record]) -> list[str]:
     done = {record.cell: record for record in found if record.tried is not None and not record.untuned}
-    tried: dict[str, list[str]] = defaultdict(list)
-    for cell in trials(study):
-        record, knob = done.get(cell.name), cell.treatment.knobs[-1]
-        sources = measures(record.right, record.settings["train"])[AVERAGE] if record else []
-        value = f"{100 * record.accuracy(sources):.1f}" if record else "missing"
-        tried[f"`{knob.name}`, `{knob.key}`"].append(f"{cell.tried:g}: {value}")
     if not done:
         return [f"Study {study.name}: none of {len(trials(study))} trials is done."]
+    rows, complete, at_an_end = [], 0, []
+    for treatment in study.trials:
+        knob = treatment.knobs[-1]
+        trial = {value: done.get(trial_name(knob, value, study.settings[0])) for value in knob.values}
+        shown = {value: f"{100 * selected_by(record):.1f}" if record else "missing" for value, record in trial.items()}
+        if all(trial.values()):
+            complete += 1
+            best = best_value(knob, trial)
+            shown[best] = f"**{shown[best]}**"
+            if best != knob.values[1]:
+                at_an_end.append(knob.name)
+        rows.append([f"`{knob.name}`, `{knob.key}`", *(f"{value:g}: {text}" for value, text in shown.items())])
     return [
-        f"Study {study.name}, setting {study.settings[0].name}: accuracy on the selection questions, in percent.",
-        table(["knob", "first", "second", "third"], [[name, *values] for name, values in tried.items()]),
+        f"Study {study.name}, setting {study.settings[0].name}: accuracy on the selection questions, in percent; bold: "
+        f"chosen. Of {complete} complete searches, {len(at_an_end)} choose the first or last value, so that a wider "
+        "search could choose another.",
+        table(["knob", "first", "second", "third"], rows),
     ]
 
 
