@@ -84,12 +84,18 @@ def run(study: Study, planned: list[Cell], place: Place, jobs: int) -> list[str]
     """Run the cells that are not done and return the names of those that are still missing.
 
     Raises:
-        StudyError: a record was made with other settings.
+        StudyError: records were made with other settings.
     """
     done: set[str] = set()
+    refused = []
     for cell in planned:
-        if cells.is_done(study, cell, place, done):
-            done.add(cell.name)
+        try:
+            if cells.is_done(study, cell, place, done):
+                done.add(cell.name)
+        except StudyError as error:
+            refused.append(str(error))
+    if refused:
+        raise StudyError("\n".join(refused))
 
     def finish(cell: Cell, seconds: float) -> str:
         record = cells.record(study, cell, place, seconds)
@@ -127,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="default: the study's")
     parser.add_argument("--jobs", type=int, default=1, help="concurrent cells; default %(default)s")
     parser.add_argument(
-        "--untuned", action="store_true", help="without the search: every knob has its second value; no table counts it"
+        "--untuned", action="store_true", help="without the search: every knob has its middle value; no table counts it"
     )
     parser.add_argument("--records", type=Path, default=records.FOLDER, help="folder of the records")
     for name, source in tasks.SOURCES.items():

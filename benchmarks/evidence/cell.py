@@ -36,7 +36,7 @@ class Place:
         root: questions, base models, runs.
         records: folder of the records of all studies.
         sources: where sets of word problems are read, by name.
-        untuned: whether every knob has its second value, without a search.
+        untuned: whether every knob has its middle value, without a search.
     """
 
     root: Path
@@ -69,7 +69,7 @@ def chosen(study: Study, cell: Cell, place: Place) -> dict[str, float]:
         if cell.tried is not None and knob is cell.treatment.knobs[-1]:
             values[knob.name] = cell.tried
         elif place.untuned:
-            values[knob.name] = knob.values[1]
+            values[knob.name] = knob.middle
         else:
             names = {value: trial_name(knob, value, study.settings[0]) for value in knob.values}
             found = {value: place.record(study, name) for value, name in names.items()}

@@ -44,17 +44,22 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Knob:
-    """A setting that the search chooses, from three values: the same budget for everything that is searched.
+    """A setting that the search chooses.
 
     Attributes:
         name: name of the search.
         key: the setting.
-        values: what is tried; without a search, the second.
+        values: what is tried, ascending.
     """
 
     name: str
     key: str
-    values: tuple[float, float, float]
+    values: tuple[float, ...]
+
+    @property
+    def middle(self) -> float:
+        """The value without a search."""
+        return self.values[len(self.values) // 2]
 
 
 @dataclass(frozen=True)
@@ -189,12 +194,21 @@ def combination(gate: str, placement: str, weight: str, rates: "Rates") -> Treat
 
 @dataclass(frozen=True)
 class Rates:
-    """The values that are tried in a study: of the RL learning rate, of a supervised one, of a coefficient."""
+    """The values that are tried in a study. All searches but that of the RL learning rate have the same number.
+
+    Attributes:
+        rl: the RL learning rate.
+        supervised: of a supervised learning rate.
+        coefficient: of the supervised loss in the RL update.
+        weighted: the same, where weights or a joint mean make the loss smaller.
+        peak: of CHORD's mu.
+    """
 
     rl: Knob
-    supervised: tuple[float, float, float]
-    coefficient: tuple[float, float, float] = (0.3, 1.0, 3.0)
-    weighted: tuple[float, float, float] = (1.0, 3.0, 10.0)  # where weights or a joint mean make the loss smaller
+    supervised: tuple[float, ...]
+    coefficient: tuple[float, ...]
+    weighted: tuple[float, ...]
+    peak: tuple[float, ...]
 
     def of_placement(self, placement: str, weight: str) -> Knob:
         """Return the knob of a placement with a weight."""
@@ -221,7 +235,7 @@ def baselines(rates: Rates) -> tuple[Treatment, ...]:
         ),
         Treatment(
             "chord_phi", "CHORD-phi", ("method=chord_phi",),
-            (rates.rl, Knob("chord_phi", "method.mu.peak", (0.03, 0.1, 0.3))),
+            (rates.rl, Knob("chord_phi", "method.mu.peak", rates.peak)),
         ),
     )  # fmt: skip
 
@@ -278,7 +292,13 @@ def _named(treatments: Sequence[Treatment], name: str) -> Treatment:
 
 
 def _small() -> Study:
-    rates = Rates(Knob("grpo", RL_RATE, (1.5e-5, 5e-5, 1.5e-4)), (1e-4, 3e-4, 1e-3))
+    rates = Rates(
+        Knob("grpo", RL_RATE, (1.5e-5, 5e-5, 1.5e-4)),
+        supervised=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+        coefficient=(0.1, 0.3, 1.0, 3.0, 10.0),
+        weighted=(0.3, 1.0, 3.0, 10.0, 30.0),
+        peak=(0.01, 0.03, 0.1, 0.3, 0.9),
+    )
     settings = tuple(_arithmetic(name) for name in ("main", "mixed_scarce", "hardest_only"))
     early = replace(
         settings[0],
@@ -338,7 +358,13 @@ def _arithmetic(name: str) -> Setting:
 
 
 def _real() -> Study:
-    rates = Rates(Knob("grpo", RL_RATE, (3e-6, 1e-5, 3e-5)), (3e-5, 1e-4, 3e-4))
+    rates = Rates(
+        Knob("grpo", RL_RATE, (3e-6, 1e-5, 3e-5)),
+        supervised=(3e-5, 1e-4, 3e-4),
+        coefficient=(0.3, 1.0, 3.0),
+        weighted=(1.0, 3.0, 10.0),
+        peak=(0.03, 0.1, 0.3),
+    )
     kept = ("trainer.save_freq=8", "trainer.max_actor_ckpt_to_keep=1", "data.max_prompt_length=320")
     longer = ("data.max_response_length=256", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=896")
     name = "SmolLM2-135M-Instruct, trained on"

@@ -28,7 +28,7 @@ class Record:
         seed: seed of the cell.
         tried: the value of the knob of a trial, or None.
         chosen: value of each of the treatment's knobs, by its name.
-        untuned: whether they are the knobs' second values, because there was no search; no table counts such a cell.
+        untuned: whether they are the knobs' middle values, because there was no search; no table counts such a cell.
         settings: everything that the numbers depend on, see `cell.settings`.
         samples: answers to each question.
         right: by data source, how many of the answers to each question are right, one digit a question.

@@ -145,7 +145,8 @@ def _method() -> list[str]:
         table(["factor", "levels"], levels),
         table(["study", "setting", "what it is", "steps", "answers to a question"], settings),
         "Learning rates: the RL rate is the best of three for RL alone, and all methods have it. Each method then has "
-        "one more search of three values, for its supervised rate or its coefficient; a placement with a weight is "
+        f"one more search, of {_number_of_values(SMALL)} values in the study small and {_number_of_values(REAL)} in "
+        "the study real, for its supervised rate or its coefficient; a placement with a weight is "
         "searched at the gate `acc0`. Trials have a seed and questions of their own, 100 for each level or set of word "
         "problems. A setting without trials takes the values of its study's first.",
         "`configured.NAME` is a method with the values of its configuration and the searched RL rate.",
@@ -261,6 +262,10 @@ def _signed(effect: Effect) -> str:
     return f"{100 * effect.value:+.1f}{width}"
 
 
+def _number_of_values(study: Study) -> int:
+    return len(study.trials[-1].knobs[-1].values)
+
+
 def _search(study: Study, found: Sequence[Record]) -> list[str]:
     done = {record.cell: record for record in found if record.tried is not None and not record.untuned}
     if not done:
@@ -274,14 +279,15 @@ def _search(study: Study, found: Sequence[Record]) -> list[str]:
             complete += 1
             best = best_value(knob, trial)
             shown[best] = f"**{shown[best]}**"
-            if best != knob.values[1]:
+            if best in (knob.values[0], knob.values[-1]):
                 at_an_end.append(knob.name)
-        rows.append([f"`{knob.name}`, `{knob.key}`", *(f"{value:g}: {text}" for value, text in shown.items())])
+        values = "; ".join(f"{value:g}: {text}" for value, text in shown.items())
+        rows.append([f"`{knob.name}`, `{knob.key}`", values])
     return [
         f"Study {study.name}, setting {study.settings[0].name}: accuracy on the selection questions, in percent; bold: "
         f"chosen. Of {complete} complete searches, {len(at_an_end)} choose the first or last value, so that a wider "
         "search could choose another.",
-        table(["knob", "first", "second", "third"], rows),
+        table(["knob", "values"], rows),
     ]
 
 

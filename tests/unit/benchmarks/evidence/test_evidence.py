@@ -48,7 +48,7 @@ def by_name(name: str, study=SMALL) -> Cell:
 
 def make_record(cell: Cell, right: str = "1010", study=SMALL, place: Place | None = None, **fields) -> Record:
     """Return a record with the same answers on every level."""
-    values = {knob.name: knob.values[1] for knob in cell.treatment.knobs} if place is None else None
+    values = {knob.name: knob.middle for knob in cell.treatment.knobs} if place is None else None
     values = values if values is not None else making.chosen(study, cell, place)
     if cell.tried is not None:
         values[cell.treatment.knobs[-1].name] = cell.tried
@@ -104,19 +104,22 @@ def test_every_search_has_the_same_budget_and_covers_every_knob(study):
     tried = {}
     for cell in trials(study):
         tried.setdefault(cell.treatment.knobs[-1].name, []).append(cell.tried)
-    assert {len(values) for values in tried.values()} == {3}
+    assert len(tried.pop("grpo")) == 3
+    assert {len(values) for values in tried.values()} == {5 if study is SMALL else 3}
+    tried["grpo"] = []
+    assert all(values == sorted(values) for values in tried.values())
     run = cells(study)
     assert {knob.name for cell in run for knob in cell.treatment.knobs} <= tried.keys()
     assert {cell.seed for cell in trials(study)}.isdisjoint({cell.seed for cell in run})
 
 
 @pytest.mark.parametrize("study", ALL.values(), ids=ALL)
-def test_every_combination_is_a_configuration_without_problems(study):
+def test_every_combination_is_a_configuration_without_problems(study, tmp_path):
     first = study.settings[0]
     once = {c.treatment.name: c for c in cells(study) if c.setting is first}
     for cell in once.values():
         values = {knob.name: knob.values[0] for knob in cell.treatment.knobs}
-        given = making.overrides(cell, values)
+        given = [*making.overrides(cell, values), f"trainer.default_local_dir={tmp_path}"]
         method = next(o for o in given if o.startswith("method=")).partition("=")[2]
         with overridden(*(o for o in given if o != f"method={method}"), name=cell.setting.config, method=method) as c:
             assert list(settings_problems(c)) == [], cell.name
@@ -154,7 +157,7 @@ def place(tmp_path):
     return Place(tmp_path / "out", tmp_path / "records")
 
 
-def search(place, knob: str, results: tuple[str, str, str]) -> None:
+def search(place, knob: str, results: tuple[str, ...]) -> None:
     for cell, right in zip([c for c in trials(SMALL) if c.treatment.knobs[-1].name == knob], results, strict=True):
         records.write(place.records, make_record(cell, right, place=place if knob != "grpo" else None))
 
@@ -164,7 +167,7 @@ def test_the_best_trial_is_chosen_and_of_equals_the_smaller(place):
     with pytest.raises(StudyError, match=r"needs the cell search-grpo-1\.5e-05-main, which is not done"):
         making.chosen(SMALL, cell, place)
     search(place, "grpo", ("1000", "1110", "1110"))
-    search(place, "own_step.one", ("1110", "1000", "0000"))
+    search(place, "own_step.one", ("1000", "1110", "1000", "1110", "0000"))
     assert making.chosen(SMALL, cell, place) == {"grpo": 5e-5, "own_step.one": 1e-4}
     untuned = dataclasses.replace(place, untuned=True)
     assert making.chosen(SMALL, cell, untuned) == {"grpo": 5e-5, "own_step.one": 3e-4}
@@ -268,7 +271,7 @@ def options(**given) -> Namespace:
 
 def test_a_cell_is_planned_with_what_it_needs():
     names = [c.name for c in evidence.plan(SMALL, options(cell=["in_mean.always.shaped-main-seed3"]))]
-    assert len(names) == 7 and names[-1] == "in_mean.always.shaped-main-seed3"
+    assert len(names) == 9 and names[-1] == "in_mean.always.shaped-main-seed3"
     alone = evidence.plan(SMALL, options(cell=["in_mean.always.shaped-main-seed3"], untuned=True))
     assert [c.name for c in alone] == names[-1:]
 
@@ -296,7 +299,7 @@ def test_an_interrupted_study_continues(place, monkeypatch):
     assert started == [cell.name for cell in planned[1:]]
     assert evidence.run(SMALL, planned, place, 2) == [] and len(started) == len(planned) - 1
     assert len(records.read_all(place.records, "small")) == len(planned)
-    assert "7 of 7 cells are done" in evidence.listing(SMALL, planned, place.records)
+    assert "9 of 9 cells are done" in evidence.listing(SMALL, planned, place.records)
 
 
 @pytest.mark.parametrize(("now", "status"), [("1010" * 50, 0), ("1000" * 50, 1)])
