@@ -49,7 +49,7 @@ def placements(cells: Sequence[Record], settings: Sequence[str], path: Path) -> 
             if lines:
                 axes.axhline(100 * sum(lines) / len(lines), color="#555555", linestyle=style, lw=1, label=name)
         axes.set_xticks(range(len(GATES)), list(GATES))
-        axes.set(title=setting, xlabel="gate", ylabel="average accuracy, %")
+        axes.set(title=setting, xlabel="gate", ylabel="average accuracy, %", xlim=(-0.5, len(GATES) - 0.5))
         axes.grid(color="#e4e4e4", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
