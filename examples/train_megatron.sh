@@ -62,7 +62,8 @@ for argument; do
 done
 if [[ $MODEL_PATH == models/* && ! -e $MODEL_PATH && -n ${PREPARE_MODEL:-} ]]; then
     echo "$MODEL_PATH does not exist yet; make it with: $PREPARE_MODEL" >&2
-    if [[ $program == plan ]]; then arguments+=(--prepare "$PREPARE_MODEL"); fi
+    # First, so that a --prepare among the arguments is the one that counts.
+    if [[ $program == plan ]]; then arguments=(--prepare "$PREPARE_MODEL" ${arguments[@]+"${arguments[@]}"}); fi
 fi
 exec "${PYTHON:-python}" -m "verl_relift.$program" \
     data.train_files="[$TRAIN_FILES]" \

@@ -118,11 +118,12 @@ def test_with_plan_the_same_run_is_planned(method, tmp_path):
     assert result.returncode == 0, result.stderr
     option, module, *planned = (tmp_path / "arguments").read_text().split("\0")[:-1]
     assert (option, module) == ("-m", "verl_relift.plan")
-    options = planned[len(trained) - 1 :]
-    assert [argument for argument in planned if argument not in options] + ["trainer.save_freq=7"] == trained
     # The model's folder is not there yet.
-    assert options[:4] == ["--gpu", "H100", "trainer.save_freq=7", "--prepare"]
-    [command] = options[4:]
+    place = planned.index("--prepare")
+    command = planned[place + 1]
+    del planned[place : place + 2]
+    assert planned[-3:] == ["--gpu", "H100", "trainer.save_freq=7"] and "--prepare" not in planned[place:]
+    assert planned[:-3] + ["trainer.save_freq=7"] == trained
     assert command.startswith("python -m data_preprocess.prepare_model --model ")
 
 
@@ -325,3 +326,13 @@ def test_the_script_of_a_method_is_for_no_other(script, argument, line, tmp_path
 def test_the_script_of_a_method_may_be_told_its_own(tmp_path):
     passed = arguments_of(run_script("grpo"), tmp_path, "method=grpo", MODEL="qwen2.5-7b", MODEL_PATH="m")
     assert passed[-1] == "method=grpo"
+
+
+def test_a_model_with_more_positions_is_planned_under_its_name(tmp_path):
+    variables = {"MODEL": "qwen2.5-math-7b", "MAX_POSITIONS": "32768"}
+    result = run(run_script("relift"), tmp_path, "--plan", "--prepare", "of my own", **variables)
+    assert result.returncode == 0, result.stderr
+    planned = (tmp_path / "arguments").read_text().split("\0")[:-1]
+    assert "actor_rollout_ref.model.path=models/qwen2.5-math-7b-32k" in planned
+    scripts, own = (planned[place + 1] for place, one in enumerate(planned) if one == "--prepare")
+    assert "--max-positions 32768 " in scripts and own == "of my own"  # the last one counts

@@ -101,9 +101,14 @@ def _checkpoint(job: Job, budget: Budget) -> Iterator[str]:
         return
     step = _lighter_checkpoint(job, budget)
     fix = f"set {step.overrides[0]}" if step else "use more nodes"
+    sharded = _more_tensor_parallel(job, budget)
+    if sharded and _host(sharded.job) <= budget.host:
+        fix += f", or {sharded.overrides[0]}"
+    saves = memory.save_on_node(job) >= memory.resume_on_node(job)
+    what = "saving a checkpoint" if saves else "resuming from a checkpoint"
     beside = f" beside {gib(offloaded)} that are offloaded" if offloaded else ""
     yield (
-        f"trainer.save_freq: a checkpoint takes {gib(needed - offloaded)} of host memory on a node{beside}, which has "
+        f"trainer.save_freq: {what} takes {gib(needed - offloaded)} of host memory on a node{beside}, which has "
         f"{gib(budget.host)} available; {fix}"
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from .hardware import Accelerator
-from .job import Job
+from .job import LOG_PROBS, SUPERVISED, UPDATE, Job
 from .memory import kv_bytes_per_token, kv_cache, vllm_weights
 from .shapes import ModelShape
 
@@ -60,9 +60,10 @@ def step(job: Job, accelerator: Accelerator | None, response_tokens: float) -> l
     again = 1 if training.recompute.granularity == "full" else 0
     peak = job.gpus * accelerator.flops if accelerator and accelerator.flops else None
 
-    def timed(name: str, sequences: int, passes: int, utilization: float) -> Work:
+    def timed(name: str, sequences: int, passes: int, utilization: float, purpose: str, budget: int) -> Work:
         tokens = sequences * length
         flops = forward_flops(job.shape, tokens, length / 2) * passes
+        utilization *= _busy(job, purpose, budget, length)
         return Work(name, int(tokens), flops, flops / (peak * utilization) if peak else None)
 
     result = []
@@ -72,14 +73,37 @@ def step(job: Job, accelerator: Accelerator | None, response_tokens: float) -> l
         if batches.retries:
             result.append(_times(batches.retries, result[0], "asked again, at most"))
         if training.log_probs:
-            result.append(timed("old log-probs", sequences, 1, MFU_LOG_PROBS))
+            result.append(
+                timed("old log-probs", sequences, 1, MFU_LOG_PROBS, LOG_PROBS, training.log_prob_token_budget)
+            )
         if training.reference:
-            result.append(timed("reference log-probs", sequences, 1, MFU_LOG_PROBS))
-        result.append(timed("RL update", sequences * batches.epochs, 3 + again, MFU_UPDATE))
+            budget = training.log_prob_token_budget
+            result.append(timed("reference log-probs", sequences, 1, MFU_LOG_PROBS, LOG_PROBS, budget))
+        budget = training.token_budget
+        result.append(timed("RL update", sequences * batches.epochs, 3 + again, MFU_UPDATE, UPDATE, budget))
     if training.supervised:
         when = ", when due" if training.rollouts else ""
-        result.append(timed(f"supervised update{when}", batches.supervised, 3 + again, MFU_UPDATE))
+        budget = training.sft_token_budget
+        name = f"supervised update{when}"
+        result.append(timed(name, batches.supervised, 3 + again, MFU_UPDATE, SUPERVISED, budget))
     return result
+
+
+def _busy(job: Job, purpose: str, budget: int, length: float) -> float:
+    """Return the fraction of a pass in which a pipeline stage works; it waits while the pipeline fills and empties.
+
+    With p stages and m micro-batches of a rank this is m / (m + p - 1), as in Megatron-LM (arXiv 2104.04473).
+
+    Args:
+        job: the job.
+        purpose: of the pass.
+        budget: tokens of a micro-batch on one GPU.
+        length: mean tokens of a sequence.
+    """
+    training = job.training
+    tokens = job.sequences_per_rank(purpose) * length / training.context
+    micro_batches = max(1.0, tokens / budget)
+    return micro_batches / (micro_batches + training.pipeline - 1)
 
 
 def _rollout(job: Job, accelerator: Accelerator | None, sequences: int, prompt: float, response: float) -> Work:

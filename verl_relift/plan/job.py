@@ -168,15 +168,18 @@ class Job:
             return batches.prompt_tokens + batches.demonstration_tokens
         return batches.prompt_tokens + max(batches.response_tokens, batches.demonstration_tokens * batches.joined)
 
-    def _tokens_per_gpu(self, purpose: str) -> int:
-        batches, training = self.batches, self.training
+    def sequences_per_rank(self, purpose: str) -> int:
+        """Sequences of one pass on one data-parallel rank."""
+        batches = self.batches
         sequences = {
             LOG_PROBS: batches.questions * batches.rollouts,
             UPDATE: batches.mini_batch * batches.rollouts,
             SUPERVISED: batches.demonstrations,
         }[purpose]
-        per_rank = -(-sequences // training.data)
-        return -(-per_rank * self.longest(purpose) // training.context)
+        return -(-sequences // self.training.data)
+
+    def _tokens_per_gpu(self, purpose: str) -> int:
+        return -(-self.sequences_per_rank(purpose) * self.longest(purpose) // self.training.context)
 
 
 def read(

@@ -173,9 +173,11 @@ def _work_table(plan: Plan) -> Table:
     if timed:
         table.add_section()
         table.add_row("sum", "", "", _seconds(sum(stage.seconds or 0.0 for stage in work)))
+        pipeline = "; pipeline stages wait while it fills and empties" if plan.job.training.pipeline > 1 else ""
         table.caption = (
             f"seconds assume {flops.MFU_UPDATE:.0%} of peak FLOP/s in updates, {flops.MFU_LOG_PROBS:.0%} in log-probs, "
-            f"{flops.BANDWIDTH_DECODE:.0%} of the memory bandwidth in decoding, no stragglers and no communication"
+            f"{flops.BANDWIDTH_DECODE:.0%} of the memory bandwidth in decoding, no stragglers and no "
+            f"communication{pipeline}"
         )
     return table
 

@@ -297,7 +297,28 @@ def test_a_micro_batch_is_no_larger_than_what_there_is():
     assert job().tokens(16384, "update") == 16384
 
 
+def test_a_resume_that_the_host_memory_is_too_small_for_is_called_one():
+    planned = job(tensor=2, data=4, gathered_on_one_rank=True)
+    assert memory.resume_on_node(planned) > memory.save_on_node(planned)
+    (problem,) = problems(planned, Budget.of_gpu(140 * GIB, host=300 * GIB))
+    assert problem.startswith("trainer.save_freq: resuming from a checkpoint takes 340.5 GiB of host memory")
+    # With twice as many tensor-parallel ranks half as many ranks have the same parameters.
+    assert problem.endswith(", or actor_rollout_ref.actor.megatron.tensor_model_parallel_size=4")
+
+
 # ---- work ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pipeline_waits_while_it_fills_and_empties():
+    """With p stages and m micro-batches a stage works m of m + p - 1 times as long as one micro-batch takes."""
+    gpu = hardware.KNOWN["h100"]
+    flat, deep = job(tensor=4, data=2), job(tensor=1, pipeline=4, data=2)
+    assert flat.sequences_per_rank("update") == 64 * 8 // 2
+    micro_batches = 64 * 8 // 2 * (flat.batches.prompt_tokens / 2 + 1000) / flat.training.token_budget
+    update = [
+        next(work.seconds for work in flops.step(one, gpu, 1000) if work.name == "RL update") for one in (flat, deep)
+    ]
+    assert update[1] / update[0] == pytest.approx((micro_batches + 3) / micro_batches)
 
 
 def test_flops_by_hand():
@@ -356,7 +377,7 @@ def test_a_checkpoint_that_the_host_memory_is_too_small_for(host, override):
     """766 GiB are needed on a node, 340 with one rank that gathers, 85 without gathering."""
     planned, budget = job(tensor=2, data=4), Budget.of_gpu(140 * GIB, host=host * GIB)
     (problem,) = problems(planned, budget)
-    assert problem.startswith("trainer.save_freq: a checkpoint takes 766.0 GiB of host memory on a node, which has")
+    assert problem.startswith("trainer.save_freq: saving a checkpoint takes 766.0 GiB of host memory on a node, which has")
     assert problem.endswith(f"set {override}")
     (step,) = changes(planned, budget)
     assert step.overrides == (override,)
