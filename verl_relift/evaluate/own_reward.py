@@ -56,7 +56,7 @@ class OwnReward:
         try:
             module = _module(path)
             function, source = own.of_module(module, name), Path(module.__file__).read_bytes()
-        except Exception as error:  # whatever the module raises
+        except (Exception, SystemExit) as error:  # whatever the module raises
             raise EvaluationError(own.loading_problem(_KEYS, path, name, error)) from error
         for problem in own.call_problems(_KEYS, path, name, function, kwargs):
             raise EvaluationError(problem)

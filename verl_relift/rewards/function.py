@@ -11,6 +11,7 @@ import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .outcome import GradeOutcome
@@ -27,24 +28,29 @@ class UndefinedAccuracy(ValueError):
 
 
 class RewardFunctionFailed(RuntimeError):
-    """The reward function raised; the message says what, where in its file, and for which answer."""
+    """The reward function raised or returned no reward; the message says what, where, and for which answer."""
 
-    SHOWN = 80  # characters of the answer
+    SHOWN = 80  # characters of the answer, or of what was returned
 
     @classmethod
-    def of(cls, error: Exception, function: Callable[..., Any], answer: "Answer") -> "RewardFunctionFailed":
+    def of(cls, error: BaseException, function: Callable[..., Any], answer: "Answer") -> "RewardFunctionFailed":
         """Return the failure of `function` with `error`, whose traceback it takes."""
         frames = traceback.extract_tb(error.__traceback__)
-        file = None
-        with contextlib.suppress(TypeError):  # a function that is written in C, or a partial
-            file = inspect.getsourcefile(function if inspect.isroutine(function) else type(function))
+        file = _file_of(function)
         at = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
-        text = answer.text if len(answer.text) <= cls.SHOWN else answer.text[: cls.SHOWN] + "..."
         failure = cls(
-            f"the reward function raised {type(error).__name__}: {error} ({at.filename}, line {at.lineno}) for the "
-            f"answer {text!r} to the ground truth {answer.ground_truth!r}"
+            f"the reward function raised {type(error).__name__}: {error} ({at.filename}, line {at.lineno}) "
+            f"{_for_answer(answer)}"
         )
         return failure.with_traceback(error.__traceback__)
+
+    @classmethod
+    def returned(cls, what: str, function: Callable[..., Any], answer: "Answer") -> "RewardFunctionFailed":
+        """Return the failure of `function` that has returned `what`, which is no reward."""
+        return cls(
+            f"the reward function returned {what} ({named(function)}) {_for_answer(answer)}; return a finite number, "
+            "or a dict with score, a finite number, and acc, which is 1 for a right answer and 0 for a wrong one"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ class Score:
     Attributes:
         reward: what the policy update sees.
         accuracy: 1 if the answer is right, 0 if it is wrong; between them if the reward function says so.
-        info: the columns that verl carries: `score`, `acc`, and what else the reward function returned.
+        info: the columns that verl carries: `score` and `acc`, as floats, and what else the reward function returned.
     """
 
     reward: float
@@ -91,6 +97,35 @@ class Score:
         return self.info.get("outcome") in _UNVERIFIABLE
 
 
+def named(function: Callable[..., Any]) -> str:
+    """Return the name of a function, or of an object's class, and its file."""
+    inner = _unwrapped(function)
+    name = getattr(inner, "__qualname__", type(inner).__qualname__)
+    file = _file_of(function)
+    return f"{name} of {file}" if file else name
+
+
+def number(value: Any) -> float | None:
+    """Return a number of any library as a float; None for what is none, such as text that looks like one.
+
+    Args:
+        value: a Python number, or NumPy's or torch's: a scalar or an array of one element.
+    """
+    try:
+        value = value.item() if callable(getattr(value, "item", None)) else value
+        # Text has no such method; `float` would read it all the same.
+        return float(value) if hasattr(type(value), "__float__") or hasattr(type(value), "__index__") else None
+    except (ArithmeticError, RuntimeError, TypeError, ValueError):  # too large, or more than one number
+        return None
+
+
+def shown(value: Any) -> str:
+    """Return a value and its type, in a line of limited length."""
+    text = " ".join(repr(value).split())
+    limit = RewardFunctionFailed.SHOWN
+    return f"{text if len(text) <= limit else text[:limit] + '...'} ({type(value).__name__})"
+
+
 def accuracy_of(reward: float, info: Mapping[str, Any], correct_from: float | None) -> float:
     """Return how right an answer is: `acc` where the reward function returned it, else what the reward says.
 
@@ -100,17 +135,21 @@ def accuracy_of(reward: float, info: Mapping[str, Any], correct_from: float | No
         correct_from: rewards of at least this are right; None if all are 0 or 1.
 
     Raises:
-        UndefinedAccuracy: the reward is neither 0 nor 1 and `correct_from` is None, or `acc` is not in [0, 1].
+        UndefinedAccuracy: the reward is neither 0 nor 1 and `correct_from` is None, or `acc` is no number in [0, 1].
     """
     if "acc" in info and "score" in info:
-        accuracy = float(info["acc"])
-        if not 0.0 <= accuracy <= 1.0:
+        accuracy = number(info["acc"])
+        if accuracy is None or not 0.0 <= accuracy <= 1.0:
+            what = shown(info["acc"]) if accuracy is None else f"{accuracy:g}"
             raise UndefinedAccuracy(
-                f"the reward function returned acc={accuracy:g}, which must be 1 for a right answer and 0 for a wrong "
+                f"the reward function returned acc={what}, which must be 1 for a right answer and 0 for a wrong "
                 f"one; correct it, or return no acc and set {KEY}"
             )
         return accuracy
-    score = float(info.get("score", info.get("acc", reward)))
+    returned = info.get("score", info.get("acc", reward))
+    score = number(returned)
+    if score is None:
+        raise UndefinedAccuracy(f"the reward function returned {shown(returned)}, which is no number; return a number")
     if correct_from is not None:
         return float(score >= correct_from)
     if score not in (0.0, 1.0):
@@ -143,9 +182,9 @@ class RewardFunction:
         """Score one answer. A function that is no coroutine function runs in a thread.
 
         Raises:
-            RewardFunctionFailed: the function raised.
+            RewardFunctionFailed: the function raised, tried to end the program, or returned neither a finite number nor
+                a dict with one under `score`.
             UndefinedAccuracy: see `accuracy_of`.
-            TypeError, ValueError: what the function returned is not a finite number, or a dict with one under `score`.
         """
         arguments = {
             "data_source": answer.data_source,
@@ -160,12 +199,12 @@ class RewardFunction:
             if self._is_coroutine:
                 result = await self._function(**arguments)
             else:
-                result = await asyncio.to_thread(self._function, **arguments)
+                result = (await asyncio.to_thread(_outcome_of, self._function, arguments))()
                 if inspect.isawaitable(result):
                     result = await result
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RewardFunctionFailed.of(error, self._function, answer) from None
-        return self._score_of(result)
+        return self._score_of(result, answer)
 
     def score_all(self, answers: Sequence[Answer]) -> list[Score]:
         """Score answers together and wait for them, in a thread that runs no event loop."""
@@ -175,12 +214,55 @@ class RewardFunction:
 
         return asyncio.run(gather())
 
-    def _score_of(self, result: Any) -> Score:
-        info = dict(result) if isinstance(result, Mapping) else {"score": float(result)}
+    def _score_of(self, result: Any, answer: Answer) -> Score:
+        info = dict(result) if isinstance(result, Mapping) else {"score": result}
         if "score" not in info:
-            raise ValueError(f"the reward function returned a dict without score: it has {', '.join(map(str, info))}")
-        reward = float(info["score"])
-        if not math.isfinite(reward):
-            raise ValueError(f"the reward function returned {reward}, which is not finite")
-        accuracy = accuracy_of(reward, info, self._correct_from)
-        return Score(reward, accuracy, {**info, "acc": info.get("acc", accuracy)})
+            there = f"it has {', '.join(map(str, info))}" if info else "it is empty"
+            raise RewardFunctionFailed.returned(f"a dict without score: {there}", self._function, answer)
+        reward = number(info["score"])
+        if reward is None or not math.isfinite(reward):
+            what = shown(result) if result is info["score"] else f"score={shown(info['score'])}"
+            kind = "no number" if reward is None else "not finite"
+            raise RewardFunctionFailed.returned(f"{what}, which is {kind}", self._function, answer)
+        try:
+            accuracy = accuracy_of(reward, info, self._correct_from)
+        except UndefinedAccuracy as error:
+            raise UndefinedAccuracy(f"{error} ({named(self._function)}, {_for_answer(answer)})") from None
+        return Score(reward, accuracy, {**info, "score": reward, "acc": accuracy})
+
+
+def _outcome_of(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Callable[[], Any]:
+    """Call a function, and return what returns its result or raises its error.
+
+    asyncio cannot carry a StopIteration out of a thread: whoever waits for it would wait forever.
+    """
+    try:
+        result = function(**arguments)
+    except (Exception, SystemExit) as error:
+        return partial(_raise, error)
+    return lambda: result
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that partials and decorators call."""
+    while isinstance(function, partial):
+        function = function.func
+    return inspect.unwrap(function)
+
+
+def _file_of(function: Callable[..., Any]) -> str | None:
+    """Return the file of a function, or of an object's class; None if it is written in C."""
+    inner = _unwrapped(function)
+    with contextlib.suppress(TypeError):
+        return inspect.getsourcefile(inner if inspect.isroutine(inner) else type(inner))
+    return None
+
+
+def _for_answer(answer: Answer) -> str:
+    limit = RewardFunctionFailed.SHOWN
+    text = answer.text if len(answer.text) <= limit else answer.text[:limit] + "..."
+    return f"for the answer {text!r} to the ground truth {answer.ground_truth!r}"

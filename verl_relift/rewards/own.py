@@ -62,7 +62,7 @@ def of_module(module: ModuleType, name: str) -> Any:
     return getattr(module, name)
 
 
-def loading_problem(keys: Keys, path: str, name: str, error: Exception) -> str:
+def loading_problem(keys: Keys, path: str, name: str, error: BaseException) -> str:
     """Return the line that says why a function could not be loaded."""
     cause = error.__cause__ or error
     if isinstance(cause, Unnamed):

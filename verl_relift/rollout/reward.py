@@ -25,7 +25,7 @@ def reward_function_problems(config: DictConfig) -> Iterator[str]:
     named = config.reward.custom_reward_function
     try:
         function, kwargs = _named(config)
-    except Exception as error:  # whatever the module raises
+    except (Exception, SystemExit) as error:  # whatever the module raises
         yield own.loading_problem(_KEYS, named.path, named.name, error)
         return
     yield from own.call_problems(_KEYS, named.path, named.name, function, kwargs, config.relift.rollout.batched)

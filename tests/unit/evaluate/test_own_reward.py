@@ -142,7 +142,7 @@ def test_it_is_told_whether_the_prompt_opens_a_thought(tmp_path):
     [
         ("fails", r"failed on sample 1 of question k:0 \(the reward function raised ZeroDivisionError"),
         ("bare", r"returned 0\.1, which is neither 0 nor 1, and no acc: set --correct-from"),
-        ("endless", r"returned inf, which is not finite"),
+        ("endless", r"returned inf \(float\), which is not finite"),
     ],
 )
 def test_a_function_that_fails_ends_the_evaluation_and_earlier_responses_stay(tmp_path, name, message):

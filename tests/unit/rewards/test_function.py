@@ -1,9 +1,13 @@
 """Reward functions of every form, and what counts as right whatever they pay."""
 
 import asyncio
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 
+import numpy as np
 import pytest
+import torch
 
 from verl_relift.rewards import verl_hook
 from verl_relift.rewards.function import (
@@ -126,10 +130,82 @@ def test_an_accuracy_out_of_range_is_named(acc):
         accuracy_of(1.0, {"score": 1.0, "acc": acc}, 0.5)
 
 
-@pytest.mark.parametrize("result", [float("nan"), float("inf"), {"acc": 1.0}, None, "1.0 points"])
+NO_NUMBERS = ["1.0", "1.0 points", b"1", None, (1.0,), [1.0], {1.0}, object(), 1j, 10**400, np.array("1"), np.ones(2)]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        *NO_NUMBERS,
+        float("nan"),
+        float("inf"),
+        {"acc": 1.0},
+        {},
+        torch.zeros(2),
+        *({"score": one} for one in NO_NUMBERS),
+    ],
+    ids=repr,
+)
 def test_what_is_no_reward_is_named(result):
-    with pytest.raises((TypeError, ValueError)):
-        score(lambda **_: result)
+    def forgetful(**_):
+        return result
+
+    message = rf"reward function returned .*forgetful of {__file__}.* for the answer '4' .*; return a finite number"
+    with pytest.raises(RewardFunctionFailed, match=message) as caught:
+        score(forgetful)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("acc", [*NO_NUMBERS, "yes"], ids=repr)
+def test_what_is_no_accuracy_is_named(acc):
+    with pytest.raises(
+        UndefinedAccuracy, match=rf"returned acc=.*, which must be 1 .*of {__file__}, for the answer '4'"
+    ):
+        score(lambda **_: {"score": 1.0, "acc": acc})
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        *(True, 1, 1.0, Decimal(1), Fraction(1)),
+        *(np.float32(1), np.int64(1), np.bool_(True), np.array(1.0), np.ones(1)),
+        *(torch.tensor(1.0), torch.tensor(True), torch.ones(1, dtype=torch.bfloat16)),
+    ],
+    ids=repr,
+)
+def test_numbers_of_every_library_are_rewards(one):
+    for result in (one, {"score": one}, {"score": one, "acc": one}):
+        scored = score(lambda result=result, **_: result)
+        assert (scored.reward, scored.accuracy) == (1.0, 1.0)
+        assert [type(scored.info[name]) for name in ("score", "acc")] == [float, float]
+
+
+def runs_out(**_):
+    return next(iter(()))
+
+
+async def runs_out_later(**_):
+    return next(iter(()))
+
+
+@pytest.mark.parametrize("function", [runs_out, runs_out_later])
+def test_a_function_that_raises_stop_iteration_fails_and_does_not_hang(function):
+    with pytest.raises(RewardFunctionFailed, match="StopIteration"):
+        RewardFunction(function).score_all([Answer("a", "b")])
+
+
+async def leaves_later(**_):
+    raise SystemExit(3)
+
+
+def leaves(**_):
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("function", [leaves, leaves_later])
+def test_a_function_that_ends_the_program_has_failed(function):
+    with pytest.raises(RewardFunctionFailed, match=rf"raised SystemExit: 3 \({__file__}, line \d+\) for the answer"):
+        RewardFunction(function).score_all([Answer("a", "b")] * 3)
 
 
 # ---- an answer that begins inside a thought --------------------------------------------------------------------------
