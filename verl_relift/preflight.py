@@ -27,6 +27,9 @@ from .data.findings import LISTED, NEED_TOKENIZER, FileSummary, Finding, Report
 from .methods import Needs, without_solutions
 from .model_support import longest_sequence, model_problems, positions_problem
 from .rewards.problems import has_own_function
+from .run import console
+from .run.model_path import path_problems
+from .run.near import did_you_mean
 from .schema import name_problems
 from .settings import Source
 
@@ -51,7 +54,7 @@ def check(config: DictConfig) -> list[str]:
     """
     notes: list[str] = []
     of_machine = (settings_problems, _packages, _machine, _cluster)
-    of_sizes = (model_problems, _positions, batch_problems, _folders)
+    of_sizes = (_model_path, model_problems, _positions, batch_problems, _folders)
     of_engines = (
         engines.verl_problems,
         engines.named_problems,
@@ -163,6 +166,15 @@ def _reward(config: DictConfig) -> Iterator[str]:
     yield from reward_function_problems(config)
 
 
+def _model_path(config: DictConfig) -> Iterator[str]:
+    """Yield that a folder or hub id does not exist, or that the hub can't be asked."""
+    model = config.actor_rollout_ref.model
+    names = {"path": model.path, "tokenizer_path": model.tokenizer_path or model.path}
+    for name, path in names.items():
+        if name == "path" or path != model.path:
+            yield from path_problems(f"actor_rollout_ref.model.{name}", path, console.say)
+
+
 def _model(config: DictConfig) -> Iterator[str]:
     from transformers import AutoConfig, AutoTokenizer
 
@@ -173,7 +185,7 @@ def _model(config: DictConfig) -> Iterator[str]:
     except (OSError, ValueError) as error:
         yield (
             f"actor_rollout_ref.model.path={model.path}: no model can be read there "
-            f"({_why_no_model(model.path, error)}); give a Hugging Face folder or hub id"
+            f"({str(error).splitlines()[0]}); {_whole_model(model.path)}"
         )
         return
     if len(tokenizer) > hf.vocab_size or hf.vocab_size - len(tokenizer) > MAX_VOCABULARY_PADDING:
@@ -192,9 +204,11 @@ def _model(config: DictConfig) -> Iterator[str]:
     yield from engines.transformer_problems(config, hf)
 
 
-def _why_no_model(path: str, error: Exception) -> str:
-    reason = str(error).splitlines()[0]
-    return reason if Path(path).expanduser().exists() else f"no such folder here; and of the hub: {reason}"
+def _whole_model(path: str) -> str:
+    """Return what to do about a model that is there and can't be read."""
+    if Path(path).expanduser().is_dir():
+        return "give a folder with config.json, weights and tokenizer"
+    return f"`hf download {path}` completes its copy in the cache"
 
 
 def _template_problems(config: DictConfig, template: Any) -> Iterator[str]:
@@ -311,7 +325,7 @@ def _no_parquet(file: str) -> str | None:
     make = "python -m data_preprocess.jsonl makes parquet of it (docs/own-data.md)"
     if not Path(file).expanduser().exists():
         made = "python -m data_preprocess.jsonl makes it of your own data (docs/own-data.md)"
-        return f"{file}: no such file (data.train_files / data.val_files); {made}"
+        return f"{file}: no such file (data.train_files / data.val_files); {did_you_mean(file, Path.is_file) or made}"
     if Path(file).suffix.lower() in (".jsonl", ".ndjson", ".json", ".csv", ".tsv"):
         return f"{file}: training reads parquet (data.train_files / data.val_files); {make}"
     return None

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from .run import folder as runfolder
 from .run.composition import Arguments
 from .run.environment import SPEED_PATCHES, detect_platform, prepare_environment, prepare_ray
 from .run.progress import Progress, stage
-from .schema import refusal
+from .schema import flag_problems, refusal
 from .settings import SettingsError
 from .stages import run_stages, stage_arguments, stage_problems
 from .usage import training as usage
@@ -190,9 +191,18 @@ def _main(config: DictConfig) -> None:
     except SystemExit as end:
         if end.code == 128 + signal.SIGTERM:
             console.say(f"ended by SIGTERM; {announce.resumes_from(config)}")
+        elif end.code:
+            console.say(_ended(end))
         raise
     except Exception as error:
         sys.exit(_report(error, config))
+
+
+def _ended(end: SystemExit) -> str:
+    """Return the line about an end that a library has chosen, whose reason is in the log only."""
+    reason = end.code if isinstance(end.code, str) else f"status {end.code}"
+    last = console.last_logged()
+    return f"training failed: {reason}" + (f": {last}" if last and last != reason else "")
 
 
 def _report(error: Exception, config: DictConfig) -> int:
@@ -234,13 +244,26 @@ def main() -> None:
     verbose = _VERBOSE in sys.argv
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != _VERBOSE]
     prepare_environment()
+    said = None
     try:
         _act_before_hydra(max_restarts, verbose)
+        said = console.times_said()
         _complete_arguments()
         _main()
     except KeyboardInterrupt:
         console.say("interrupted")
         sys.exit(130)
+    except SystemExit as end:
+        # From here on, what Hydra and its parser print goes to the log.
+        if end.code and console.log_file() is not None and console.times_said() == said:
+            console.say(_ended(end))
+        raise
+    except Exception as error:
+        if console.log_file() is None:
+            raise
+        traceback.print_exception(error)  # into the log
+        console.say(f"training failed: {_cause(error)}")
+        sys.exit(1)
     finally:
         console.live("")
         console.show_followed()
@@ -248,6 +271,7 @@ def main() -> None:
 
 def _act_before_hydra(max_restarts: int, verbose: bool = False) -> None:
     """Do what must come before verl is imported, which Hydra does to find its files; child processes end here."""
+    _require_none(list(flag_problems(sys.argv[1:], (restarts.OPTION, _VERBOSE), detect_platform())))
     # Hydra's own parser knows every spelling: -c job, --cfg=job, -cjob.
     shown, _ = get_args_parser().parse_known_args()
     if shown.help:
@@ -265,14 +289,10 @@ def _act_before_hydra(max_restarts: int, verbose: bool = False) -> None:
         runs = [(stage, of_stage.compose(platform)) for stage, of_stage in stages]
         problems = problems or stage_problems(runs)
     except (HydraException, OmegaConfBaseException) as error:
-        print(rejected([refusal(error, arguments.overrides, platform)]), file=sys.stderr)
-        sys.exit(2)
+        problems = [refusal(error, arguments.overrides, platform)]
     except SettingsError as error:
-        print(rejected([str(error)]), file=sys.stderr)
-        sys.exit(2)
-    if problems:
-        print(rejected(shortened(problems)), file=sys.stderr)
-        sys.exit(2)
+        problems = [str(error)]
+    _require_none(shortened(problems))
     os.environ.setdefault(SPEED_PATCHES, "1" if config.relift.speed_patches else "0")
     prepare_ray(config.trainer.nnodes, config.ray_kwargs.ray_init.get("address"))
     if stages:
@@ -282,11 +302,15 @@ def _act_before_hydra(max_restarts: int, verbose: bool = False) -> None:
         command = [sys.executable, "-m", "verl_relift.train", *[_VERBOSE] * verbose, *sys.argv[1:]]
         sys.exit(restarts.supervise(command, Path(config.trainer.default_local_dir), max_restarts))
     _take_folder(Path(config.trainer.default_local_dir), config.relift.resume.trust_others)
-    problems = list(missing(config))
+    _require_none(list(missing(config)))
+    _open_log(Path(config.trainer.default_local_dir), verbose)
+
+
+def _require_none(problems: Sequence[str]) -> None:
+    """End here, with status 2, if there are problems."""
     if problems:
         print(rejected(problems), file=sys.stderr)
         sys.exit(2)
-    _open_log(Path(config.trainer.default_local_dir), verbose)
 
 
 def _end_if_done(config: DictConfig) -> None:

@@ -18,7 +18,7 @@ from verl_relift import train  # noqa: F401  registers the configuration's resol
 from verl_relift.checks import ConfigurationError
 from verl_relift.data.schema import SCHEMA
 from verl_relift.data.tokens import TokenCounter
-from verl_relift.preflight import check
+from verl_relift.preflight import _no_parquet, check
 from verl_relift.quickstart.base_model import build_model, build_tokenizer
 from verl_relift.settings import reuses_log_probs
 
@@ -75,7 +75,11 @@ def test_the_quickstart_passes(folder):
     ("override", "message"),
     [
         ("method.sft.lr=-1", r"method\.sft\.lr=-1\.0 must be positive"),
-        ("trainer.resume_mode=resume_path", r"resume_from_path=\. is not a checkpoint; give an existing"),
+        ("trainer.resume_mode=resume_path", r"trainer\.resume_from_path is not set; give an existing"),
+        (
+            "trainer.resume_mode=resume_path trainer.resume_from_path=.",
+            r"resume_from_path=\. is not a checkpoint; give an existing",
+        ),
         (
             "method.sft.optimizer=separate actor_rollout_ref.actor.optim.use_precision_aware_optimizer=true",
             r"optimizer=separate exchanges AdamW's fp32 moments",
@@ -156,7 +160,7 @@ def test_the_quickstart_passes(folder):
         ("trainer.total_epochs=1", r"total_epochs=1 ends after 4 of trainer\.total_training_steps=80"),
         ("data.train_max_samples=8", r"hold 8 questions .*, fewer than data\.train_batch_size=16"),
         ("relift.speed_patches=1", r"relift\.speed_patches=1 must be of type bool"),
-        ("actor_rollout_ref.model.path=nowhere/at/all", r"nowhere/at/all: no model can be read there \(no such folder"),
+        ("actor_rollout_ref.model.path=nowhere/at/all", r"nowhere/at/all: no such folder; give a Hugging Face folder"),
         ("data.train_files=missing.parquet", r"missing\.parquet: no such file .*python -m data_preprocess\.jsonl"),
     ],
 )
@@ -328,6 +332,14 @@ def test_a_reward_function_that_was_forgotten_is_named(folder, tmp_path):
     for truth, problem in (("t(0,4]", "is not a number"), ("123456", "none of 64 graded demonstrations")):
         with pytest.raises(ConfigurationError, match=rf"{problem}.*{key}"):
             check(configuration(folder, _changed(folder, tmp_path / "train.parquet", truths=truth), "method=hpt"))
+
+
+def test_a_file_with_nearly_the_name_of_a_missing_one_is_suggested(tmp_path):
+    (tmp_path / "train.parquet").write_text("")
+    (tmp_path / "train.jsonl").mkdir()
+    said = f"{tmp_path}/tran.parquet: no such file (data.train_files / data.val_files); "
+    assert _no_parquet(f"{tmp_path}/tran.parquet") == f"{said}did you mean {tmp_path}/train.parquet?"
+    assert "data_preprocess.jsonl makes it" in _no_parquet(f"{tmp_path}/test.parquet")
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv"])

@@ -1,6 +1,7 @@
 """Options of Hydra that show something: nothing is composed, checked or trained before Hydra answers."""
 
 import re
+import subprocess
 import sys
 
 import pytest
@@ -117,3 +118,83 @@ def test_what_the_user_must_name_and_did_not_is_named():
         "actor_rollout_ref.model.path",
         "data.train_files",
     ]
+
+
+LR = "actor_rollout_ref.actor.optim.lr"
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--learning_rate", "1e-6"], f"--learning_rate: no such flag; settings are key=value, such as {LR}=1e-6"),
+        (["--learning-rate=2e-6"], f"--learning-rate: no such flag; settings are key=value, such as {LR}=2e-6"),
+        (["--data.train_batch_size=8"], "--data.train_batch_size: no such flag; settings are key=value, such as "
+         "data.train_batch_size=8"),
+        (["--max_prompt_length", "9"], "--max_prompt_length: no such flag; settings are key=value, such as "
+         "data.max_prompt_length=9"),
+        (["--fsdp_config", "x"], "--fsdp_config: no such flag; settings are key=value, here with the keys "
+         "actor_rollout_ref.actor.megatron.*"),
+        (["--qqq"], f"--qqq: no such flag; settings are key=value, such as {LR}=1e-6"),
+        (["--max-restart", "2"], "--max-restart: no such flag; did you mean --max-restarts?"),
+        (["--max_restarts", "2"], "--max_restarts: no such flag; did you mean --max-restarts?"),
+        (["--verbos"], "--verbos: no such flag; did you mean --verbose?"),
+        (["--config_name=smoke"], "--config_name: no such flag; did you mean --config-name?"),
+        (["--config", "my.yaml"], "--config: write the whole name, --config-name or --config-dir; --help explains"),
+        (["--cfg", "jobs"], "--cfg: invalid choice: 'jobs'"),
+        (["--config-name"], "--config-name: expected one argument; --help explains the options"),
+    ],
+)  # fmt: skip
+def test_an_option_that_there_is_not_is_the_first_thing_that_is_said(options, line, checked, monkeypatch, capsys):
+    for before, after in (([], []), (["-cn", "smoke", "trainer.save_freq=7"], ["--resolve", "data.seed=3"])):
+        monkeypatch.setattr(sys, "argv", ["train", *before, *options, *after])
+        with pytest.raises(SystemExit) as ended:
+            train._act_before_hydra(0)
+        said = capsys.readouterr()
+        assert ended.value.code == 2 and said.out == "" and said.err.startswith(f"rejected: {line}"), said.err
+        assert said.err.count("\n") == 1 and checked[0] == []
+
+
+def test_every_option_that_there_is_not_is_named(checked, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train", "--max-restart", "2", "--verbos", "method=grpo"])
+    with pytest.raises(SystemExit):
+        train._act_before_hydra(0)
+    assert [line.split(":")[1].strip() for line in capsys.readouterr().err.splitlines()] == [
+        "--max-restart",
+        "--verbos",
+    ]
+
+
+ENDS = """
+import sys
+from pathlib import Path
+from verl_relift import train
+from verl_relift.run import console
+
+def ends():
+    if sys.argv[2] == "hydra":
+        print("Key 'x' is not in struct\\n\\nSet the environment variable HYDRA_FULL_ERROR=1 for more.", file=sys.stderr)
+    if sys.argv[2] == "raises":
+        raise RuntimeError("no reason")
+    sys.exit(2)
+
+train._act_before_hydra = lambda *_: train._open_log(Path(sys.argv[1]), False)
+train._complete_arguments = lambda: None
+train._main = ends
+train.prepare_environment = lambda: None
+train.restarts.take_option = lambda arguments: (0, arguments)
+train.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "status"),
+    [
+        ("hydra", "training failed: status 2: Key 'x' is not in struct", 2),
+        ("silent", "training failed: status 2", 2),
+        ("raises", "training failed: RuntimeError: no reason", 1),
+    ],
+)
+def test_whatever_ends_the_start_leaves_its_last_line_on_the_console(kind, line, status, tmp_path):
+    ended = subprocess.run([sys.executable, "-c", ENDS, str(tmp_path), kind], capture_output=True, text=True)
+    assert ended.stderr.splitlines() == ["checking the settings, the model and the data ...", line]
+    assert ended.returncode == status

@@ -26,6 +26,12 @@ _log: Path | None = None
 _followed: BinaryIO | None = None  # the log, where all of it is shown
 _live = ""  # the line at the end of a terminal that the next one replaces
 _last_said = time.monotonic()
+_times_said = 0
+_said = ""  # by the last `say`
+
+# Lines of the log that say nothing: the heading of a start, and Hydra's advice below an error.
+_IDLE = ("==== ", "Set the environment variable HYDRA_FULL_ERROR")
+_TAIL = 8192  # bytes
 
 
 def redirect(log: Path, follow: bool = False) -> None:
@@ -63,9 +69,11 @@ def log_file() -> Path | None:
 
 def say(text: str) -> None:
     """Write a line, or several, to the user, above the live line. What is said is in the log too."""
-    global _last_said
+    global _last_said, _times_said, _said
     with _lock:
         _last_said = time.monotonic()
+        _times_said += 1
+        _said = text
         if _log is not None:
             print(text, file=sys.stderr, flush=True)
         if _followed is None:
@@ -90,6 +98,27 @@ def live(text: str) -> None:
 def seconds_of_silence() -> float:
     """Return the time since the last `say`."""
     return time.monotonic() - _last_said
+
+
+def times_said() -> int:
+    """Return how often `say` was called."""
+    return _times_said
+
+
+def last_logged() -> str:
+    """Return the last line of the log that says something new to the user; an empty one if there is none."""
+    if _log is None:
+        return ""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        with open(_log, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    last = next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith(_IDLE)), "")
+    return "" if last in _said else last
 
 
 def is_terminal() -> bool:

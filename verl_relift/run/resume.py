@@ -48,7 +48,12 @@ def find(config: DictConfig) -> Resume:
         case "auto":
             checkpoint = checkpoints.latest(Path(trainer.default_local_dir))
         case "resume_path":
-            checkpoint = Path(trainer.resume_from_path or "")
+            if not trainer.resume_from_path:
+                raise checkpoints.CheckpointError(
+                    "trainer.resume_mode=resume_path: trainer.resume_from_path is not set; give an existing folder "
+                    ".../global_step_N, or leave trainer.resume_mode out"
+                )
+            checkpoint = Path(trainer.resume_from_path)
         case _:
             checkpoint = None
     if checkpoint is None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..run.composition import compose_config
-from .keys import NULLABLE, RULES, groups_above, key_meant, names_of, rule_of
+from .keys import NULLABLE, RULES, called_here, groups_above, key_meant, names_of, rule_of
 from .rules import Rule, Unchecked, shown
 
 _MISSING = "???"
@@ -132,6 +132,8 @@ def _broken(config: DictConfig, key: str, value: Any, rule: Rule, same: bool) ->
 
 def _unread(key: str, value: Any, default: DictConfig, default_keys: Mapping[str, Any]) -> str:
     if key in default_keys:
-        return f"{key}={shown(value)} has no effect: nothing in this program reads the key; remove it"
+        counterpart = called_here(key)
+        fix = f"did you mean {counterpart}?" if counterpart else "remove it"
+        return f"{key}={shown(value)} has no effect: nothing in this program reads the key; {fix}"
     fix = key_meant(key, set(names_of(default)), default_keys) or "remove it"
     return f"{key}={shown(value)}: there is no such key; {fix}"

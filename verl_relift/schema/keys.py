@@ -14,6 +14,14 @@ RULES: dict[str, Rule] = {
 }
 NULLABLE = frozenset(algorithm.NULLABLE)
 
+_ACTOR = "actor_rollout_ref.actor"
+# What other trainers, and verl with its other engines, call a key or a group of this program's engine.
+_ELSEWHERE = {
+    "learning_rate": f"{_ACTOR}.optim.lr",
+    "ulysses_sequence_parallel_size": f"{_ACTOR}.megatron.context_parallel_size",
+    "fsdp_config": f"{_ACTOR}.megatron.*",
+}
+
 
 def rule_of(key: str) -> Rule | None:
     """Return the rule of a key, which may be that of a group above it."""
@@ -57,6 +65,8 @@ def may_be_added(key: str, values: Mapping[str, Any]) -> bool:
 
 def key_meant(key: str, names: set[str], values: Mapping[str, Any]) -> str | None:
     """Return a question that names the key that was probably meant, which may be in another group."""
+    if counterpart := called_here(key):
+        return f"did you mean {counterpart}?"
     missing = next(group for group in [*reversed([*groups_above(key)]), key] if group not in names)
     rules = [name for name in RULES if name in names or may_be_added(name, values)]
     groups = [group for name in rules for group in groups_above(name)]
@@ -68,6 +78,13 @@ def key_meant(key: str, names: set[str], values: Mapping[str, Any]) -> str | Non
     new = [f"reward.{key}", *(other + rest for other in [*same, *beside])]
     found = [*there, *(f"+{name}" for name in new if name not in names and may_be_added(name, values))]
     return f"did you mean {found[0]}?" if found else None
+
+
+def called_here(key: str) -> str | None:
+    """Return what stands here for a key of other trainers and engines, or for the group of theirs that it is in."""
+    if key.startswith("method."):
+        return None  # these are this program's own
+    return next((_ELSEWHERE[name] for name in reversed(key.split(".")) if name in _ELSEWHERE), None)
 
 
 def parent(key: str) -> str:

@@ -61,7 +61,7 @@ def refusal(error: Exception, overrides: Sequence[str], platform: str) -> str:
 def _no_choice(group: str, name: str) -> str:
     """Return the line about a value of `method` or `platform` that does not exist."""
     names = sorted(file.stem for file in (_CONFIG / group).glob("*.yaml"))
-    close = difflib.get_close_matches(name, names) if len(names) > 3 else []
+    close = difflib.get_close_matches(name.lower(), names) if len(names) > 3 or name.lower() in names else []
     fix = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(names)}"
     return f"{group}={name}: there is no such {group}; {fix}"
 

@@ -90,6 +90,12 @@ def test_a_misspelt_key_of_an_open_group_gets_both_answers():
         ("rollout.n=4", f"{ROLLOUT}.n"),
         ("actor.optim.lr=1e-6", f"{ACTOR}.optim.lr"),
         ("model.path=m", "actor_rollout_ref.model.path"),
+        ("learning_rate=1e-6", f"{ACTOR}.optim.lr"),
+        (f"{ACTOR}.optim.learning_rate=1e-6", f"{ACTOR}.optim.lr"),
+        (f"{ACTOR}.ulysses_sequence_parallel_size=2", f"{ACTOR}.megatron.context_parallel_size"),
+        ("ulysses_sequence_parallel_size=2", f"{ACTOR}.megatron.context_parallel_size"),
+        (f"{ACTOR}.fsdp_config.param_offload=true", f"{ACTOR}.megatron.*"),
+        ("actor_rollout_ref.ref.fsdp_config={param_offload:true}", f"{ACTOR}.megatron.*"),
         ("max_response_length=64", "data.max_response_length"),
         (
             f"{ACTOR}.megatron.override_optimizer_config.optimizer_cpu_offload=true",
@@ -155,3 +161,21 @@ def test_other_errors_keep_the_line_that_names_the_key_or_the_file():
     with pytest.raises(HydraException) as refused:
         compose_config("missing", None, [], "cpu")
     assert refusal(refused.value, [], "cpu").startswith("Cannot find primary config 'missing'")
+
+
+def test_a_setting_of_the_method_keeps_its_own_answer():
+    assert "actor_rollout_ref" not in answer("method.sft.learning_rate=1e-6")
+
+
+@pytest.mark.parametrize(
+    ("given", "fix"),
+    [
+        ("method=GRPO", "method=GRPO: there is no such method; did you mean grpo?"),
+        ("method=Luffy", "method=Luffy: there is no such method; did you mean luffy?"),
+        ("platform=CUDA", "platform=CUDA: there is no such platform; did you mean cuda?"),
+    ],
+)
+def test_a_choice_in_capital_letters_is_answered_with_its_name(given, fix):
+    with pytest.raises(HydraException) as refused:
+        compose_config("relift", None, [given], "cpu")
+    assert refusal(refused.value, [given], "cpu") == fix
