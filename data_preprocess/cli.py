@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from verl_relift.data.errors import DataError, Reason
 from verl_relift.data.fields import QUESTION_COLUMNS, question_of
@@ -36,6 +37,7 @@ class DataSet:
         hub_config: default configuration of the hub data set.
         levels: the values of `--difficulty`; empty if the set has no levels.
         add_flags: adds flags of the data set to the parser.
+        required_columns: flags that name columns which every row has, unless it is faulty.
         optional_columns: flags that name columns which may be missing from a row, but not from every row.
     """
 
@@ -48,6 +50,7 @@ class DataSet:
     hub_config: str | None = None
     levels: tuple[str, ...] = ()
     add_flags: Callable[[argparse.ArgumentParser], None] | None = None
+    required_columns: tuple[str, ...] = ()
     optional_columns: tuple[str, ...] = ()
 
 
@@ -93,29 +96,53 @@ def make(data_set: DataSet, flags: Flags) -> None:
     splits = (flags.split,) if getattr(flags, "split", None) else data_set.splits
     sources = find(flags.input, splits, flags.hub_config)
     jobs = [Job(f"{source.split}.parquet", source, to_row, data_set.columns) for source in sources]
-    for flag in data_set.optional_columns:
-        if getattr(flags, flag) is not None:
-            _require_column(sources, getattr(flags, flag), "--" + flag.replace("_", "-"))
+    for source in sources:
+        _require_columns([source], flags, data_set.required_columns, "name it with")
+    _require_columns(sources, flags, data_set.optional_columns, "correct")
     report(run(data_set.name, jobs, options_of(flags), flags.output), flags.output)
 
 
-def _require_column(sources: Sequence[Source], column: str, flag: str) -> None:
-    """Check that some of the first rows have a column.
+def _require_columns(sources: Sequence[Source], flags: Flags, names: Sequence[str], fix: str) -> None:
+    """Check that some of the first rows have the columns that flags name.
+
+    Args:
+        sources: whose rows are read.
+        flags: of the command line.
+        names: of the flags; one without a value names no column.
+        fix: what to do with the flag of a column that no row has.
 
     Raises:
-        DataError: none has it, so the flag is misspelt.
+        DataError: none has it, so the flag is missing or misspelt.
     """
+    wanted = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
     there: dict[str, None] = {}
-    for source in sources:
+    for source in sources if wanted else ():
         for record in islice(source.records(), _LOOKED_AT):
-            if record.value is None:
-                continue
-            if column in record.value or column.partition(".")[0] in record.value:
+            if record.value is not None:
+                wanted = {name: column for name, column in wanted.items() if not _may_have(record.value, column)}
+                there |= dict.fromkeys(record.value)
+            if not wanted:
                 return
-            there |= dict.fromkeys(record.value)
     if there:
+        flag, column = next(iter(wanted.items()))
         problem = f"no row has this column (there are: {', '.join(there)})"
-        raise DataError(Reason.MISSING_COLUMN, problem, column=column, remedy=f"correct {flag}")
+        remedy = f"{fix} --{flag.replace('_', '-')}"
+        file = ", ".join(name for source in sources for name in source.describe())
+        raise DataError(Reason.MISSING_COLUMN, problem, file=file, column=column, remedy=remedy)
+
+
+def _may_have(record: dict[str, Any], column: str) -> bool:
+    """Return whether a row has a column, or null in place of the one that it lies in."""
+    if column in record:
+        return True
+    value: Any = record
+    for name in column.split("."):
+        if value is None:
+            return True
+        if not isinstance(value, dict) or name not in value:
+            return False
+        value = value[name]
+    return True
 
 
 def report(stats: dict, folder: str) -> None:
@@ -125,7 +152,11 @@ def report(stats: dict, folder: str) -> None:
         kept = (
             f"{counts['kept']:,} of {counts['rows_in']:,} rows kept, {counts['demonstrations']:,} with a demonstration"
         )
-        print(f"{folder}/{file}: {kept}" + (f"; left out: {left_out}" if left_out else ""))
+        line = f"{folder}/{file}: {kept}" + (f"; left out: {left_out}" if left_out else "")
+        if removed := counts["demonstrations_removed"]:
+            number = "1 demonstration" if removed == 1 else f"{removed:,} demonstrations"
+            line += f"; removed {number} without the right answer (--verify), which {folder}/rejected.jsonl lists"
+        print(line)
         if not counts["kept"]:
             print(f"warning: {folder}/{file} has no rows", file=sys.stderr)
 

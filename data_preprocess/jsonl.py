@@ -26,13 +26,12 @@ from .template import Template, dress
 _LONGEST_ANSWER = 300  # characters; a longer text is a solution
 
 
-def pick(record: dict[str, Any], column: str, flag: str, required: bool = True) -> Any:
+def pick(record: dict[str, Any], column: str, required: bool = True) -> Any:
     """Return the value of a column.
 
     Args:
         record: the columns.
         column: the name of a column, or a path with dots.
-        flag: what names it, for messages.
         required: whether a missing column is a fault.
 
     Raises:
@@ -46,11 +45,12 @@ def pick(record: dict[str, Any], column: str, flag: str, required: bool = True) 
             if not required:
                 return None
             there = ", ".join(record) or "none"
+            # Some row has it, which `DataSet.required_columns` and `optional_columns` made sure of.
             raise DataError(
                 Reason.MISSING_COLUMN,
-                f"no such column (there are: {there})",
+                f"this row has no {column}, though other rows do (it has: {there})",
                 column=column,
-                remedy=f"name it with {flag}",
+                remedy="fill it in, or leave such rows out with --on-error skip",
             )
         value = value[name]
     return value
@@ -65,12 +65,12 @@ def mapping(flags: Flags) -> MapRow:
 
     def label(record: dict[str, Any], flag: str) -> str | None:
         column = getattr(flags, flag)
-        value = None if column is None else pick(record, column, f"--{flag.replace('_', '-')}")
+        value = None if column is None else pick(record, column)
         return None if value is None else scalar({column: value}, column)
 
     def to_row(record: dict[str, Any], index: int, split: str) -> Row:
-        question = _question(pick(record, flags.question_column, "--question-column"), flags)
-        ground_truth = _ground_truth(pick(record, flags.answer_column, "--answer-column"), flags)
+        question = _question(pick(record, flags.question_column), flags)
+        ground_truth = _ground_truth(pick(record, flags.answer_column), flags)
         target = None if flags.target_column is None else target_text(_target(record, flags))
         if target is not None and template == Template.THINK and "</think>" not in target:
             target = demonstration(target, final_answer(ground_truth), think=True)
@@ -100,7 +100,7 @@ def _question(value: Any, flags: Flags) -> list[tuple[str, str]]:
 
 def _target(record: dict[str, Any], flags: Flags) -> Any:
     """Return the demonstration; of a chat with its question, the last message."""
-    value = pick(record, flags.target_column, "--target-column", required=False)
+    value = pick(record, flags.target_column, required=False)
     if value is None or flags.question_column != flags.target_column:
         return value
     role, content = chat(value, flags.target_column)[-1]
@@ -152,6 +152,7 @@ JSONL = DataSet(
     None,
     template=None,
     add_flags=add_flags,
+    required_columns=("question_column", "answer_column"),
     optional_columns=("target_column", "level_column", "id_column"),
 )
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from verl_relift.data import filters
 from verl_relift.data.background import read_ahead
-from verl_relift.data.errors import DataError, Reason
+from verl_relift.data.errors import DataError, Reason, TargetRemoved
 from verl_relift.data.filters import Filter, Verify
 from verl_relift.data.overlap import NGramIndex
 from verl_relift.data.schema import Row, to_batch, validate
@@ -123,12 +123,12 @@ def _require_rows(jobs: Sequence[Job], ledgers: Sequence[Ledger]) -> None:
 
 @dataclass(slots=True)
 class _Batch:
-    """Rows that remain, each with its place (file, row), and rows that are left out, each with an excerpt."""
+    """Rows that remain, each with its place (file, row), and what is left out: rows with an excerpt, demonstrations."""
 
     rows: list[Row] = field(default_factory=list)
     places: list[tuple[str, int]] = field(default_factory=list)
     left_out: list[tuple[DataError, str]] = field(default_factory=list)
-    demonstrations_removed: int = 0
+    demonstrations: list[TargetRemoved] = field(default_factory=list)
     characters: int = 0
 
 
@@ -188,7 +188,7 @@ def _read(job: Job, max_field_bytes: int) -> Iterator[_Batch]:
             row = job.to_row(record.value, index, job.source.split)
             validate(row)
         except DataError as error:
-            excerpt = "" if record.value is None else str(record.value)[:200]
+            excerpt = error.excerpt if record.value is None else str(record.value)[:200]
             batch.left_out.append((error.at(record.file, record.row), excerpt))
         else:
             batch.rows.append(row)
@@ -215,12 +215,12 @@ def _cheap_filters(job: Job, options: Options) -> list[Filter]:
 def _apply(chosen: Sequence[Filter], batch: _Batch) -> _Batch:
     """Apply filters to `batch` in place and return it."""
     for keep in chosen:
-        demonstrations = sum(row.target is not None for row in batch.rows)
         verdicts = keep(batch.rows)
-        batch.demonstrations_removed += demonstrations - sum(row.target is not None for row in batch.rows)
         rows, places, batch.rows, batch.places = batch.rows, batch.places, [], []
         for row, place, verdict in zip(rows, places, verdicts, strict=True):
-            if verdict is None:
+            if isinstance(verdict, TargetRemoved):
+                batch.demonstrations.append(verdict.at(*place))
+            if verdict is None or isinstance(verdict, TargetRemoved):
                 batch.rows.append(row)
                 batch.places.append(place)
             else:
@@ -235,7 +235,8 @@ def _count(batch: _Batch, options: Options, ledger: Ledger) -> None:
         DataError: a row has a fault and `options.on_error` is "fail".
     """
     ledger.rows_in += len(batch.rows) + len(batch.left_out)
-    ledger.demonstrations_removed += batch.demonstrations_removed
+    for removed in batch.demonstrations:
+        ledger.remove_demonstration(removed)
     for error, excerpt in batch.left_out:
         if error.reason.is_fault and options.on_error == "fail":
             raise error

@@ -18,7 +18,7 @@ from verl_relift import train  # noqa: F401  registers the configuration's resol
 from verl_relift.checks import ConfigurationError
 from verl_relift.data.schema import SCHEMA
 from verl_relift.data.tokens import TokenCounter
-from verl_relift.preflight import _no_parquet, check
+from verl_relift.preflight import _model_path, _no_parquet, check
 from verl_relift.quickstart.base_model import build_model, build_tokenizer
 from verl_relift.settings import reuses_log_probs
 
@@ -332,6 +332,14 @@ def test_a_reward_function_that_was_forgotten_is_named(folder, tmp_path):
     for truth, problem in (("t(0,4]", "is not a number"), ("123456", "none of 64 graded demonstrations")):
         with pytest.raises(ConfigurationError, match=rf"{problem}.*{key}"):
             check(configuration(folder, _changed(folder, tmp_path / "train.parquet", truths=truth), "method=hpt"))
+
+
+def test_a_tokenizer_that_is_not_there_is_named_by_its_own_key(tmp_path):
+    model = {"path": str(tmp_path), "tokenizer_path": None}
+    assert list(_model_path(OmegaConf.create({"actor_rollout_ref": {"model": model}}))) == []
+    model["tokenizer_path"] = f"{tmp_path}x"
+    (line,) = _model_path(OmegaConf.create({"actor_rollout_ref": {"model": model}}))
+    assert line == f"actor_rollout_ref.model.tokenizer_path={tmp_path}x: no such folder; did you mean {tmp_path}?"
 
 
 def test_a_file_with_nearly_the_name_of_a_missing_one_is_suggested(tmp_path):

@@ -88,12 +88,17 @@ def without_slurm(
 def test_the_batch_script_shows_its_training_command_on_a_login_node(variables, nodes, run):
     shown = without_slurm("trainer.save_freq=7", "--show", "+a='b c'", **variables)
     assert shown.returncode == 0, shown.stderr
-    heading, first, *others = shown.stdout.splitlines()
+    heading, checks, first, *others = shown.stdout.splitlines()
     assert heading == f"# nodes x GPUs: {nodes} x 8; time limit: 24:00:00"
+    model, script = variables.get("MODEL", "qwen2.5-math-7b"), variables.get("RUN_SCRIPT", "recipe/relift/run.sh")
+    assert checks == (
+        f"# --show does not check the settings; this does: MODEL={model} NODES={nodes} GPUS_PER_NODE=8 {script} --plan "
+        "--gpu h100 trainer.save_freq=7 +a=\\'b\\ c\\'"
+    )
     assert first == "python -m verl_relift.train \\" and all(line.startswith("    ") for line in others)
     words = shlex.split(shown.stdout.replace("\\\n", ""), comments=True)
     assert words[:3] == ["python", "-m", "verl_relift.train"] and words[-2:] == ["trainer.save_freq=7", "+a='b c'"]
-    assert len(words) - 2 == len(shown.stdout.splitlines()) - 1  # one argument a line
+    assert len(words) - 2 == len(shown.stdout.splitlines()) - 2  # one argument a line
     assert {f"trainer.nnodes={nodes}", "trainer.n_gpus_per_node=8", f"trainer.default_local_dir={run}"} <= set(words)
 
 

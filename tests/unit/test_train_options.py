@@ -172,7 +172,8 @@ from verl_relift.run import console
 
 def ends():
     if sys.argv[2] == "hydra":
-        print("Key 'x' is not in struct\\n\\nSet the environment variable HYDRA_FULL_ERROR=1 for more.", file=sys.stderr)
+        text = "Key 'x' is not in struct\\n\\nSet the environment variable HYDRA_FULL_ERROR=1 for more."
+        print(text, file=sys.stderr)
     if sys.argv[2] == "raises":
         raise RuntimeError("no reason")
     sys.exit(2)

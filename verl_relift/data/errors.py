@@ -63,6 +63,7 @@ class DataError(ValueError):
         row: line of a text file (from 1) or row of a parquet file (from 0).
         column: the column or field.
         remedy: how to fix it.
+        excerpt: what the input has there, if it is not a row that can be read.
     """
 
     def __init__(
@@ -74,8 +75,9 @@ class DataError(ValueError):
         row: int | None = None,
         column: str | None = None,
         remedy: str | None = None,
+        excerpt: str = "",
     ):
-        self.reason, self.problem, self.remedy = reason, problem, remedy
+        self.reason, self.problem, self.remedy, self.excerpt = reason, problem, remedy, excerpt
         self.file, self.row, self.column = file, row, column
         super().__init__(str(self))
 
@@ -94,3 +96,7 @@ class DataError(ValueError):
         self.file, self.row = self.file or file, row if self.row is None else self.row
         self.args = (str(self),)
         return self
+
+
+class TargetRemoved(DataError):
+    """Why a row that stays has lost its demonstration, which is the excerpt."""

@@ -14,6 +14,14 @@ _CHAT = re.compile(r"""\s*\[\s*\{\s*["'](?:role|content)["']\s*:""")  # a list o
 QUESTION_COLUMNS = ("question", "problem", "Question", "Problem")
 
 
+def kind_of(value: Any) -> str:
+    """Return what a value of JSON is, in words."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "true or false"
+    kinds = {"text": str, "a number": int | float | Decimal, "a list": list, "an object": Mapping}
+    return next((name for name, kind in kinds.items() if isinstance(value, kind)), f"a {type(value).__name__}")
+
+
 def text(record: Record, column: str) -> str:
     """Return the text in `column`.
 
@@ -30,9 +38,8 @@ def text(record: Record, column: str) -> str:
         )
     value = record[column]
     if not isinstance(value, str):
-        kind = "null" if value is None else f"a {type(value).__name__}"
         reason = Reason.EMPTY_PROMPT if value is None and column in QUESTION_COLUMNS else Reason.WRONG_TYPE
-        raise DataError(reason, f"{kind}, not text", column=column, remedy="drop the row or fill it in")
+        raise DataError(reason, f"{kind_of(value)}, not text", column=column, remedy="drop the row or fill it in")
     return value
 
 
@@ -77,6 +84,9 @@ def chat(value: Any, column: str) -> list[tuple[str, str]]:
         if listed is None:
             return [("user", value)]
         value = _from_json(value)
+    elif value is not None and not isinstance(value, list):
+        remedy = 'write text or [{"role": "user", "content": "..."}]'
+        raise DataError(Reason.WRONG_TYPE, f"{kind_of(value)}, not text", column=column, remedy=remedy)
     if value is None or (isinstance(value, list) and not value):
         raise DataError(Reason.EMPTY_PROMPT, "empty", column=column, remedy="drop the row or fill it in")
     if not isinstance(value, list) or not all(is_message(message) for message in value):
@@ -137,7 +147,12 @@ def target_text(value: Any) -> str | None:
             raise DataError(Reason.WRONG_TYPE, problem, column="target", remedy=remedy)
         found = turns[0] if turns else None
     else:
-        raise DataError(Reason.WRONG_TYPE, "not a chat list, text or null", column="target", remedy="use a chat list")
+        raise DataError(
+            Reason.WRONG_TYPE,
+            f"{kind_of(value)}, not a chat list, text or null",
+            column="target",
+            remedy="use a chat list",
+        )
     return found if found and not found.isspace() else None
 
 

@@ -1,14 +1,14 @@
 """Filters of rows, for `--dedup`, `--decontaminate`, `--tokenizer`, `--verify` and `--difficulty`.
 
 A filter is called with rows in order. For each row it returns None (the row stays) or the `DataError` that says why the
-row is left out. Filters remember what they have seen, so one instance serves one output file.
+row is left out, or has lost its demonstration. Filters remember what they have seen, so one instance serves one output file.
 """
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
 
-from .errors import DataError, Reason
+from .errors import DataError, Reason, TargetRemoved
 from .overlap import NGramIndex
 from .schema import Row
 from .tokens import TokenCounter
@@ -127,6 +127,8 @@ def verified(what: Verify) -> Filter:
                 continue
             problem = f"the demonstration is graded {grade.outcome} against ground truth {rows[i].ground_truth!r}"
             if what == Verify.TARGET:
+                removed = rows[i].target or ""
+                result[i] = TargetRemoved(Reason.DEMONSTRATION_FAILED, problem, column="target", excerpt=removed)
                 rows[i].target = None
             else:
                 result[i] = DataError(Reason.DEMONSTRATION_FAILED, problem, column="target")

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from .background import read_ahead
 from .errors import DataError, Reason
+from .fields import kind_of
 
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".ndjson", ".tsv")
 COMPRESSED = (".gz", ".zst", ".bz2")  # a text file may have one of these after its own suffix
@@ -27,6 +28,7 @@ _DELIMITERS = ",;\t|"
 MAX_FIELD_BYTES = 10 << 20
 _BATCH_ROWS, _BATCH_BYTES = 1000, 8 << 20  # limits of one batch of parquet
 _CHUNK = 1 << 20  # bytes of a JSON array to read at a time
+_EXCERPT_BYTES, _SHOWN = 1000, 80  # of a line that can't be read: what is kept of it, and what a message shows
 _LARGEST = 16  # a JSON or CSV row longer than this multiple of --max-field-bytes makes the file unreadable
 
 
@@ -286,27 +288,57 @@ def _json_lines(path: Path, columns: Sequence[str] | None, limit: int) -> Iterat
                 continue
             if line.isspace():
                 continue
-            value = parse_json(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+            value = parse_json(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, number)
             yield _checked(str(path), number, value, len(line), limit)
 
 
-def parse_json(line: bytes) -> dict[str, Any] | DataError:
-    """Parse one line as a JSON object; return the fault if it is not one."""
+def parse_json(line: bytes, number: int | None = None) -> dict[str, Any] | DataError:
+    """Parse one line as a JSON object; return the fault if it is not one.
+
+    Args:
+        line: with or without its end.
+        number: of the line in its file, for the message.
+    """
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = json.loads(line.rstrip().decode("utf-8"))
         if b"\\ud" in line or b"\\uD" in line:  # JSON can spell half a surrogate pair, which UTF-8 cannot encode
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
         return DataError(
-            Reason.INVALID_UTF8, f"not UTF-8: {error.reason} at byte {error.start}", remedy="re-encode the file"
+            Reason.INVALID_UTF8,
+            f"not UTF-8: {error.reason} at byte {error.start}",
+            remedy="re-encode the file",
+            excerpt=_excerpt(line),
         )
     except UnicodeEncodeError:
-        return DataError(Reason.INVALID_UTF8, "half a surrogate pair (\\ud800..\\udfff)", remedy="re-encode the file")
+        problem = "half a surrogate pair (\\ud800..\\udfff)"
+        return DataError(Reason.INVALID_UTF8, problem, remedy="re-encode the file", excerpt=_excerpt(line))
     except (ValueError, RecursionError) as error:
-        return DataError(Reason.MALFORMED_JSON, f"not JSON: {error}", remedy="one JSON object a line")
+        name = "" if number is None else f"line {number} is "
+        problem = f"{name}not JSON ({_where(error)}): {_shortened(_excerpt(line))}"
+        return DataError(Reason.MALFORMED_JSON, problem, remedy="write one JSON object a line", excerpt=_excerpt(line))
     if not isinstance(value, dict):
-        return DataError(Reason.WRONG_TYPE, f"a {type(value).__name__}, not an object", remedy="one JSON object a line")
+        problem = f"{kind_of(value)}, not an object: {_shortened(_excerpt(line))}"
+        return DataError(Reason.WRONG_TYPE, problem, remedy="write one JSON object a line", excerpt=_excerpt(line))
     return value
+
+
+def _excerpt(line: bytes) -> str:
+    """Return the beginning of a line that can't be read."""
+    return line[:_EXCERPT_BYTES].decode("utf-8", "replace").strip()
+
+
+def _where(error: Exception) -> str:
+    """Return what is wrong with a line of JSON, and at which character of it."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _shortened(text: str) -> str:
+    """Return the beginning of a text, in one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _json(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:
@@ -341,7 +373,10 @@ def _json(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Rec
                 number, buffer = number + 1, buffer[end:]
                 yield _checked(str(path), number, value, end, limit)
         except (ValueError, RecursionError) as error:
-            raise DataError(Reason.MALFORMED_JSON, f"not JSON: {error}", file=str(path), row=number + 1) from error
+            # The parser counts lines and characters from the end of the row before.
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else _where(error)
+            problem = f"not JSON ({reason}): {_shortened(buffer[:_EXCERPT_BYTES])}"
+            raise DataError(Reason.MALFORMED_JSON, problem, file=str(path), row=number + 1) from error
 
 
 def _csv(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Record]:

@@ -18,7 +18,7 @@ _EXCERPT = 200  # characters of a rejected row that rejected.jsonl shows
 
 
 class Ledger:
-    """Counts the rows of one output file, and lists each row that is left out in `rejected.jsonl`.
+    """Counts the rows of one output file, and lists in `rejected.jsonl` what is left out: rows, demonstrations.
 
     Args:
         file: the name of the output file.
@@ -43,8 +43,17 @@ class Ledger:
             excerpt: the row's text; its first 200 characters are listed.
         """
         self.left_out[error.reason] += 1
+        self._list("row", error, excerpt)
+
+    def remove_demonstration(self, error: DataError) -> None:
+        """Count and list a demonstration that is left out of a row that stays; the error's excerpt is its text."""
+        self.demonstrations_removed += 1
+        self._list("target", error, error.excerpt)
+
+    def _list(self, what: str, error: DataError, excerpt: str) -> None:
         entry = {
             "output": self.file,
+            "left_out": what,
             "file": error.file,
             "row": error.row,
             "column": error.column,

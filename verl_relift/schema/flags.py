@@ -59,7 +59,7 @@ def _unreadable(message: str) -> str:
 
 def _value_of(argument: str, arguments: Sequence[str]) -> str | None:
     """Return the value that follows an option, behind = or as the next argument."""
-    name, equals, value = argument.partition("=")
+    _, equals, value = argument.partition("=")
     if equals:
         return value
     place = arguments.index(argument) if argument in arguments else len(arguments)

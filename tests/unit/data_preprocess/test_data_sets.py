@@ -226,10 +226,13 @@ def test_own_data_with_mapped_columns(tmp_path):
 def test_own_data_missing_column_lists_the_existing_ones(tmp_path, capsys):
     file = write_jsonl(tmp_path / "mine.jsonl", [{"q": "1", "a": "1"}])
     assert main(jsonl.JSONL, ["--input", str(file), "--output", str(tmp_path)]) == 1
-    line = "row 1, column question: no such column (there are: q, a); name it with --question-column"
+    line = "mine.jsonl, column question: no row has this column (there are: q, a); name it with --question-column"
     assert line in capsys.readouterr().err
     assert main(jsonl.JSONL, ["--input", str(file), "--output", str(tmp_path), "--question-column", "q"]) == 1
-    assert "column answer: no such column (there are: q, a); name it with --answer-column" in capsys.readouterr().err
+    assert (
+        "column answer: no row has this column (there are: q, a); name it with --answer-column"
+        in capsys.readouterr().err
+    )
 
 
 GPQA = {

@@ -264,6 +264,93 @@ def test_verify_removes_the_row_or_the_target(tmp_path):
     assert summary(tmp_path / "target")["demonstrations_removed"] == 2
 
 
+def test_a_demonstration_that_is_removed_is_said_and_listed(tmp_path, capsys):
+    wrong = "<think>1+1=3\n</think>\\boxed{3}"
+    records = [GOOD, GOOD | {"target": wrong}, GOOD | {"target": None}, GOOD | {"target": "two"}]
+    source, out = lines(tmp_path / "data.jsonl", *records, b"{"), tmp_path / "out"
+    assert run(source, out, "--verify", "target", "--on-error", "skip", "--quiet") == 0
+    assert capsys.readouterr().out == (
+        f"{out}/train.parquet: 4 of 5 rows kept, 1 with a demonstration; left out: 1 malformed_json; removed 2 "
+        f"demonstrations without the right answer (--verify), which {out}/rejected.jsonl lists\n"
+    )
+    listed = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    places = {(entry["left_out"], entry["row"], entry["reason"], entry["excerpt"]) for entry in listed}
+    failed = "demonstration_failed"
+    assert places == {("row", 5, "malformed_json", "{"), ("target", 2, failed, wrong), ("target", 4, failed, "two")}
+    assert all("against ground truth '2'" in entry["problem"] for entry in listed if entry["left_out"] == "target")
+    assert run(lines(tmp_path / "good.jsonl", GOOD), tmp_path / "good", "--verify", "target", "--quiet") == 0
+    assert "removed" not in capsys.readouterr().out
+
+
+def test_a_row_without_an_answer_is_no_wrong_flag(tmp_path, capsys):
+    bare = {"question": "2+2?", "solution": "4"}
+    source = lines(tmp_path / "train.jsonl", GOOD, GOOD, GOOD, bare)
+    said = "row 4, column answer: this row has no answer, though other rows do (it has: question, solution); fill it in"
+    message = refused(capsys, "--input", source, "--output", tmp_path / "out")
+    assert said in message and message.endswith("or leave such rows out with --on-error skip\n")
+    assert run(source, tmp_path / "out", "--on-error", "skip") == 0
+    assert summary(tmp_path / "out")["left_out"] == {"missing_column": 1}
+    # The first row of the file may be the one.
+    assert "row 1, column answer: this row has no answer" in refused(
+        capsys, "--input", lines(tmp_path / "train.jsonl", bare, GOOD), "--output", tmp_path / "o"
+    )
+
+
+@pytest.mark.parametrize("flag", ["--question-column", "--answer-column"])
+def test_a_column_that_no_row_has_is_a_wrong_flag(tmp_path, capsys, flag):
+    source = lines(tmp_path / "train.jsonl", GOOD | {"meta": {"a": "2"}}, GOOD | {"meta": None})
+    for column in ("anwser", "meta.b.c"):
+        place = tmp_path / f"out-{column}"
+        message = refused(capsys, "--input", source, "--output", place, flag, column, "--on-error", "skip")
+        if column == "anwser":
+            there = "question, answer, target, meta"
+            assert (
+                f"train.jsonl, column {column}: no row has this column (there are: {there}); name it with {flag}"
+                in (message)
+            )
+
+
+def test_a_split_whose_file_lacks_the_column_is_named(tmp_path, capsys):
+    lines(tmp_path / "train.jsonl", GOOD)
+    lines(tmp_path / "test.jsonl", {"question": "2?", "final": "2"})
+    message = refused(capsys, "--input", tmp_path, "--output", tmp_path / "out")
+    assert "test.jsonl, column answer: no row has this column (there are: question, final)" in message
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(17, "a number"), (1.5, "a number"), (True, "true or false"), ({"a": 1}, "an object")],
+)
+def test_a_question_that_is_no_text_is_told_what_it_is(tmp_path, capsys, value, kind):
+    source = lines(tmp_path / "train.jsonl", GOOD, GOOD | {"question": value})
+    message = refused(capsys, "--input", source, "--output", tmp_path / "out")
+    assert f"row 2, column question: {kind}, not text; write text or [" in message
+
+
+def test_a_malformed_line_is_named_and_shown(tmp_path, capsys):
+    bad = b'{"question": "61?", "answer": "2", "target": }'
+    source = lines(tmp_path / "train.jsonl", *[GOOD] * 60, bad, GOOD)
+    message = refused(capsys, "--input", source, "--output", tmp_path / "out")
+    assert message.endswith(
+        f"train.jsonl, row 61: line 61 is not JSON (Expecting value at character 46): {bad.decode()}; write one JSON "
+        "object a line\n"
+    )
+    assert run(source, tmp_path / "out", "--on-error", "skip") == 0
+    (entry,) = map(json.loads, (tmp_path / "out" / "rejected.jsonl").read_text().splitlines())
+    assert (entry["row"], entry["excerpt"]) == (61, bad.decode())
+    cut = lines(tmp_path / "train.jsonl", GOOD, b'{"question": "' + b"x" * 500)
+    message = refused(capsys, "--input", cut, "--output", tmp_path / "o")
+    assert "line 2 is not JSON (Unterminated string starting at character 14): {" in message and "xxx...; " in message
+    message = refused(capsys, "--input", lines(tmp_path / "train.jsonl", GOOD, b"[1, 2]"), "--output", tmp_path / "o")
+    assert "row 2: a list, not an object: [1, 2]; write one JSON object a line" in message
+
+
+def test_a_malformed_json_file_shows_where(tmp_path, capsys):
+    (tmp_path / "train.json").write_text(f'[{json.dumps(GOOD)},\n{{"question": 1?}}]')
+    message = refused(capsys, "--input", tmp_path / "train.json", "--output", tmp_path / "out")
+    assert "train.json, row 2: not JSON (Expecting ',' delimiter): {\"question\": 1?}]" in message
+
+
 def test_decontaminate(tmp_path):
     shared = "a train leaves the city at noon and drives two hundred miles to the east before it stops"
     evaluation = lines(tmp_path / "test.jsonl", {"problem": f"Suppose {shared}. When?"}, {"problem": "7-2=?"})
