@@ -1,7 +1,8 @@
 """Filters of rows, for `--dedup`, `--decontaminate`, `--tokenizer`, `--verify` and `--difficulty`.
 
-A filter is called with rows in order. For each row it returns None (the row stays) or the `DataError` that says why the
-row is left out, or has lost its demonstration. Filters remember what they have seen, so one instance serves one output file.
+A filter is called with rows in order. For each row it returns None (the row stays), the `DataError` that says why the
+row is left out, or the `TargetRemoved` that says why it stays without its demonstration. Filters remember what they
+have seen, so one instance serves one output file.
 """
 
 import hashlib
