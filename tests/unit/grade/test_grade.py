@@ -279,10 +279,10 @@ def test_answers_of_a_jsonl_file_may_all_be_wrong(tmp_path, capsys):
     ("row", "said"),
     [
         ({"response": None, "ground_truth": "7"}, "row 2, column response: null, not text; drop the row or fill it in"),
-        ({"response": 7, "ground_truth": "7"}, "row 2, column response: a int, not text; drop the row or fill it in"),
+        ({"response": 7, "ground_truth": "7"}, "row 2, column response: a number, not text; drop the row or fill it in"),
         ({"output": ["7"], "gts": "7"}, "row 2, column output: a list, not text; drop the row or fill it in"),
         ({"response": "7", "ground_truth": None}, "row 2, column ground_truth: null; drop the row or fill it in"),
-        ({"response": "7", "ground_truth": "7", "source": 1}, "row 2, column source: a int, not text"),
+        ({"response": "7", "ground_truth": "7", "source": 1}, "row 2, column source: a number, not text"),
         (
             {"response": "7", "ground_truth": "7", "extra_info": "x"},
             "row 2, column extra_info: 'x' (str), not an object",
@@ -315,7 +315,7 @@ def test_a_demonstration_of_another_type_is_told_with_the_column_of_the_configur
     row = demonstrations(7)[0] | {"solution": 7}
     file = write_parquet(tmp_path / "train.parquet", row)
     status, _, err = grade(capsys, file, "method.demonstrations.column=solution")
-    assert status == 2 and f"{file}, row 0, column solution: not a chat list, text or null" in err
+    assert status == 2 and f"{file}, row 0, column solution: a number, not a chat list, text or null" in err
 
 
 @pytest.mark.parametrize(
