@@ -123,7 +123,7 @@ def test_with_plan_the_same_run_is_planned(method, tmp_path):
     command = planned[place + 1]
     del planned[place : place + 2]
     assert planned[-3:] == ["--gpu", "H100", "trainer.save_freq=7"] and "--prepare" not in planned[place:]
-    assert planned[:-3] + ["trainer.save_freq=7"] == trained
+    assert [*planned[:-3], "trainer.save_freq=7"] == trained
     assert command.startswith("python -m data_preprocess.prepare_model --model ")
 
 
