@@ -130,7 +130,7 @@ def test_an_accuracy_out_of_range_is_named(acc):
         accuracy_of(1.0, {"score": 1.0, "acc": acc}, 0.5)
 
 
-NO_NUMBERS = ["1.0", "1.0 points", b"1", None, (1.0,), [1.0], {1.0}, object(), 1j, 10**400, np.array("1"), np.ones(2)]
+NO_NUMBERS = ["1.0", "1.0 points", b"1", None, (1.0,), [1.0], {1.0}, Ellipsis, 1j, 10**400, np.array("1"), np.ones(2)]
 
 
 @pytest.mark.parametrize(
