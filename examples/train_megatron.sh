@@ -18,6 +18,13 @@ if [[ ! -f $model_file ]]; then
 fi
 # shellcheck source=examples/models/qwen2.5-math-7b.sh
 source "$model_file"
+for name in MAX_POSITIONS ROPE_THETA; do
+    if [[ -n ${!name:-} ]] && ! grep -q "^$name=" "$model_file"; then
+        echo "$name=${!name}: $model_file prepares no copy of the model; make one with" \
+            "python -m data_preprocess.prepare_model, and set MODEL_PATH" >&2
+        exit 2
+    fi
+done
 
 # ---- adjust ----------------------------------------------------------------------------------------------------------
 # parquet files, separated by commas (docs/data.md)

@@ -169,10 +169,9 @@ def _reward(config: DictConfig) -> Iterator[str]:
 def _model_path(config: DictConfig) -> Iterator[str]:
     """Yield that a folder or hub id does not exist, or that the hub can't be asked."""
     model = config.actor_rollout_ref.model
-    names = {"path": model.path, "tokenizer_path": model.tokenizer_path or model.path}
-    for name, path in names.items():
-        if name == "path" or path != model.path:
-            yield from path_problems(f"actor_rollout_ref.model.{name}", path, console.say)
+    yield from path_problems("actor_rollout_ref.model.path", model.path, console.say)
+    if model.tokenizer_path not in (None, model.path):
+        yield from path_problems("actor_rollout_ref.model.tokenizer_path", model.tokenizer_path, console.say)
 
 
 def _model(config: DictConfig) -> Iterator[str]:

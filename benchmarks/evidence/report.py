@@ -270,7 +270,7 @@ def _search(study: Study, found: Sequence[Record]) -> list[str]:
     done = {record.cell: record for record in found if record.tried is not None and not record.untuned}
     if not done:
         return [f"Study {study.name}: none of {len(trials(study))} trials is done."]
-    rows, complete, at_an_end = [], 0, []
+    rows, complete, at_an_end = [], 0, 0
     for treatment in study.trials:
         knob = treatment.knobs[-1]
         trial = {value: done.get(trial_name(knob, value, study.settings[0])) for value in knob.values}
@@ -279,14 +279,15 @@ def _search(study: Study, found: Sequence[Record]) -> list[str]:
             complete += 1
             best = best_value(knob, trial)
             shown[best] = f"**{shown[best]}**"
-            if best in (knob.values[0], knob.values[-1]):
-                at_an_end.append(knob.name)
+            at_an_end += best in (knob.values[0], knob.values[-1])
         values = "; ".join(f"{value:g}: {text}" for value, text in shown.items())
         rows.append([f"`{knob.name}`, `{knob.key}`", values])
+    lacking = len(rows) - complete
+    waits = f" {lacking} searches lack trials: a cell is repeated if a missing one turns out best." if lacking else ""
     return [
         f"Study {study.name}, setting {study.settings[0].name}: accuracy on the selection questions, in percent; bold: "
-        f"chosen. Of {complete} complete searches, {len(at_an_end)} choose the first or last value, so that a wider "
-        "search could choose another.",
+        f"chosen. Of {complete} complete searches, {at_an_end} choose the first or last value, so that a wider "
+        f"search could choose another.{waits}",
         table(["knob", "values"], rows),
     ]
 

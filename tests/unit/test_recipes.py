@@ -328,6 +328,12 @@ def test_the_script_of_a_method_may_be_told_its_own(tmp_path):
     assert passed[-1] == "method=grpo"
 
 
+@pytest.mark.parametrize("name", ["MAX_POSITIONS", "ROPE_THETA"])
+def test_positions_of_a_model_that_is_not_prepared_are_rejected(name, tmp_path):
+    result = run(run_script("relift"), tmp_path, **{"MODEL": "qwen2.5-7b", name: "32768"})
+    assert result.returncode == 2 and result.stderr.startswith(f"{name}=32768: examples/models/qwen2.5-7b.sh prepares ")
+
+
 def test_a_model_with_more_positions_is_planned_under_its_name(tmp_path):
     variables = {"MODEL": "qwen2.5-math-7b", "MAX_POSITIONS": "32768"}
     result = run(run_script("relift"), tmp_path, "--plan", "--prepare", "of my own", **variables)

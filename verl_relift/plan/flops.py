@@ -60,10 +60,17 @@ def step(job: Job, accelerator: Accelerator | None, response_tokens: float) -> l
     again = 1 if training.recompute.granularity == "full" else 0
     peak = job.gpus * accelerator.flops if accelerator and accelerator.flops else None
 
-    def timed(name: str, sequences: int, passes: int, utilization: float, purpose: str, budget: int) -> Work:
+    budgets = {
+        LOG_PROBS: training.log_prob_token_budget,
+        UPDATE: training.token_budget,
+        SUPERVISED: training.sft_token_budget,
+    }
+
+    def timed(name: str, purpose: str, sequences: int, passes: int) -> Work:
         tokens = sequences * length
         flops = forward_flops(job.shape, tokens, length / 2) * passes
-        utilization *= _busy(job, purpose, budget, length)
+        utilization = MFU_LOG_PROBS if purpose == LOG_PROBS else MFU_UPDATE
+        utilization *= _busy(job, purpose, budgets[purpose], length)
         return Work(name, int(tokens), flops, flops / (peak * utilization) if peak else None)
 
     result = []
@@ -73,19 +80,13 @@ def step(job: Job, accelerator: Accelerator | None, response_tokens: float) -> l
         if batches.retries:
             result.append(_times(batches.retries, result[0], "asked again, at most"))
         if training.log_probs:
-            result.append(
-                timed("old log-probs", sequences, 1, MFU_LOG_PROBS, LOG_PROBS, training.log_prob_token_budget)
-            )
+            result.append(timed("old log-probs", LOG_PROBS, sequences, 1))
         if training.reference:
-            budget = training.log_prob_token_budget
-            result.append(timed("reference log-probs", sequences, 1, MFU_LOG_PROBS, LOG_PROBS, budget))
-        budget = training.token_budget
-        result.append(timed("RL update", sequences * batches.epochs, 3 + again, MFU_UPDATE, UPDATE, budget))
+            result.append(timed("reference log-probs", LOG_PROBS, sequences, 1))
+        result.append(timed("RL update", UPDATE, sequences * batches.epochs, 3 + again))
     if training.supervised:
         when = ", when due" if training.rollouts else ""
-        budget = training.sft_token_budget
-        name = f"supervised update{when}"
-        result.append(timed(name, batches.supervised, 3 + again, MFU_UPDATE, SUPERVISED, budget))
+        result.append(timed(f"supervised update{when}", SUPERVISED, batches.supervised, 3 + again))
     return result
 
 

@@ -50,11 +50,10 @@ def _unreadable(message: str) -> str:
         name, options = found[1].partition("=")[0], found[2].split(", ")
         usual = [option for option in options if option in _USUAL] or options
         return f"{name}: write the whole name, {' or '.join(usual)}; --help explains them"
-    found = re.match(r"argument (\S+): (.*)", message)
-    # The parser names every spelling: --cfg/-c.
-    return (
-        f"{found[1].partition('/')[0]}: {found[2]}; --help explains the options" if found else f"{message}; see --help"
-    )
+    if found := re.match(r"argument (\S+): (.*)", message):
+        # The parser names every spelling: --cfg/-c.
+        return f"{found[1].partition('/')[0]}: {found[2]}; --help explains the options"
+    return f"{message}; see --help"
 
 
 def _value_of(argument: str, arguments: Sequence[str]) -> str | None:

@@ -310,7 +310,7 @@ def test_a_resume_that_the_host_memory_is_too_small_for_is_called_one():
 
 
 def test_a_pipeline_waits_while_it_fills_and_empties():
-    """With p stages and m micro-batches a stage works m of m + p - 1 times as long as one micro-batch takes."""
+    """A pass of m micro-batches over p stages lasts as long as m + p - 1 micro-batches of one stage."""
     gpu = hardware.KNOWN["h100"]
     flat, deep = job(tensor=4, data=2), job(tensor=1, pipeline=4, data=2)
     assert flat.sequences_per_rank("update") == 64 * 8 // 2
