@@ -92,7 +92,7 @@ def run_cells[C: Named](
                 name, status = one.cell.name, one.process.returncode
                 if status:
                     missing.append(name)
-                    say(f"{name} exited with status {status}; see {work.folder(name).with_suffix('.log')}")
+                    say(f"{name} exited with status {status}; see {_log(work.folder(name))}")
                     continue
                 said = work.finish(one.cell, time.monotonic() - one.began)
                 finished.add(name)
@@ -111,7 +111,7 @@ def _start[C: Named](cell: C, work: Work[C]) -> Running[C]:
     command = [sys.executable, "-m", *work.command(cell)]
     # Each cell starts its own Ray. An address in the environment would make them share one.
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    with open(folder.with_suffix(".log"), "w") as log:
+    with open(_log(folder), "w") as log:
         process = subprocess.Popen(
             command,
             stdout=log,
@@ -121,3 +121,7 @@ def _start[C: Named](cell: C, work: Work[C]) -> Running[C]:
             env=environment,
         )
     return Running(cell, process)
+
+
+def _log(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.log")  # a name may have dots, which with_suffix cuts off

@@ -62,7 +62,7 @@ def chosen(study: Study, cell: Cell, place: Place) -> dict[str, float]:
     """Return the value of each of a cell's knobs: the best of its trials; of equals, the smaller.
 
     Raises:
-        StudyError: a trial is missing.
+        StudyError: a trial is missing, or trials of a knob start from different base models.
     """
     values = {}
     for knob in cell.treatment.knobs:
@@ -76,6 +76,8 @@ def chosen(study: Study, cell: Cell, place: Place) -> dict[str, float]:
             missing = [names[value] for value, record in found.items() if record is None]
             if missing:
                 raise StudyError(f"{cell.name} needs the cell {missing[0]}, which is not done")
+            if len({record.base for record in found.values()}) > 1:
+                raise StudyError(f"{', '.join(names.values())} start from different base models; remove their records")
             values[knob.name] = best_value(knob, found)
     return values
 
@@ -165,7 +167,7 @@ def command(study: Study, cell: Cell, place: Place) -> list[str]:
         *("verl_relift.train", "--config-name", cell.setting.config),
         f"data.train_files={files.train}",
         f"data.val_files={files.selection if cell.tried is not None else files.test}",
-        f"actor_rollout_ref.model.path={tasks.model(cell.setting, files)}",
+        f"actor_rollout_ref.model.path={tasks.model(cell.setting)}",
         f"trainer.default_local_dir={place.run(cell.name)}",
         *overrides(cell, chosen(study, cell, place)),
     ]
@@ -196,7 +198,7 @@ def _spent(study: Study, cell: Cell, place: Place) -> Path:
 def record(study: Study, cell: Cell, place: Place, seconds: float) -> Record:
     """Return the record of a cell whose command has succeeded."""
     run, files, treatment = place.run(cell.name), place.files(cell), cell.treatment
-    model = tasks.model(cell.setting, files)
+    model = tasks.model(cell.setting)
     stages = [run / "sft", run / "rl"] if treatment.kind is Kind.STAGES else [run]
     questions = files.selection if cell.tried is not None else files.test
     values = chosen(study, cell, place)
@@ -226,6 +228,7 @@ def record(study: Study, cell: Cell, place: Place, seconds: float) -> Record:
         date=f"{datetime.now(UTC):%Y-%m-%d}",
         machine=machine(),
         versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        base=tasks.base_hash(cell.setting),
     )
 
 
@@ -306,16 +309,18 @@ def is_done(study: Study, cell: Cell, place: Place, done: Collection[str]) -> bo
         done: names of the cells before it that are done.
 
     Raises:
-        StudyError: the record was made with other settings.
+        StudyError: the record was made with other settings, or from another base model.
     """
     found = place.record(study, cell.name)
     if found is None or (found.untuned and not place.untuned):
         return False
+    path = path_of(place.records, study.name, cell.name)
+    if cell.tried is None and found.base != tasks.base_hash(cell.setting):
+        raise StudyError(f"{path} was made from another base model; remove it, or choose another folder with --records")
     waits = [trial for knob in cell.treatment.knobs for trial in _other_trials(study, cell, knob)]
     if (place.untuned or all(name in done for name in waits)) and found.settings != settings(
         cell, chosen(study, cell, place)
     ):
-        path = path_of(place.records, study.name, cell.name)
         raise StudyError(f"{path} was made with other settings; remove it, or choose another folder with --records")
     return True
 

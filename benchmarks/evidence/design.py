@@ -365,7 +365,11 @@ def _real() -> Study:
         weighted=(1.0, 3.0, 10.0),
         peak=(0.03, 0.1, 0.3),
     )
-    kept = ("trainer.save_freq=8", "trainer.max_actor_ckpt_to_keep=1", "data.max_prompt_length=320")
+    kept = (
+        "trainer.save_freq=8", "trainer.max_actor_ckpt_to_keep=1", "data.max_prompt_length=320",
+        # by default the precision follows from the processor
+        "actor_rollout_ref.actor.megatron.dtype=bfloat16", "actor_rollout_ref.rollout.dtype=bfloat16",
+    )  # fmt: skip
     longer = ("data.max_response_length=256", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=896")
     name = "SmolLM2-135M-Instruct, trained on"
     settings = (

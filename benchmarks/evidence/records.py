@@ -39,6 +39,8 @@ class Record:
         date: day on which it finished.
         machine: the machine, in words.
         versions: versions by package.
+        base: SHA-256 of what the cell starts from, see `tasks.base_hash`; empty in trials made before it was recorded,
+            which all start from one model.
     """
 
     cell: str
@@ -62,6 +64,7 @@ class Record:
     date: str
     machine: str
     versions: dict[str, str]
+    base: str = ""
 
     def accuracy(self, sources: Sequence[str]) -> float:
         """Return the mean over data sources of the share of right answers."""

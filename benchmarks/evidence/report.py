@@ -144,6 +144,8 @@ def _method() -> list[str]:
         "and the gates `always` and `difficulty` with every weight at three placements.",
         table(["factor", "levels"], levels),
         table(["study", "setting", "what it is", "steps", "answers to a question"], settings),
+        "On every machine, cells of the arithmetic task start from the weights in `benchmarks/evidence/bases`, and "
+        "those of the pretrained model train in bf16.",
         "Learning rates: the RL rate is the best of three for RL alone, and all methods have it. Each method then has "
         f"one more search, of {_number_of_values(SMALL)} values in the study small and {_number_of_values(REAL)} in "
         "the study real, for its supervised rate or its coefficient; a placement with a weight is "
@@ -283,11 +285,18 @@ def _search(study: Study, found: Sequence[Record]) -> list[str]:
         values = "; ".join(f"{value:g}: {text}" for value, text in shown.items())
         rows.append([f"`{knob.name}`, `{knob.key}`", values])
     lacking = len(rows) - complete
+    unnamed = sum(not record.base for record in done.values())
+    other = (
+        f" {unnamed} trials start from another base model of the same recipe, which was not kept; those of one knob "
+        "always start from the same."
+        if unnamed
+        else ""
+    )
     waits = f" {lacking} searches lack trials: a cell is repeated if a missing one turns out best." if lacking else ""
     return [
         f"Study {study.name}, setting {study.settings[0].name}: accuracy on the selection questions, in percent; bold: "
         f"chosen. Of {complete} complete searches, {at_an_end} choose the first or last value, so that a wider "
-        f"search could choose another.{waits}",
+        f"search could choose another.{waits}{other}",
         table(["knob", "values"], rows),
     ]
 
@@ -330,8 +339,10 @@ def main() -> int:
     options = parser.parse_args()
     small, real = (records.read_all(options.records, study.name) for study in (SMALL, REAL))
     image = options.records / IMAGE
-    drawn = not options.check and plots.placements(small, [s.name for s in SMALL.settings], image)
-    drawn = drawn or (options.check and image.exists())
+    if options.check:
+        drawn = image.exists()
+    elif not (drawn := plots.placements(small, [s.name for s in SMALL.settings], image)):
+        image.unlink(missing_ok=True)  # of records that are gone
     text = render(small, real, f"../benchmarks/results/evidence/{IMAGE}" if drawn else None)
     if options.check:
         return int(options.page.read_text() != text)

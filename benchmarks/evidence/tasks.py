@@ -1,5 +1,6 @@
-"""Makes a setting's questions and its base model, once: training, selection (for the search) and evaluation questions.
+"""Makes a setting's questions, once, and finds its base model.
 
+The questions are for training, for selection (the search) and for evaluation.
 No question is in two of the files. The search sees the selection questions only, and no table does.
 """
 
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -15,9 +17,11 @@ import pyarrow.parquet as pq
 
 from benchmarks.evidence.design import Setting
 from benchmarks.reproduce import task as arithmetic
+from verl_relift.evaluate.tokens import inspect_model
 from verl_relift.pretrained.fetch import fetch
 from verl_relift.pretrained.models import SMOLLM2
 
+BASES = Path(__file__).parent / "bases"  # base models of the arithmetic task, see README.md there
 SELECTION = 100  # selection questions of a level, or of a set of word problems
 EVALUATION = 311  # evaluation questions of a set of word problems: all of SVAMP's
 # Where word problems are read: in this repository, or on the hub.
@@ -51,17 +55,11 @@ class Files:
         """Evaluation questions."""
         return self.folder / "evaluation.parquet"
 
-    @property
-    def base(self) -> Path:
-        """Folder of the arithmetic task's base model."""
-        return self.folder / "base"
-
 
 def prepare(setting: Setting, files: Files) -> None:
     """Make what does not exist."""
     if setting.task is not None:
         arithmetic.make_data(setting.task, files.folder)
-        arithmetic.make_base(setting.base, files.folder, files.base)
         if not files.test.exists():
             selection, rest = divide(pq.read_table(files.folder / arithmetic.TEST), SELECTION)
             pq.write_table(selection, files.selection)
@@ -70,9 +68,19 @@ def prepare(setting: Setting, files: Files) -> None:
         _word_problems(setting, files)
 
 
-def model(setting: Setting, files: Files) -> Path:
+def model(setting: Setting) -> Path:
     """Return the folder of a setting's base model, downloading the pretrained one if need be."""
-    return files.base if setting.task is not None else fetch(SMOLLM2)
+    return BASES / setting.base.name if setting.base is not None else fetch(SMOLLM2)
+
+
+def base_hash(setting: Setting) -> str:
+    """Return the SHA-256 of the weights that a setting's cells start from, or of the file that they are made of."""
+    return _weights_hash(BASES / setting.base.name) if setting.base is not None else SMOLLM2.sha256
+
+
+@cache
+def _weights_hash(folder: Path) -> str:
+    return inspect_model(folder).weights_sha256
 
 
 def divide(questions: pa.Table, count: int) -> tuple[pa.Table, pa.Table]:

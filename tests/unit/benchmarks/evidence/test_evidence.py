@@ -74,6 +74,7 @@ def make_record(cell: Cell, right: str = "1010", study=SMALL, place: Place | Non
         date="2026-11-26",
         machine="2 cores, load 0.0",
         versions={"python": "3.12"},
+        base=tasks.base_hash(cell.setting),
     )
     return dataclasses.replace(made, **fields)
 
@@ -183,6 +184,32 @@ def test_a_record_of_other_settings_is_refused_and_an_untuned_one_does_not_count
     records.write(place.records, make_record(cell, settings={"overrides": []}))
     with pytest.raises(StudyError, match="was made with other settings; remove it, or choose another folder"):
         making.is_done(SMALL, cell, place, ())
+
+
+def test_cells_of_another_base_model_are_refused(place):
+    cell = by_name("grpo-main-seed1")
+    search(place, "grpo", ("1000", "1110", "1110"))
+    records.write(place.records, make_record(cell, base="of another machine", place=place))
+    with pytest.raises(StudyError, match=r"grpo-main-seed1\.json was made from another base model; remove it, or"):
+        making.is_done(SMALL, cell, place, ())
+    one = trials(SMALL)[0]
+    records.write(place.records, make_record(one, "1000", base=""))
+    with pytest.raises(StudyError, match=r"search-grpo-1\.5e-05-main, .* start from different base models; remove"):
+        making.chosen(SMALL, cell, place)
+
+
+def test_every_setting_of_the_small_task_has_a_base_model():
+    hashes = {setting.base: tasks.base_hash(setting) for setting in SMALL.settings}
+    assert len(set(hashes.values())) == len(hashes) == 3
+    listed = (tasks.BASES / "README.md").read_text()
+    assert all(f"| `{base.name}` |" in listed and value[:12] in listed for base, value in hashes.items())
+
+
+def test_kept_cells_start_from_the_kept_base_models():
+    for study in (SMALL, REAL):
+        settings = {setting.name: setting for setting in study.settings}
+        for record in records.read_all(records.FOLDER, study.name):
+            assert record.base == tasks.base_hash(settings[record.setting]) or (record.tried and not record.base)
 
 
 # ---- cells ----
