@@ -239,8 +239,7 @@ def main() -> None:
     try:
         max_restarts, sys.argv[1:] = restarts.take_option(sys.argv[1:])
     except ValueError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+        _require_none([str(error)])
     verbose = _VERBOSE in sys.argv
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != _VERBOSE]
     prepare_environment()

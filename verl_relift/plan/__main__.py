@@ -77,10 +77,19 @@ def _gib(text: str) -> float:
 
 
 def _hours(text: str) -> float:
+    """Read hours: a number, or a time as `#SBATCH --time` has it, with hours and seconds or with days."""
     number = re.fullmatch(r"(\d+(?:\.\d+)?) *h?", text.strip())
-    if number is None or float(number[1]) * 3600 <= STOPS_BEFORE:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours above 0.5, such as 24")
-    return float(number[1])
+    of_slurm = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+    hours = float(number[1]) if number else 0.0
+    # Slurm reads `90:00` without days as minutes and seconds, which nobody means here.
+    if not number and of_slurm and (of_slurm[1] or of_slurm[4]):
+        days, whole, minutes, seconds = (int(part or 0) for part in of_slurm.groups())
+        hours = 24 * days + whole + minutes / 60 + seconds / 3600
+    if hours * 3600 <= STOPS_BEFORE:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of hours above 0.5, such as 24, or a time such as 24:00:00 or 1-00:00:00"
+        )
+    return hours
 
 
 def _gpu(arguments: argparse.Namespace) -> hardware.Accelerator | None:

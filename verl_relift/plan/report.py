@@ -110,7 +110,6 @@ def _memory_lines(plan: Plan) -> Iterator[str]:
         return
     if job.length.save_every is None:
         job = replace(job, training=replace(job.training, saves=True))
-        yield "trainer.save_freq=-1: no checkpoint is due, but SIGUSR1 still saves one"
     save, resume, offloaded = memory.save_on_node(job), memory.resume_on_node(job), memory.offloaded_on_node(job)
     yield (
         f"host memory of a node: {gib(save)} to save a checkpoint, {gib(resume)} to resume from it"
@@ -189,6 +188,7 @@ def _run_lines(plan: Plan) -> Iterator[str]:
     if seconds is not None:
         yield f"{length.steps} steps: {_duration(seconds)}, without validations and saves"
     if length.save_every is None:
+        yield f"checkpoints: trainer.save_freq=-1, none is due; SIGUSR1 still saves one, of {gib(each)}"
         return
     if length.kept is None:
         yield f"checkpoints: {gib(each)} each, all kept (trainer.max_actor_ckpt_to_keep=null)"

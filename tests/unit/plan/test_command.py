@@ -334,6 +334,15 @@ def test_days_and_jobs_of_a_long_run(plan):
     assert plan(*SEVEN_B, "--time-limit", "0.5")[0] == 2
 
 
+def test_a_time_limit_may_be_written_as_slurm_has_it(plan):
+    for text, hours in {"24:00:00": "24", "1-00:00:00": "24", "2-12": "60", "0-01:30": "1.5", "1:30:00": "1.5"}.items():
+        _, out, _ = plan(*SEVEN_B, "trainer.total_training_steps=5000", "--time-limit", text)
+        assert f"with a time limit of {hours} h: " in out, text
+    for text in ("24:00", "0:20:00", "1-", "a day"):
+        status, _, errors = plan(*SEVEN_B, "--time-limit", text)
+        assert status == 2 and "or a time such as 24:00:00 or 1-00:00:00" in errors, text
+
+
 def test_host_memory_is_said_with_its_purpose(plan):
     def line(*overrides: str) -> str:
         return next(one for one in plan(*SEVEN_B, *overrides)[1].splitlines() if one.startswith("host memory"))
