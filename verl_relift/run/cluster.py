@@ -15,10 +15,12 @@ from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
 from . import leftovers, private
 from .environment import LOOPBACK, ON_LOOPBACK, joins_cluster
+from .failure import RunFailed
 from .stopping import Stopped
 
 # Folders below /tmp: of a cluster of our own, and of the sockets over which weights go to vLLM (verl's name).
 _FOLDER, SOCKETS = "relift-ray-", "rl-colocate-zmq-"
+_TOO_SLOW = "timed out during startup"  # in what `ray.init` raises
 # Settings by environment that every process must have: this project's, and the platform.
 _OURS = ("VERL_RELIFT_", "VERL_PLATFORM")
 
@@ -28,6 +30,9 @@ def started(config: DictConfig) -> Iterator[None]:
     """Run Ray for the length of the context, with the arguments of `ray_kwargs.ray_init` and verl's environment.
 
     Where RAY_ADDRESS or `ray_kwargs.ray_init.address` names a cluster, join it instead of starting one.
+
+    Raises:
+        RunFailed: the machine is too busy to start Ray.
     """
     arguments = OmegaConf.to_container(config.ray_kwargs.ray_init, resolve=True)
     joins = joins_cluster(arguments.get("address"))
@@ -41,7 +46,15 @@ def started(config: DictConfig) -> Iterator[None]:
             # These describe a cluster to start; Ray rejects them when it joins an existing one.
             for name in ("num_cpus", "num_gpus", "object_store_memory", "include_dashboard"):
                 arguments.pop(name, None)
-        ray.init(**arguments, runtime_env=runtime_env)
+        try:
+            ray.init(**arguments, runtime_env=runtime_env)
+        except Exception as error:  # Ray has no class for it
+            if _TOO_SLOW not in str(error):
+                raise
+            raise RunFailed(
+                f"Ray did not start in 30 s, the time that it gives itself: this machine is too busy (load "
+                f"{os.getloadavg()[0]:.0f} on {os.cpu_count()} cores); start again when there is less to do on it"
+            ) from error
         try:
             yield
         finally:

@@ -1,13 +1,16 @@
 """What a Ray cluster of our own is given before it starts; tests/integration/test_security.py attacks one."""
 
+import inspect
 import os
 from pathlib import Path
 
 import pytest
+import ray
 from omegaconf import OmegaConf
 
 from verl_relift.run import cluster, private
 from verl_relift.run.environment import LOOPBACK, joins_cluster, prepare_ray
+from verl_relift.run.failure import RunFailed
 from verl_relift.run.stopping import Stopped
 
 OURS = (LOOPBACK, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS", "RAY_TMPDIR")
@@ -78,6 +81,19 @@ def test_two_runs_have_different_tokens(parent):
         with cluster._own_folder({}):
             tokens.add(Path(os.environ["RAY_AUTH_TOKEN_PATH"]).read_text())
     assert len(tokens) == 2
+
+
+def test_a_machine_too_busy_to_start_ray_is_the_cause(parent, monkeypatch):
+    assert cluster._TOO_SLOW in inspect.getsource(ray._private.node)  # Ray still says it
+
+    def init(**_):
+        raise Exception(f"The current node {cluster._TOO_SLOW}. This could happen because some of the raylet failed")
+
+    monkeypatch.setattr(ray, "init", init)
+    config = OmegaConf.merge(CONFIG, {"ray_kwargs": {"ray_init": {}}})
+    said = r"Ray did not start in 30 s, .*: this machine is too busy \(load \d+ on"
+    with pytest.raises(RunFailed, match=said), cluster.started(config):
+        raise AssertionError("unreachable")
 
 
 @pytest.mark.parametrize(("error", "stays"), [(ValueError, True), (Stopped, False), (KeyboardInterrupt, False)])
