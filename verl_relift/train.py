@@ -28,7 +28,7 @@ from .run import announce, checkpoints, console, disk, leftovers, lock, restarts
 from .run import folder as runfolder
 from .run.composition import Arguments
 from .run.environment import SPEED_PATCHES, detect_platform, prepare_environment, prepare_ray
-from .run.progress import Progress, stage
+from .run.progress import Progress
 from .schema import flag_problems, refusal
 from .settings import SettingsError
 from .stages import run_stages, stage_arguments, stage_problems
@@ -122,7 +122,7 @@ def _train(config: DictConfig, progress: Progress) -> None:
             manager = _rollout_manager(config, trainer)
             at_end.callback(getattr(manager, "close", lambda: None))
             trainer.on_record = lambda record: progress.update(record, trainer.total_training_steps)
-            progress.doing = lambda: stage(trainer.timing_raw)
+            progress.doing = trainer.doing
             with workers_end_with(trainer.workers(), trainer.servers()) as deaths:
                 trainer.fit(manager)
             succeeded = True

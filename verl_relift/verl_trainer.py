@@ -7,7 +7,8 @@ is there whole or not at all, and is in use once its step's metrics are written.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from .run import checkpoints, garbage, lock, stopping
 from .run import folder as runfolder
 from .run.experiment import Record
 from .run.failure import Actors
+from .run.progress import stage
 
 _ACTOR_ROLES = {WorkerRole.Actor, WorkerRole.ActorRollout, WorkerRole.ActorRolloutRef}
 
@@ -38,6 +40,8 @@ class ResumableTrainer(PPOTrainerSync):
         self._record = Record.of(config)  # before anything changes in it
         super().__init__(config)
         self.global_steps = 0  # verl's; what fails before it is set fails in step 0
+        self.timing_raw: dict[str, float] = {}  # verl's, from the first step on: timers of what the step has done
+        self._beside_steps = ""  # what it does now, if that is no stage of a step
         self.stopped_after: int | None = None  # the step, if stopping was requested with steps left
         self._saved_step: int | None = None  # of the last checkpoint
         self._committed_step: int | None = None  # of the last one that the tracker names
@@ -86,6 +90,9 @@ class ResumableTrainer(PPOTrainerSync):
 
     def fit(self, agent_loop_manager) -> None:
         """Train, with the sampler woken by the manager where the two know how."""
+        trainer = self.config.trainer
+        if self._goes_on() and not trainer.val_only:
+            trainer.val_before_train = False  # this is not before training, and the step has its record
         if hasattr(self.replay_buffer, "wait_for_batch"):
             self.replay_buffer.wait_for_batch = getattr(agent_loop_manager, "wait_for_batch", None)
         super().fit(agent_loop_manager)
@@ -105,6 +112,23 @@ class ResumableTrainer(PPOTrainerSync):
         names = [(uid, int(session)) for uid, session, _ in (key.rsplit("_", 2) for key in batch.keys)]
         batch.reorder(sorted(range(len(names)), key=names.__getitem__))
         return batch
+
+    def doing(self) -> str:
+        """Return what the run is doing now, in words."""
+        return self._beside_steps or stage(self.timing_raw)
+
+    @contextmanager
+    def _says(self, what: str) -> Iterator[None]:
+        self._beside_steps = what
+        try:
+            yield
+        finally:
+            self._beside_steps = ""
+
+    def _goes_on(self) -> bool:
+        """Whether the run's own metrics reach the step that it starts from."""
+        run = Path(self.config.trainer.default_local_dir)
+        return self.global_steps > 0 and self.global_steps in runfolder.recorded_steps(run)
 
     def on_train_begin(self) -> None:
         super().on_train_begin()
@@ -139,7 +163,8 @@ class ResumableTrainer(PPOTrainerSync):
     def _validate(self, *args: Any, **kwargs: Any) -> dict:
         """Validate; where that fails, the step before it and its checkpoint are kept."""
         try:
-            return super()._validate(*args, **kwargs)
+            with self._says("validating"):
+                return super()._validate(*args, **kwargs)
         except Exception:
             if self._saved_step != self._committed_step:
                 (batch, metrics), step = self._step, self.global_steps
@@ -176,6 +201,10 @@ class ResumableTrainer(PPOTrainerSync):
 
     def _save_checkpoint(self) -> None:
         """Write verl's layout plus `relift/` beside the last whole checkpoint, which stays in use until then."""
+        with self._says("saving"):
+            self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
         lock.require()
         run = Path(self.config.trainer.default_local_dir)
         folder = checkpoints.begin(run, self.global_steps)

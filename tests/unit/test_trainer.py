@@ -70,7 +70,7 @@ def test_a_validation_that_fails_costs_no_checkpoint(tmp_path, monkeypatch):
     logged = []
     trainer = object.__new__(Trainer)
     trainer._startup, trainer.steps_per_epoch, trainer.global_steps = None, 3, 4
-    trainer.timing_raw = {"step": 2.0}
+    trainer.timing_raw, trainer._beside_steps = {"step": 2.0}, ""
     trainer._saved_step = trainer._committed_step = None
     trainer._metrics_file = type("Log", (), {"log": lambda self, data, step: logged.append((step, data))})()
     with pytest.raises(RuntimeError, match="data source"):
@@ -83,6 +83,34 @@ def test_a_validation_that_fails_costs_no_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="data source"):
         trainer._validate()
     assert logged == [(4, {"relift/updates": 1, "training/global_step": 4})]
+
+
+@pytest.mark.parametrize(
+    ("step", "recorded", "val_only", "validates"),
+    [(0, [], False, True), (4, [1, 2, 3, 4, 5], False, False), (4, [], False, True), (4, [4], True, True)],
+)
+def test_a_resumed_step_has_its_record_and_is_not_validated_again(
+    step, recorded, val_only, validates, tmp_path, monkeypatch
+):
+    (tmp_path / "metrics.jsonl").write_text("".join(f'{{"step": {n}}}\n' for n in recorded))
+    settings = SimpleNamespace(default_local_dir=str(tmp_path), val_before_train=True, val_only=val_only)
+    trainer = object.__new__(MethodTrainer)
+    trainer.config, trainer.global_steps, trainer.replay_buffer = SimpleNamespace(trainer=settings), step, None
+    monkeypatch.setattr(PPOTrainerSync, "fit", lambda *_: None)
+    trainer.fit(None)
+    assert settings.val_before_train is validates
+
+
+def test_what_a_run_does_beside_the_stages_of_a_step_is_said(monkeypatch):
+    trainer = object.__new__(MethodTrainer)
+    trainer.timing_raw, trainer._beside_steps, trainer._saved_step, trainer._committed_step = {}, "", None, None
+    said = []
+    monkeypatch.setattr(PPOTrainerSync, "_validate", lambda trainer: said.append(trainer.doing()))
+    monkeypatch.setattr(MethodTrainer, "_write_checkpoint", lambda trainer: said.append(trainer.doing()))
+    assert trainer.doing() == "generating"  # before the first step, too
+    trainer._validate()
+    trainer._save_checkpoint()
+    assert said == ["validating", "saving"] and trainer.doing() == "generating"
 
 
 def test_a_checkpoint_has_what_the_records_up_to_its_own_step_have_told(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from . import checkpoints
 from .console import LOG
-from .progress import clock, validation_accuracy
+from .progress import clock, validated
 from .resume import Resume
 
 # What `reward.custom_reward_function.path` is by default: this program's grader, which evaluates by default, too.
@@ -95,7 +95,7 @@ def closing(config: DictConfig, records: Mapping[str, Mapping[str, Any]], second
         facts.append(f"reward {first.get('critic/score/mean') or 0:.2f} to {last['critic/score/mean']:.2f}")
     if "validation" in records:
         validation = records["validation"]
-        facts.append(f"validation accuracy {validation_accuracy(validation):.3f} at step {validation['step']}")
+        facts.append(f"validation accuracy {validated(validation)} at step {validation['step']}")
     checkpoint = checkpoints.latest(Path(run))
     lines = [", ".join(facts), f"  report    {_command('verl_relift.report', run)}"]
     if checkpoint is None:

@@ -5,7 +5,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,21 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink()
 
 
+def recorded_steps(run: Path) -> set[int]:
+    """Return the steps that have a line in a run's `metrics.jsonl`."""
+    path = run / METRICS
+    return {record["step"] for record, _ in _lines(path)} if path.exists() else set()
+
+
+def _lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield each record of a file of metrics, and its line."""
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line), line
+        except json.JSONDecodeError:
+            continue  # a killed run was writing this line
+
+
 class MetricsFile:
     """verl's tracker, with `metrics.jsonl` added to its outputs.
 
@@ -84,14 +99,7 @@ class MetricsFile:
     def _keep_until(path: Path, step: int) -> None:
         if not path.exists():
             return
-        kept = []
-        for line in path.read_text().splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # a killed run was writing this line
-            if step > 0 and record["step"] <= step:
-                kept.append(line + "\n")
+        kept = [f"{line}\n" for record, line in _lines(path) if step > 0 and record["step"] <= step]
         write_atomically(path, "".join(kept))
 
     def log(self, data: dict[str, Any], step: int, backend=None) -> None:

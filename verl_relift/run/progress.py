@@ -19,13 +19,14 @@ _FIELDS = (
 )
 _WITHOUT_ROLLOUTS = ("supervised loss", "relift/sft_loss", "{:.3f}")
 _VALIDATION = re.compile(r"val-core/(?P<source>.+)/(?P<kind>acc|reward)/mean@\d+")
+_VALIDATION_REWARD = re.compile(r"val-(core|aux)/(?P<source>.+)/reward/mean@\d+")
 # The stages of a step, by the timer that is there when the stage is over.
 _STAGES = (
     ("gen", "generating"),
     ("adv", "preparing the update"),
     ("update_actor", "updating"),
     ("update_actor_sft", "supervised update"),
-    ("update_weights", "saving, or sending weights"),
+    ("update_weights", "sending weights"),
 )
 
 _RECENT = 10  # steps that the remaining time is estimated from
@@ -54,9 +55,8 @@ def _place(record: Mapping[str, Any], total: int | None, seconds_left: float | N
 def _values(record: Mapping[str, Any]) -> str:
     fields = _FIELDS if "critic/score/mean" in record else (*_FIELDS, _WITHOUT_ROLLOUTS)
     parts = [f"{word} {form.format(record[name])}" for word, name, form in fields if record.get(name) is not None]
-    accuracy = validation_accuracy(record)
-    if accuracy is not None:
-        parts.append(f"validation {accuracy:.3f}")
+    if validation := validated(record):
+        parts.append(f"validation {validation}")
     seconds = record.get("timing_s/step")
     if seconds:
         tokens = record.get("perf/total_num_tokens")
@@ -73,6 +73,20 @@ def validation_accuracy(record: Mapping[str, Any]) -> float | None:
         if found and value is not None and (found["kind"] == "acc" or found["source"] not in sources):
             sources[found["source"]] = value
     return sum(sources.values()) / len(sources) if sources else None
+
+
+def validated(record: Mapping[str, Any]) -> str:
+    """Return the accuracy of a validation and, where it is another number, the reward; empty if the step has none."""
+    accuracy = validation_accuracy(record)
+    if accuracy is None:
+        return ""
+    rewards = {
+        found["source"]: value
+        for name, value in record.items()
+        if (found := _VALIDATION_REWARD.fullmatch(name)) and value is not None
+    }
+    reward = sum(rewards.values()) / len(rewards) if rewards else accuracy
+    return f"{accuracy:.3f}" + (f" (reward {reward:.3f})" if f"{reward:.3f}" != f"{accuracy:.3f}" else "")
 
 
 def clock(seconds: float) -> str:
@@ -111,7 +125,7 @@ class Pace:
 
 def stage(finished: Mapping[str, float]) -> str:
     """Return what a step is doing, from the timers of what it has done."""
-    return next((name for timer, name in _STAGES if timer not in finished), "validating, or ending the step")
+    return next((name for timer, name in _STAGES if timer not in finished), "ending the step")
 
 
 class Progress:
@@ -128,7 +142,7 @@ class Progress:
         self.doing: Callable[[], str] = lambda: ""
         self.records: dict[str, Mapping[str, Any]] = {}
         self._place, self._values = "", ""
-        self._pace, self._since = Pace(), time.monotonic()
+        self._pace, self._doing, self._since = Pace(), "", time.monotonic()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="progress", daemon=True)
 
@@ -151,19 +165,22 @@ class Progress:
         """Show a step's record."""
         seconds_left = self._pace.seconds_left(record, total)
         self._place, self._values = _place(record, total, seconds_left), _values(record)
-        self._since = time.monotonic()
         if "timing_s/step" in record:  # not the validation before training, at the step that is resumed from
             self.records.setdefault("first", record)
         self.records["last"] = record
-        validated = validation_accuracy(record) is not None
-        if validated:
+        with_validation = bool(validated(record))
+        if with_validation:
             self.records["validation"] = record
-        if validated or (not console.is_terminal() and is_due(record["step"], total, console.seconds_of_silence())):
+        if with_validation or (
+            not console.is_terminal() and is_due(record["step"], total, console.seconds_of_silence())
+        ):
             console.say(describe(record, total, seconds_left))
 
     def _tick(self) -> None:
         while not self._over.wait(_TICK):
-            now = f"{self.doing()} {clock(time.monotonic() - self._since)}"
+            if (doing := self.doing()) != self._doing:
+                self._doing, self._since = doing, time.monotonic()
+            now = f"{doing} {clock(time.monotonic() - self._since)}"
             # What a narrow terminal cuts off is the values.
             console.live("  ".join(filter(None, (self._place, f"[{now}]" if self._place else now, self._values))))
             if not console.is_terminal() and console.seconds_of_silence() >= _SILENCE:

@@ -1,9 +1,11 @@
 """The line of a step, when it is shown, and the time that is left."""
 
+import time
+
 import pytest
 
 from verl_relift.run import console
-from verl_relift.run.progress import Pace, Progress, clock, describe, is_due, stage, validation_accuracy
+from verl_relift.run.progress import Pace, Progress, clock, describe, is_due, stage, validated, validation_accuracy
 
 RECORD = {
     "step": 12,
@@ -71,9 +73,33 @@ def test_the_time_left_is_that_of_the_last_steps_with_what_is_between_them():
 def test_the_stage_is_the_first_that_is_not_over():
     assert stage({}) == "generating"
     assert stage({"gen": 1.0, "collect": 0.1, "adv": 0.1}) == "updating"
-    assert stage({name: 1.0 for name in ("gen", "adv", "update_actor", "update_actor_sft")}).startswith("saving")
+    assert stage({name: 1.0 for name in ("gen", "adv", "update_actor", "update_actor_sft")}) == "sending weights"
     timers = ("gen", "adv", "update_actor", "update_actor_sft", "update_weights")
-    assert stage(dict.fromkeys(timers, 1.0)).startswith("validating")
+    assert stage(dict.fromkeys(timers, 1.0)) == "ending the step"
+
+
+def test_the_clock_is_that_of_what_the_run_does_now(monkeypatch):
+    lines, now, doing = [], [100.0], iter(["starting", "starting", "validating", "generating", "generating"])
+    monkeypatch.setattr(console, "live", lines.append)
+    monkeypatch.setattr(console, "is_terminal", lambda: True)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress()
+    progress.doing = lambda: next(doing)
+
+    def wait(_):
+        now[0] += 5
+        return len(lines) == 5
+
+    monkeypatch.setattr(progress._over, "wait", wait)
+    progress._tick()
+    assert lines == ["starting 0:00", "starting 0:05", "validating 0:00", "generating 0:00", "generating 0:05"]
+
+
+def test_a_validations_reward_is_shown_where_it_is_not_the_accuracy():
+    record = {"val-core/quiz/acc/mean@1": 0.0, "val-aux/quiz/reward/mean@1": 0.18, "val-aux/quiz/score/mean@1": 0.18}
+    assert validated(record) == "0.000 (reward 0.180)"
+    assert validated(record | {"val-aux/quiz/reward/mean@1": 0.0}) == "0.000"
+    assert validated({"val-core/a/reward/mean@4": 0.25}) == "0.250" and validated({"step": 3}) == ""
 
 
 def test_validations_and_the_last_step_are_always_said(monkeypatch):
