@@ -257,7 +257,9 @@ def _reason(error: Exception) -> str:
 
 def _verdicts(scores: Sequence[Score]) -> str:
     right, wrong = sum(score.right for score in scores), sum(score.accuracy <= 0.0 for score in scores)
-    return f"{right} right, {len(scores) - right - wrong} partial, {wrong} wrong"
+    rewarded = sum(score.accuracy <= 0.0 and score.reward > 0.0 for score in scores)
+    of_them = f" ({rewarded} with a reward above 0)" if rewarded else ""
+    return f"{right} right, {len(scores) - right - wrong} partial, {wrong} wrong{of_them}"
 
 
 def _print_if_none_right(answers: Sequence[Answer], scores: Sequence[Score]) -> bool:

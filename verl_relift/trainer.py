@@ -37,7 +37,7 @@ from .rollout.groups import draw_of, read_groups
 from .rollout.prompts import prompt_token_ids
 from .rollout.questions import questions_of
 from .rollout.reward import load_reward_function
-from .rollout.rows import graded_metrics, loss_shares, write_edited
+from .rollout.rows import graded_metrics, loss_shares, outcome_fractions, write_edited
 from .run import console
 from .run.runaway import Runaway
 from .settings import reuses_log_probs
@@ -88,6 +88,7 @@ class MethodTrainer(ResumableTrainer):
             everything = sorted([*groups, *self._filtered], key=lambda group: group.question.draw)
             if everything:
                 metrics["training/accuracy"] = fmean(group.accuracy for group in everything)
+                metrics.update(outcome_fractions(everything))
             supervised = method.supervised(everything, step)
         with marked_timer("balance", timing_raw):
             batch = self._balance_batch(batch, metrics)

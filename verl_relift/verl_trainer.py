@@ -190,6 +190,10 @@ class ResumableTrainer(PPOTrainerSync):
 
     @logger.setter
     def logger(self, tracking) -> None:
+        if board := tracking.logger.get("tensorboard"):
+            # For tensorboard to forget the steps that are made again. The next record opens the writer anew, with this.
+            board.writer.close()
+            board.writer.purge_step = self.global_steps + 1 if self.global_steps else 0
         self._metrics_file = runfolder.MetricsFile.beside(
             tracking, self.config.trainer.default_local_dir, self.global_steps, self._recorded
         )

@@ -101,6 +101,31 @@ def test_a_resumed_step_has_its_record_and_is_not_validated_again(
     assert settings.val_before_train is validates
 
 
+def test_tensorboard_forgets_the_steps_that_are_made_again(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    def process(resumed: int, last: int, value: float) -> None:
+        adapter = SimpleNamespace(writer=SummaryWriter(tmp_path / "board"))
+        adapter.log = lambda data, step, **_: adapter.writer.add_scalar("loss", data["loss"], step)
+        tracking = SimpleNamespace(logger={"tensorboard": adapter}, log=adapter.log)
+        trainer = object.__new__(MethodTrainer)
+        trainer.config = SimpleNamespace(trainer=SimpleNamespace(default_local_dir=str(tmp_path)))
+        trainer.global_steps, trainer._saved_step, trainer._committed_step = resumed, None, None
+        trainer.on_record = lambda record: None
+        trainer.logger = tracking
+        for step in range(resumed + 1, last + 1):
+            trainer.logger.log({"loss": value}, step)
+        adapter.writer.close()
+
+    process(0, 7, 1.0)
+    process(4, 9, 2.0)
+    board = EventAccumulator(str(tmp_path / "board")).Reload()
+    assert [(event.step, event.value) for event in board.Scalars("loss")] == [
+        *((step, 1.0) for step in range(1, 5)), *((step, 2.0) for step in range(5, 10))
+    ]  # fmt: skip
+
+
 def test_what_a_run_does_beside_the_stages_of_a_step_is_said(monkeypatch):
     trainer = object.__new__(MethodTrainer)
     trainer.timing_raw, trainer._beside_steps, trainer._saved_step, trainer._committed_step = {}, "", None, None

@@ -11,6 +11,7 @@ from .errors import DataError, Reason
 
 Record = Mapping[str, Any]
 _CHAT = re.compile(r"""\s*\[\s*\{\s*["'](?:role|content)["']\s*:""")  # a list of messages, in JSON or nearly
+_SMALLEST_WRITTEN_OUT = 1e-15
 QUESTION_COLUMNS = ("question", "problem", "Question", "Problem")
 
 
@@ -66,7 +67,10 @@ def scalar(record: Record, column: str) -> str:
     if not math.isfinite(value):
         problem = f"{value}, not a finite number"
         raise DataError(Reason.WRONG_TYPE, problem, column=column, remedy="drop the row or fill it in")
-    return str(int(value)) if float(value).is_integer() else repr(value)
+    if float(value).is_integer():
+        return str(int(value))
+    # No exponent where a person would write none: 0.00001, not 1e-05.
+    return format(Decimal(repr(value)), "f") if abs(value) > _SMALLEST_WRITTEN_OUT else repr(value)
 
 
 def chat(value: Any, column: str) -> list[tuple[str, str]]:

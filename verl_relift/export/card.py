@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..run.announce import GRADER
 from ..run.display import markdown, markdown_code
 from ..run.redact import redact
 from .check import Agreement
@@ -105,6 +106,7 @@ def write_card(
         evaluations=evaluations,
         sources=list(dict.fromkeys(source for evaluation in evaluations for source in evaluation.summary["sources"])),
         versions=_versions(),
+        reward=_own_reward(config),
         positions=json.loads((output / "config.json").read_text()).get("max_position_embeddings"),
         max_tokens=_at(config, "data.max_response_length") or 1024,
         temperature=_at(config, "actor_rollout_ref.rollout.val_kwargs.temperature") or 0.6,
@@ -139,6 +141,12 @@ def _base_model(config: Any) -> str | None:
     if not path:
         return None
     return path if _HUB_NAME.fullmatch(path) and not Path(path).exists() else Path(path).name
+
+
+def _own_reward(config: Any) -> tuple[str, str] | None:
+    """Return the name of a run's own reward function and its file, since a path means nothing elsewhere."""
+    path, name = (_at(config, f"reward.custom_reward_function.{key}") for key in ("path", "name"))
+    return (str(name), Path(path).name) if path and path != GRADER else None
 
 
 def _data_names(config: Any) -> list[str]:

@@ -1,6 +1,5 @@
 """Which questions of a step get guidance (arXiv 2506.07527, section 3)."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -72,15 +71,7 @@ def gate(groups: Sequence[Group], settings: TriggerSettings, rng: Random) -> Gat
         chosen=tuple(question for question in questions if question.draw in chosen),
         passed=tuple(question for question in questions if question.draw not in hardest),
         metrics={
-            **outcome_fractions(groups),
             "relift/hardest_questions": len(hardest),
             "relift/hardest_fraction": len(hardest) / len(groups),
         },
     )
-
-
-def outcome_fractions(groups: Sequence[Group]) -> dict[str, float]:
-    """Fraction of the rollouts with each outcome of grading, as `relift/outcome/NAME`."""
-    rollouts = [rollout.info for group in groups for rollout in group.rollouts]
-    outcomes = Counter(info["outcome"] for info in rollouts if "outcome" in info)
-    return {f"relift/outcome/{name}": count / len(rollouts) for name, count in outcomes.items()}

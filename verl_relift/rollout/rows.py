@@ -1,5 +1,6 @@
 """Rows that a method adds to its groups or leaves out; in TransferQueue verl takes the added ones for rollouts."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -57,6 +58,13 @@ def graded_metrics(groups: Sequence[Group]) -> dict[str, float]:
         for name, values in (("critic/score", rewards), ("critic/rewards", rewards), ("response_length", lengths))
         for statistic, of in (("mean", fmean), ("max", max), ("min", min))
     }
+
+
+def outcome_fractions(groups: Sequence[Group]) -> dict[str, float]:
+    """Return the fraction of the rollouts with each outcome of grading, as `relift/outcome/NAME`."""
+    rollouts = [rollout.info for group in groups for rollout in group.rollouts]
+    outcomes = Counter(outcome for info in rollouts if isinstance(outcome := info.get("outcome"), str))
+    return {f"relift/outcome/{name}": count / len(rollouts) for name, count in outcomes.items()}
 
 
 def loss_shares(metrics: Mapping[str, float], weight: float) -> dict[str, float]:

@@ -662,6 +662,14 @@ def test_damaged_compression_is_named(tmp_path, capsys):
     )
 
 
+def test_a_number_becomes_the_text_that_a_person_writes(tmp_path):
+    numbers = {0.00001: "0.00001", 2.0: "2", 12.50: "12.5", 1e3: "1000", -3e-7: "-0.0000003", 7: "7", 0.0: "0"}
+    source = lines(tmp_path / "train.jsonl", *(GOOD | {"question": f"{n}?", "answer": n} for n in numbers))
+    assert run(source, tmp_path / "out") == 0
+    rows = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
+    assert [row["reward_model"]["ground_truth"] for row in rows] == list(numbers.values())
+
+
 def test_decimals_and_alternatives_are_ground_truths(tmp_path):
     from decimal import Decimal
 

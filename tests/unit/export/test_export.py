@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from verl_relift.export.__main__ import main
 from verl_relift.quickstart.base_model import build_model, build_tokenizer
+from verl_relift.run.announce import GRADER
 
 MANIFEST = {"contents": {"model": {"path": "model/huggingface", "format": "huggingface", "backend": "mbridge"}}}
 CONFIG = """
@@ -165,6 +166,19 @@ def test_the_card_names_the_method(checkpoint, tmp_path, config, sentence):
     (checkpoint.parent / "config.yaml").write_text(config)
     export(checkpoint, tmp_path / "hf")
     assert sentence in (tmp_path / "hf" / "README.md").read_text()
+
+
+def test_the_card_says_who_graded(checkpoint, tmp_path):
+    own = "reward: {custom_reward_function: {path: /home/me/quiz_reward.py, name: grade}}"
+    (checkpoint.parent / "config.yaml").write_text(own)
+    export(checkpoint, tmp_path / "own")
+    card = (tmp_path / "own" / "README.md").read_text()
+    assert "Training graded responses with `grade` of `quiz_reward.py`." in card
+    assert "boxed" not in card and "/home" not in card and "- math" not in card
+    (checkpoint.parent / "config.yaml").write_text(f"reward: {{custom_reward_function: {{path: '{GRADER}'}}}}")
+    export(checkpoint, tmp_path / "ours")
+    card = (tmp_path / "ours" / "README.md").read_text()
+    assert r"its final answer in `\boxed{}`." in card and "- reinforcement-learning\n- math\n---\n" in card
 
 
 def test_a_base_model_from_the_hub_is_linked(checkpoint, tmp_path):

@@ -49,9 +49,13 @@ def test_demonstrations_of_a_parquet_file_are_graded_with_the_page_s_function(tm
     lines = out.splitlines()
     assert len(lines) == 7 and lines[0] == f"graded by reward of {tmp_path}/my_reward.py"
     assert lines[2].split()[1:3] == ["1.00", "7"] and lines[3].split()[1:3] == ["0.00", "7"]
-    assert lines[4].startswith("2 graded: mean reward ") and lines[4].endswith(", 1 right, 0 partial, 1 wrong")
+    assert lines[4].startswith("2 graded: mean reward ") and lines[4].endswith(
+        ", 1 right, 0 partial, 1 wrong (1 with a reward above 0)"
+    )
     assert lines[5] == "1 rows of the file have no demonstration"
-    assert lines[6].startswith("1 wrong answers (an empty one, ") and lines[6].endswith("0 right, 0 partial, 1 wrong")
+    assert lines[6].startswith("1 wrong answers (an empty one, ") and lines[6].endswith(
+        ", 1 wrong (1 with a reward above 0)"
+    )
 
 
 def test_the_partial_function_of_the_page_needs_what_the_page_says(tmp_path, capsys):
@@ -66,7 +70,9 @@ def test_the_partial_function_of_the_page_needs_what_the_page_says(tmp_path, cap
     status, out, _ = grade(capsys, file, *own)
     assert status == 1 and "returned 0.5, which is neither 0 nor 1, and no acc" in out
     status, out, _ = grade(capsys, file, *own, "relift.reward.correct_from=1")
-    assert status == 0 and out.endswith("3 graded: mean reward 0.500, 1 right, 0 partial, 2 wrong\n")
+    assert status == 0 and out.endswith(
+        "3 graded: mean reward 0.500, 1 right, 0 partial, 2 wrong (1 with a reward above 0)\n"
+    )
 
 
 PARTIAL = """
@@ -80,8 +86,8 @@ def reward(data_source, solution_str, ground_truth, extra_info):
     ("acc", "correct_from", "status", "said"),
     [
         ("None", None, 1, "the reward function returned 0.5, which is neither 0 nor 1, and no acc: set relift.reward."),
-        ("None", 1, 0, "mean reward 0.333, 0 right, 0 partial, 3 wrong"),
-        ("score >= 1", None, 0, "mean reward 0.333, 0 right, 0 partial, 3 wrong"),
+        ("None", 1, 0, "mean reward 0.333, 0 right, 0 partial, 3 wrong (2 with a reward above 0)"),
+        ("score >= 1", None, 0, "mean reward 0.333, 0 right, 0 partial, 3 wrong (2 with a reward above 0)"),
         ("score", None, 0, "mean reward 0.333, 0 right, 2 partial, 1 wrong"),
     ],
 )

@@ -68,12 +68,6 @@ def test_two_draws_of_a_question_are_two_groups():
     assert [q.draw for q in gated.chosen] == ["1-000000"] and [q.draw for q in gated.passed] == ["1-000001"]
 
 
-def test_outcomes_are_fractions_of_all_rollouts():
-    groups = [group(question(1), 0.0, 0.0, outcome="wrong"), group(question(2), 1.0, 1.0, outcome="correct")]
-    metrics = gate(groups, TriggerSettings(), Random(0)).metrics
-    assert metrics["relift/outcome/wrong"] == metrics["relift/outcome/correct"] == 0.5
-
-
 def test_a_threshold_of_one_would_take_everything():
     with pytest.raises(SettingsError, match=r"method\.trigger\.max_accuracy=1\.0 must be in \[0, 1\)"):
         TriggerSettings(max_accuracy=1.0)

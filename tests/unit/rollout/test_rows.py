@@ -9,7 +9,7 @@ from tests.unit.methods.steps import TOKENIZER, group, question
 from verl_relift.demonstrations.buffer import Demonstration
 from verl_relift.methods.placement import demonstration_row
 from verl_relift.rollout.advantages import _with_guided, row_advantage
-from verl_relift.rollout.rows import _columns, _tag, graded_metrics, loss_shares
+from verl_relift.rollout.rows import _columns, _tag, graded_metrics, loss_shares, outcome_fractions
 from verl_relift.types import Role
 
 
@@ -78,3 +78,9 @@ def test_shares_of_the_loss_add_up_to_one():
     }
     assert loss_shares({"actor/loss": 0.1, "relift/sft_loss": 3.0}, 0.1)["actor/own_loss_share"] == pytest.approx(0.25)
     assert loss_shares({"actor/loss": 0.1}, 0.0) == loss_shares({"actor/own_loss": 0.1}, 0.0) == {}
+
+
+def test_outcomes_are_fractions_of_all_rollouts():
+    groups = [group(question(1), 0.0, 0.0, outcome="wrong"), group(question(2), 1.0, 1.0, outcome="correct")]
+    assert outcome_fractions(groups) == {"relift/outcome/wrong": 0.5, "relift/outcome/correct": 0.5}
+    assert outcome_fractions([group(question(1), 0.0, outcome=3), group(question(2), 1.0)]) == {}
