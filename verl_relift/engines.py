@@ -19,6 +19,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from .run import weight_files
 from .schema import field_problems, name_problems
 
 _ACTOR = "actor_rollout_ref.actor"
@@ -209,7 +210,7 @@ def optimizer_problems(config: DictConfig) -> Iterator[str]:
 
 
 def weight_problems(config: DictConfig) -> Iterator[str]:
-    """Yield that mbridge would find no weights: it reads them beside config.json, the one file that it downloads."""
+    """Yield that mbridge would find no weights or a part: it reads them beside config.json, all that it downloads."""
     from transformers.utils import cached_file
 
     path = config.actor_rollout_ref.model.path
@@ -220,6 +221,11 @@ def weight_problems(config: DictConfig) -> Iterator[str]:
     if lacking:
         fix = "give a folder with all files of the model" if Path(path).is_dir() else f"run: hf download {path}"
         yield f"actor_rollout_ref.model.path={path}: weights are missing (no {lacking} in {folder}); {fix}"
+        return
+    for file in sorted({file for name in names for file in folder.glob(name)}):
+        if problem := weight_files.fault(file):
+            yield f"actor_rollout_ref.model.path={path}: {file} {problem}"
+            return
 
 
 def transformer_problems(config: DictConfig, hf: Any) -> Iterator[str]:

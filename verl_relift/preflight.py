@@ -301,6 +301,16 @@ def _data(config: DictConfig, notes: list[str]) -> Iterator[str]:
         yield from _solutions(config, report, for_training)
         having, rows = (sum(getattr(s, name) for s in for_training) for name in ("demonstrations", "rows"))
         notes.append(f"  {having:,} of {rows:,} training questions have a demonstration")
+        lengths, most = [length for summary in for_training for length in summary.targets], wanted.max_tokens
+        too_long = sum(length > most for length in lengths)
+        limit = f"longer than method.demonstrations.max_tokens={most}"
+        if 0 < too_long == len(lengths) and wanted.source.needs_dataset:
+            yield (
+                f"all {too_long:,} demonstrations that were measured are {limit} (the shortest has {min(lengths):,} "
+                "tokens), so none would be trained on; raise it"
+            )
+        elif too_long:
+            notes.append(f"  {too_long:,} of {len(lengths):,} demonstrations that were measured are {limit}: not used")
     yield from _amounts(config, needs, for_training, "train")
     yield from _amounts(config, None, for_validation, "val")
     notes += _left_out(data.max_prompt_length, {"training": for_training, "validation": for_validation})

@@ -10,8 +10,10 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
+from safetensors.torch import save_file
 
 from data_preprocess import check as check_data
 from verl_relift import train  # noqa: F401  registers the configuration's resolver
@@ -316,6 +318,20 @@ def test_some_demonstrations_are_enough_and_are_counted(folder, tmp_path):
     assert notes == ["  9 of 128 training questions have a demonstration"]
 
 
+def test_demonstrations_that_are_too_long_are_counted_and_all_of_them_are_refused(folder):
+    with pytest.raises(ConfigurationError) as refused:
+        check(configuration(folder, "method=hpt", "method.demonstrations.max_tokens=1"))
+    assert re.fullmatch(
+        r"all 64 demonstrations that were measured are longer than method\.demonstrations\.max_tokens=1 "
+        r"\(the shortest has \d+ tokens\), so none would be trained on; raise it",
+        str(refused.value),
+    )
+    [having, note] = check(configuration(folder, "method=hpt", "method.demonstrations.max_tokens=30"))
+    assert having == "  64 of 64 training questions have a demonstration"
+    limit = r"longer than method\.demonstrations\.max_tokens=30"
+    assert re.fullmatch(rf"  \d+ of 64 demonstrations that were measured are {limit}: not used", note)
+
+
 def test_questions_for_both_purposes_are_counted(folder, tmp_path):
     file, test = (f"{folder}/{name}.parquet" for name in ("train", "test"))
     notes = check(configuration(folder, "method=grpo", f"data.val_files={file}"))
@@ -431,8 +447,17 @@ def test_a_model_without_weights(folder, tmp_path):
         check(configuration(folder, f"actor_rollout_ref.model.path={model}"))
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
-    (model / "model-00001-of-00002.safetensors").touch()
+    save_file({"a": torch.zeros(2)}, model / "model-00001-of-00002.safetensors")
     with pytest.raises(ConfigurationError, match=r"weights are missing \(no model-00002-of-00002\.safetensors in "):
+        check(configuration(folder, f"actor_rollout_ref.model.path={model}"))
+
+
+def test_a_model_whose_download_broke_off(folder, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(folder / "model", model)
+    file = model / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(ConfigurationError, match=rf"model\.path={model}: {file} has [\d,]+ of [\d,]+ bytes; download"):
         check(configuration(folder, f"actor_rollout_ref.model.path={model}"))
 
 

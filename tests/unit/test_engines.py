@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from verl_relift import engines
 
@@ -198,5 +200,5 @@ def test_a_model_of_the_hub_needs_its_weights_in_the_cache_where_mbridge_reads_t
 
     line = f"weights are missing (no *.safetensors in {snapshot}); run: hf download somebody/small"
     assert answer() == [str(snapshot), f"actor_rollout_ref.model.path=somebody/small: {line}"]
-    (snapshot / "model.safetensors").touch()
+    save_file({"a": torch.zeros(2)}, snapshot / "model.safetensors")
     assert answer() == [str(snapshot), ""]

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from verl_relift import __main__ as listing
 from verl_relift.evaluate import __main__ as evaluate
 
 PROGRAM = """
@@ -40,3 +41,19 @@ def test_ctrl_c_ends_an_evaluation_with_what_comes_next(monkeypatch, capsys):
         evaluate.main(["--model", "model", "--data", "data.parquet", "--output", "output"])
     assert end.value.code == 130
     assert capsys.readouterr().err == "evaluate: interrupted; the same command generates the missing responses\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "said"),
+    [
+        ([], 0, "usage: python -m COMMAND --help"),
+        (["train", "method=grpo"], 2, "train method=grpo: the command is python -m verl_relift.train ..."),
+        (["jsonl"], 2, "jsonl: the command is python -m data_preprocess.jsonl ..."),
+        (["nothing"], 2, "nothing: this only lists the commands; see python -m verl_relift"),
+    ],
+)
+def test_the_list_of_commands_runs_none(given, status, said, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["verl_relift", *given])
+    assert listing.main() == status
+    out, err = capsys.readouterr()
+    assert (err if status else out).startswith(said)

@@ -93,8 +93,8 @@ def parse_n(values: Iterable[str], sources: Iterable[str]) -> tuple[int | None, 
     overall, by_source = None, {}
     for value in values:
         source, _, number = value.rpartition("=")
-        if not number.isdigit():
-            raise EvaluationError(f"--n {value}: expected a number or SOURCE=NUMBER")
+        if not number.isdigit() or not int(number):
+            raise EvaluationError(f"--n {value}: expected a number above 0 or SOURCE=NUMBER")
         if not source:
             overall = int(number)
         elif source in sources:

@@ -68,7 +68,10 @@ class Store:
         """
         self.folder = folder
         self._lock = threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise EvaluationError(f"{folder}: a file is there; --output takes a folder") from None
         known = folder / SETTINGS
         if known.is_file():
             changed = _differences(json.loads(known.read_text()), json.loads(json.dumps(settings)))

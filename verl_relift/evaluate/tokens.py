@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..data.chat import answer_start, opens_thought, prompt_ids, template_variables
+from ..run import weight_files
 from ..schema import name_problems
 from .errors import EvaluationError
 from .questions import EvaluationQuestion
@@ -51,6 +52,9 @@ def inspect_model(path: Path) -> ModelFolder:
     config = json.loads(config_path.read_text())
     config = config | config.get("text_config", {})
     shards = _shards(path)
+    for shard in shards:
+        if problem := weight_files.fault(shard):
+            raise EvaluationError(f"{shard} {problem}")
     with ThreadPoolExecutor(4) as threads:
         digests = list(threads.map(_sha256, shards))
     whole = hashlib.sha256("".join(digests).encode()).hexdigest() if len(digests) > 1 else digests[0]

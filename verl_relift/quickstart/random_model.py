@@ -6,6 +6,7 @@ The model is a Qwen2 with a byte-level tokenizer. It lets you try the training l
 weights. It knows nothing, so that every question is hardest and every supervised update lowers its loss.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -47,6 +48,10 @@ def main() -> None:
 
     logging.disable_progress_bar()
     tokenizer = build_byte_tokenizer()
+    there = arguments.output / "config.json"
+    # One that this command has made has the vocabulary of its tokenizer.
+    if there.exists() and json.loads(there.read_text()).get("vocab_size") != len(tokenizer):
+        parser.error(f"{arguments.output} has another model; choose another --output")
     torch.manual_seed(arguments.seed)
     model = Qwen2ForCausalLM(
         Qwen2Config(

@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if options.output is None:
             options.output = _default_output(options.runs)
+        if options.output.suffix not in (".html", ".htm") or options.output.is_dir():
+            raise ReportError(f"--output {options.output}: the page is a file whose name ends with .html")
         _watch(options) if options.watch else _write(options, _read(options))
     except ReportError as error:
         print(f"report: {error}", file=sys.stderr)

@@ -121,6 +121,8 @@ def test_n_by_source():
         parse_n(["aime=32"], ["amc"])
     with pytest.raises(EvaluationError, match="expected a number"):
         parse_n(["many"], ["amc"])
+    with pytest.raises(EvaluationError, match="--n amc=0: expected a number above 0"):
+        parse_n(["amc=0"], ["amc"])
 
 
 @pytest.mark.parametrize(

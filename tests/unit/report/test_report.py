@@ -113,6 +113,17 @@ class Page(HTMLParser):
         self.text += data
 
 
+@pytest.mark.parametrize("name", ["notes.md", "folder.html", "none"])
+def test_a_page_does_not_take_the_place_of_another_file(tmp_path, capsys, name):
+    run = write_run(tmp_path / "run", rewards(), "relift: {}\n")
+    (tmp_path / "notes.md").write_text("mine")
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(SystemExit) as ended:
+        report(run, "--output", tmp_path / name)
+    assert ended.value.code == 2 and "the page is a file whose name ends with .html" in capsys.readouterr().err
+    assert (tmp_path / "notes.md").read_text() == "mine" and not list(tmp_path.glob("*.tmp"))
+
+
 def test_hostile_text_from_everywhere_stays_text(tmp_path):
     run = write_run(
         tmp_path / "run", [*rewards(), {"step": 5, "time": 1, HOSTILE: 1.0}], f"relift: {{x: '{HOSTILE}'}}\n"
