@@ -145,8 +145,8 @@ def _cluster(config: DictConfig) -> Iterator[str]:
     available = init.get("num_cpus") if init.get("num_cpus") is not None else os.cpu_count()
     if available < cores:
         yield (
-            f"ray_kwargs.ray_init.num_cpus={available}: the run's actors wait for {cores} (logical) cores; set it to "
-            "that or more"
+            f"ray_kwargs.ray_init.num_cpus={available}: the run's actors wait for {cores} (logical) cores, "
+            f"{CORES_PER_RANK} for each of trainer.n_gpus_per_node={wanted}; lower that, or set this to {cores} or more"
         )
 
 

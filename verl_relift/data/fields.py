@@ -12,6 +12,7 @@ from .errors import DataError, Reason
 Record = Mapping[str, Any]
 _CHAT = re.compile(r"""\s*\[\s*\{\s*["'](?:role|content)["']\s*:""")  # a list of messages, in JSON or nearly
 _SMALLEST_WRITTEN_OUT = 1e-15
+_ROLES = ("user", "assistant", "system", "tool")
 QUESTION_COLUMNS = ("question", "problem", "Question", "Problem")
 
 
@@ -107,10 +108,17 @@ def question_chat(value: Any, column: str) -> list[tuple[str, str]]:
             prompt.
     """
     messages = chat(value, column)
-    if messages[-1][0] != "user":
+    if (role := messages[-1][0]) not in _ROLES:
+        raise DataError(
+            Reason.WRONG_TYPE,
+            f"the last message has the role {role!r}, not user",
+            column=column,
+            remedy=f"name the roles {', '.join(_ROLES)}",
+        )
+    if role != "user":
         raise DataError(
             Reason.ANSWER_IN_PROMPT,
-            f"the last message is the {messages[-1][0]}'s, so the answer would be in the prompt",
+            f"the last message is the {role}'s, so the answer would be in the prompt",
             column=column,
             remedy="end the chat with the user's question, and put the answer into the column of demonstrations",
         )

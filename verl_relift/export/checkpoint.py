@@ -45,6 +45,12 @@ def find_checkpoint(path: Path) -> Checkpoint:
         path = path / f"global_step_{(path / _LATEST).read_text().strip()}"
     match = _STEP.fullmatch(path.name)
     if not path.is_dir() or match is None:
+        run = path if match is None else path.parent
+        steps = sorted(int(found[1]) for one in run.glob("global_step_*") if (found := _STEP.fullmatch(one.name)))
+        if steps:
+            raise ExportError(f"{path}: not a checkpoint; {run} has those of the steps {', '.join(map(str, steps))}")
+        if (run / "metrics.jsonl").is_file():
+            raise ExportError(f"{run}: this run has no checkpoint; trainer.save_freq=N saves every N steps")
         raise ExportError(f"{path}: not a checkpoint; give RUN/global_step_N, or RUN")
     actor = path / "actor"
     if not (actor / _MANIFEST).is_file():

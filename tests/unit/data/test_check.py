@@ -315,6 +315,12 @@ def test_a_demonstration_inside_its_prompt_is_found(tmp_path):
     assert not report.ok and only(report, Kind.ANSWER_IN_PROMPT) == (1, "prompt")
 
 
+def test_a_role_that_is_not_the_users_name_is_named(tmp_path):
+    file = write(tmp_path / "train.parquet", row(0), row(1, prompt=[("human", "1?")]))
+    [error] = check_files([file]).errors
+    assert "the last message has the role 'human', not user" in str(error) and "row 1" in str(error)
+
+
 def test_one_file_for_training_and_validation(tmp_path):
     file = write(tmp_path / "train.parquet", row(0, target=None))
     (tmp_path / "link.parquet").symlink_to(file)

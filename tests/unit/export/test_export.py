@@ -260,6 +260,16 @@ def test_a_damaged_checkpoint_gives_no_model(checkpoint, tmp_path, capsys, damag
     assert message in export_fails(checkpoint, tmp_path / "hf", capsys)
 
 
+def test_a_run_without_the_checkpoint_says_which_it_has(tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").touch()
+    assert f"{run}: this run has no checkpoint; trainer.save_freq=N saves" in export_fails(run, tmp_path / "hf", capsys)
+    for step in (10, 2):
+        (run / f"global_step_{step}").mkdir()
+    assert f"{run} has those of the steps 2, 10" in export_fails(run / "global_step_7", tmp_path / "hf", capsys)
+
+
 def test_a_folder_that_is_not_a_checkpoint(tmp_path, capsys):
     assert "not a checkpoint" in export_fails(tmp_path / "global_step_9", tmp_path / "hf", capsys)
 
