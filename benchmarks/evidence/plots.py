@@ -53,6 +53,6 @@ def placements(cells: Sequence[Record], settings: Sequence[str], path: Path) -> 
         axes.grid(color="#e4e4e4", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=8, frameon=False, fontsize=9)
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(8, 4 * len(shown)), frameon=False, fontsize=9)
     figure.savefig(path, dpi=100)
     return True

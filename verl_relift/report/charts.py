@@ -81,7 +81,7 @@ PANELS = (
         "Reward",
         "mean of all rollouts",
         zero=True,
-        healthy="rises, then levels off. Flat at 0: no answer is graded as right; look at the answers.",
+        healthy="rises, then levels off. Flat at 0: no answer earns anything; look at the answers.",
     ),
     Panel(
         "training/accuracy",
