@@ -31,7 +31,7 @@ from .run import console
 from .run.model_path import path_problems
 from .run.near import did_you_mean
 from .schema import name_problems
-from .settings import Source
+from .settings import DemonstrationSettings, Source
 
 # Rows of each parquet file whose answers are graded before training, evenly spaced; `data_preprocess.check` grades all.
 GRADED_ROWS = 5000
@@ -299,22 +299,27 @@ def _data(config: DictConfig, notes: list[str]) -> Iterator[str]:
     for_training, for_validation = ([s for s in report.files if s.file in files] for files in (train, validation))
     if wanted is not None and wanted.source is not Source.TEACHER:
         yield from _solutions(config, report, for_training)
-        having, rows = (sum(getattr(s, name) for s in for_training) for name in ("demonstrations", "rows"))
-        notes.append(f"  {having:,} of {rows:,} training questions have a demonstration")
-        lengths, most = [length for summary in for_training for length in summary.targets], wanted.max_tokens
-        too_long = sum(length > most for length in lengths)
-        limit = f"longer than method.demonstrations.max_tokens={most}"
-        if 0 < too_long == len(lengths) and wanted.source.needs_dataset:
-            yield (
-                f"all {too_long:,} demonstrations that were measured are {limit} (the shortest has {min(lengths):,} "
-                "tokens), so none would be trained on; raise it"
-            )
-        elif too_long:
-            notes.append(f"  {too_long:,} of {len(lengths):,} demonstrations that were measured are {limit}: not used")
+        yield from _usable(wanted, for_training, notes)
     yield from _amounts(config, needs, for_training, "train")
     yield from _amounts(config, None, for_validation, "val")
     notes += _left_out(data.max_prompt_length, {"training": for_training, "validation": for_validation})
     notes += _shared(report, for_training)
+
+
+def _usable(wanted: DemonstrationSettings, files: list[FileSummary], notes: list[str]) -> Iterator[str]:
+    """Yield that every demonstration is too long; `notes` gets how many there are, and how many of them are."""
+    having, rows = (sum(getattr(summary, name) for summary in files) for name in ("demonstrations", "rows"))
+    notes.append(f"  {having:,} of {rows:,} training questions have a demonstration")
+    lengths = [length for summary in files for length in summary.targets]
+    too_long = sum(length > wanted.max_tokens for length in lengths)
+    limit = f"longer than method.demonstrations.max_tokens={wanted.max_tokens}"
+    if 0 < too_long == len(lengths) and wanted.source.needs_dataset:
+        yield (
+            f"all {too_long:,} demonstrations that were measured are {limit} (the shortest has {min(lengths):,} "
+            "tokens), so none would be trained on; raise it"
+        )
+    elif too_long:
+        notes.append(f"  {too_long:,} of {len(lengths):,} demonstrations that were measured are {limit}: not used")
 
 
 def _listing(config: DictConfig, errors: Iterable[Finding]) -> str:
