@@ -248,12 +248,7 @@ def add_common_flags(parser: argparse.ArgumentParser, data_set: DataSet, input_r
         default="fail",
         help="fail (default): a faulty row ends the run; skip: it is listed in rejected.jsonl",
     )
-    add(
-        "--max-field-bytes",
-        type=positive,
-        default=MAX_FIELD_BYTES,
-        help="reject rows with a longer text; default %(default)s",
-    )
+    add("--max-field-bytes", type=positive, default=MAX_FIELD_BYTES, help=SUPPRESS)
     add("--quiet", action="store_true", help="no progress bar")
 
 

@@ -136,11 +136,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="the ground truth: text, a number, a list of alternatives; default answer",
     )
     add("--target-column", help="the demonstration: text, a chat list or null; without the flag there is none")
-    add("--id-column", help="a name for each row, kept in extra_info.id")
+    add("--id-column", help=argparse.SUPPRESS)
     add("--level-column", help="difficulty or category (--difficulty LEVEL ...: keep these)")
     add("--difficulty", nargs="+", default=(), metavar="LEVEL", help=argparse.SUPPRESS)
     add("--data-source", default="jsonl", help="the name under which metrics appear")
-    add("--ability", default="math", help="the skill that the questions test; default math")
+    add("--ability", default="math", help=argparse.SUPPRESS)
     add("--split", choices=("train", "test"), help="the split of all input; by default, the file's name says it")
 
 
