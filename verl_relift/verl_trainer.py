@@ -91,7 +91,7 @@ class ResumableTrainer(PPOTrainerSync):
     def fit(self, agent_loop_manager) -> None:
         """Train, with the sampler woken by the manager where the two know how."""
         trainer = self.config.trainer
-        if self._goes_on() and not trainer.val_only:
+        if self._continues() and not trainer.val_only:
             trainer.val_before_train = False  # this is not before training, and the step has its record
         if hasattr(self.replay_buffer, "wait_for_batch"):
             self.replay_buffer.wait_for_batch = getattr(agent_loop_manager, "wait_for_batch", None)
@@ -125,7 +125,7 @@ class ResumableTrainer(PPOTrainerSync):
         finally:
             self._beside_steps = ""
 
-    def _goes_on(self) -> bool:
+    def _continues(self) -> bool:
         """Whether the run's own metrics reach the step that it starts from."""
         run = Path(self.config.trainer.default_local_dir)
         return self.global_steps > 0 and self.global_steps in runfolder.recorded_steps(run)
@@ -191,7 +191,7 @@ class ResumableTrainer(PPOTrainerSync):
     @logger.setter
     def logger(self, tracking) -> None:
         if board := tracking.logger.get("tensorboard"):
-            # For tensorboard to forget the steps that are made again. The next record opens the writer anew, with this.
+            # Makes TensorBoard drop the steps that the run repeats. The next record reopens the writer with this step.
             board.writer.close()
             board.writer.purge_step = self.global_steps + 1 if self.global_steps else 0
         self._metrics_file = runfolder.MetricsFile.beside(

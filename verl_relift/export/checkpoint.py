@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..run.folder import METRICS
 from .errors import ExportError
 
 _STEP = re.compile(r"global_step_(\d+)")
@@ -49,7 +50,7 @@ def find_checkpoint(path: Path) -> Checkpoint:
         steps = sorted(int(found[1]) for one in run.glob("global_step_*") if (found := _STEP.fullmatch(one.name)))
         if steps:
             raise ExportError(f"{path}: not a checkpoint; {run} has those of the steps {', '.join(map(str, steps))}")
-        if (run / "metrics.jsonl").is_file():
+        if (run / METRICS).is_file():
             raise ExportError(f"{run}: this run has no checkpoint; trainer.save_freq=N saves every N steps")
         raise ExportError(f"{path}: not a checkpoint; give RUN/global_step_N, or RUN")
     actor = path / "actor"
