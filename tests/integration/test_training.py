@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -117,7 +118,9 @@ def test_every_question_is_hardest_and_the_supervised_loss_falls(finished):
 
 def test_the_console_is_the_progress_and_the_log_has_the_rest(finished):
     run, _ = finished
-    lines = run.with_suffix(".log").read_text().splitlines()
+    printed = run.with_suffix(".log").read_text().splitlines()
+    # A slow machine adds lines that say for how long a phase has lasted, one a minute ("starting vLLM 1:00").
+    lines = [line for line in printed if not re.search(r"\d:\d\d$", line)]
     steps = [number for number, line in enumerate(lines) if line.startswith("step ")]
     assert steps[0] <= 10 and len(lines) <= 20, lines
     assert lines[0].startswith("checking ") and lines[2] == f"a new run of {STEPS} steps in {run}"
