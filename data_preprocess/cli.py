@@ -100,6 +100,17 @@ def make(data_set: DataSet, flags: Flags) -> None:
         _require_columns([source], flags, data_set.required_columns, "name it with")
     _require_columns(sources, flags, data_set.optional_columns, "correct")
     report(run(data_set.name, jobs, options_of(flags), flags.output), flags.output)
+    if data_set.required_columns and (unused := _unused_columns(sources, flags, data_set)):
+        print(f"not used, because no flag names them: {', '.join(unused)}", file=sys.stderr)
+
+
+def _unused_columns(sources: Sequence[Source], flags: Flags, data_set: DataSet) -> list[str]:
+    """Return the columns of each source's first row that the output does not have, not even a part of them."""
+    named = [getattr(flags, name) for name in (*data_set.required_columns, *data_set.optional_columns)]
+    used = {part for column in named if column is not None for part in (column, column.partition(".")[0])}
+    first = (next(iter(source.records()), None) for source in sources)
+    there = dict.fromkeys(name for record in first if record is not None and record.value for name in record.value)
+    return [name for name in there if name not in used]
 
 
 def _require_columns(sources: Sequence[Source], flags: Flags, names: Sequence[str], fix: str) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from verl_relift.data import weight_files
 from verl_relift.data.errors import DataError
 from verl_relift.usage import argument_parser
 
@@ -142,6 +143,9 @@ def prepare(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ModelError(f"--output {output}: exists and is not empty; choose another folder")
     config = edit_config(read_json(source / "config.json"), rope_theta, max_positions)
+    for file in sorted(source.glob("*.safetensors")):
+        if problem := weight_files.fault(file):
+            raise ModelError(f"{file}: {problem}")
     partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         partial.mkdir(parents=True)

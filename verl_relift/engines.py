@@ -19,7 +19,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from .run import weight_files
+from .data import weight_files
 from .schema import field_problems, name_problems
 
 _ACTOR = "actor_rollout_ref.actor"

@@ -26,6 +26,7 @@ from .checks import (
 from .data.findings import LISTED, NEED_TOKENIZER, FileSummary, Finding, Report
 from .methods import Needs, without_solutions
 from .model_support import longest_sequence, model_problems, positions_problem
+from .rewards.function import Answer
 from .rewards.problems import has_own_function
 from .run import console
 from .run.model_path import path_problems
@@ -75,6 +76,7 @@ def check(config: DictConfig) -> list[str]:
     ):
         require_none(find_problems(config))
     require_none(_data(config, notes))
+    require_none(_tried_reward(config, notes))
     return notes
 
 
@@ -166,6 +168,40 @@ def _reward(config: DictConfig) -> Iterator[str]:
     yield from reward_function_problems(config)
 
 
+def _tried_reward(config: DictConfig, notes: list[str]) -> Iterator[str]:
+    """Yield that a function of the user's returns no reward for an answer; `notes` gets that it raised.
+
+    An exception rejects nothing, because a function may need what is not there before the run, such as its cluster.
+    """
+    from .rollout.reward import try_reward_function
+
+    _, settings = chosen_method(config)
+    demonstrations = getattr(settings, "demonstrations", None)
+    column = demonstrations.column if demonstrations is not None else "target"
+    problem, is_certain = try_reward_function(config, _first_answer(_files(config.data.train_files)[0], column))
+    if problem and is_certain:
+        yield problem
+    elif problem:
+        notes.append(f"  note: {problem}; training ends at the first such answer")
+
+
+def _first_answer(file: str, column: str) -> Answer:
+    """Return the first row of a file, which has been checked, as an answer: its demonstration, or an empty one."""
+    import pyarrow.parquet as pq
+
+    from .data.errors import DataError
+    from .data.fields import target_text
+
+    with pq.ParquetFile(Path(file).expanduser()) as parquet:
+        [row] = next(parquet.iter_batches(1)).to_pylist()
+    try:
+        demonstration = target_text(row.get(column))
+    except DataError:
+        demonstration = None
+    truth = row["reward_model"]["ground_truth"]
+    return Answer(demonstration or "", truth, row["data_source"], row.get("extra_info") or {})
+
+
 def _model_path(config: DictConfig) -> Iterator[str]:
     """Yield that a folder or hub id does not exist, or that the hub can't be asked."""
     model = config.actor_rollout_ref.model
@@ -175,17 +211,24 @@ def _model_path(config: DictConfig) -> Iterator[str]:
 
 
 def _model(config: DictConfig) -> Iterator[str]:
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
+
+    from .data.errors import DataError
+    from .data.tokens import load_tokenizer
 
     model = config.actor_rollout_ref.model
     try:
         hf = AutoConfig.from_pretrained(model.path, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(model.tokenizer_path or model.path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         yield (
             f"actor_rollout_ref.model.path={model.path}: no model can be read there "
             f"({str(error).splitlines()[0]}); {_whole_model(model.path)}"
         )
+        return
+    try:
+        tokenizer = load_tokenizer(model.tokenizer_path or model.path)
+    except DataError as error:
+        yield str(error)
         return
     if len(tokenizer) > hf.vocab_size or hf.vocab_size - len(tokenizer) > MAX_VOCABULARY_PADDING:
         yield (
@@ -221,7 +264,10 @@ def _template_problems(config: DictConfig, template: Any) -> Iterator[str]:
     try:
         known = template_variables(template)
     except TemplateSyntaxError as error:
-        yield f"actor_rollout_ref.model.custom_chat_template: {error.message}; correct the template"
+        model = config.actor_rollout_ref.model
+        own = f"the chat template of {model.tokenizer_path or model.path}"
+        where = "actor_rollout_ref.model.custom_chat_template" if model.custom_chat_template else own
+        yield f"{where}: line {error.lineno}: {error.message.rstrip('.')}; correct the template"
         return
     kwargs = OmegaConf.to_container(config.data.apply_chat_template_kwargs)
     yield from name_problems("data.apply_chat_template_kwargs", kwargs, known, "the chat template")
@@ -336,12 +382,23 @@ def _listing(config: DictConfig, errors: Iterable[Finding]) -> str:
 
 def _no_parquet(file: str) -> str | None:
     """Return why a file cannot be parquet, in one line; None if it may be."""
-    make = "python -m data_preprocess.jsonl makes parquet of it (docs/own-data.md)"
-    if not Path(file).expanduser().exists():
+    from .data.sources import format_of
+
+    keys = "(data.train_files / data.val_files)"
+    path = Path(file).expanduser()
+    if "://" in file:
+        return f"{file}: training reads files of this machine {keys}; download it, then name the file"
+    if not path.exists() and "*" in path.name:
+        return f"{file}: no such file {keys}; name each one: '[{path.parent}/a.parquet,{path.parent}/b.parquet]'"
+    if not path.exists():
         made = "python -m data_preprocess.jsonl makes it of your own data (docs/own-data.md)"
-        return f"{file}: no such file (data.train_files / data.val_files); {did_you_mean(file, Path.is_file) or made}"
-    if Path(file).suffix.lower() in (".jsonl", ".ndjson", ".json", ".csv", ".tsv"):
-        return f"{file}: training reads parquet (data.train_files / data.val_files); {make}"
+        return f"{file}: no such file {keys}; {did_you_mean(file, Path.is_file) or made}"
+    if path.is_dir():
+        names = ",".join(str(each) for each in sorted(path.glob("*.parquet"))[:SHOWN])
+        return f"{file}: is a folder {keys}; name its parquet files" + (f", such as '[{names}]'" if names else "")
+    if format_of(path) in (".jsonl", ".ndjson", ".json", ".csv", ".tsv"):
+        make = "python -m data_preprocess.jsonl makes parquet of it (docs/own-data.md)"
+        return f"{file}: training reads parquet {keys}; {make}"
     return None
 
 

@@ -91,7 +91,7 @@ def _run_in_cluster(config: DictConfig, progress: Progress) -> None:
 
     def ending() -> str:
         progress.doing = lambda: "stopping"
-        return announce.ending(config)
+        return announce.ending(config, progress.records.get("last", {"step": 0})["step"])
 
     stopping.end_with(ending)
     with started(config):
@@ -186,11 +186,12 @@ def _main(config: DictConfig) -> None:
         console.say(str(stopped))
         sys.exit(stopping.EXIT_STATUS)
     except KeyboardInterrupt:
-        console.say(f"interrupted; {announce.resumes_from(config)}")
+        console.say("interrupted" if stopping.is_ending() else f"interrupted; {announce.resumes_from(config)}")
         sys.exit(130)
     except SystemExit as end:
         if end.code == 128 + signal.SIGTERM:
-            console.say(f"ended by SIGTERM; {announce.resumes_from(config)}")
+            said = "ended by SIGTERM"
+            console.say(said if stopping.is_ending() else f"{said}; {announce.resumes_from(config)}")
         elif end.code:
             console.say(_ended(end))
         raise

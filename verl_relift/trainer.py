@@ -37,7 +37,7 @@ from .rollout.groups import draw_of, read_groups
 from .rollout.prompts import prompt_token_ids
 from .rollout.questions import questions_of
 from .rollout.reward import load_reward_function
-from .rollout.rows import graded_metrics, loss_shares, outcome_fractions, write_edited
+from .rollout.rows import graded_metrics, loss_shares, outcome_fractions, reward_columns, write_edited
 from .run import console
 from .run.runaway import Runaway
 from .settings import reuses_log_probs
@@ -377,6 +377,16 @@ class MethodTrainer(ResumableTrainer):
         if self.needs.rollouts:
             rollouts = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("added")]
             super()._log_rollout_data(batch.select_keys(rollouts), timing_raw, rollout_data_dir)
+
+    def _dump_generations(self, inputs, outputs, gts, scores, reward_extra_infos_dict, dump_path) -> None:
+        columns = reward_extra_infos_dict
+        if dump_path != self.config.trainer.validation_data_dir:  # verl adds what the reward said to validation only
+            columns = columns | reward_columns(columns["uid"])
+        # By text, because verl's order is that of names which it draws: two runs can be compared line by line.
+        order = sorted(range(len(inputs)), key=lambda i: (inputs[i], outputs[i]))
+        in_order = [[values[i] for i in order] for values in (inputs, outputs, gts, scores)]
+        columns = {name: [values[i] for i in order] for name, values in columns.items() if len(values) == len(order)}
+        super()._dump_generations(*in_order, columns, dump_path)
 
     # Without rollouts vLLM has nothing to answer but validation, for which it wakes with the weights of then.
 

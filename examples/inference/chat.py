@@ -2,9 +2,12 @@
 
 import argparse
 import os
+import sys
 
-# A small KV cache for vLLM on a CPU (no effect on a GPU), and no log in the answers.
+# A small KV cache for vLLM on a CPU (no effect on a GPU), no second process, which Ctrl-C would wait for, and no log in
+# the answers.
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 import torch
@@ -21,6 +24,7 @@ def main() -> None:
     parser.add_argument("questions", nargs="+")
     arguments = parser.parse_args()
 
+    print(f"loading {arguments.model} ...", file=sys.stderr)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     system = [{"role": "system", "content": arguments.system}] if arguments.system else []
     prompts = [
@@ -37,10 +41,14 @@ def main() -> None:
     ]
     on_gpu = torch.cuda.is_available()
     llm = LLM(arguments.model, dtype="auto" if on_gpu else "float32", enforce_eager=not on_gpu, max_model_len=512)
+    print("answering ...", file=sys.stderr)
     outputs = llm.generate(prompts, SamplingParams(temperature=0.0, max_tokens=arguments.max_tokens), use_tqdm=False)
     for question, output in zip(arguments.questions, outputs, strict=True):
         print(f"{question}\n{output.outputs[0].text.strip()}\n")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -373,6 +373,49 @@ def test_a_file_that_is_not_parquet_yet_is_told_how_it_becomes_that(folder, tmp_
         check(configuration(folder, f"data.train_files={tmp_path}/train{suffix}"))
 
 
+def test_files_of_other_places_and_forms_are_told_what_training_reads(tmp_path):
+    (tmp_path / "train.jsonl.gz").write_text("")
+    (tmp_path / "b.parquet").write_text("")
+    (tmp_path / "a.parquet").write_text("")
+    listed = f"'[{tmp_path}/a.parquet,{tmp_path}/b.parquet]'"
+    for file, said in (
+        (f"{tmp_path}/train.jsonl.gz", "training reads parquet"),
+        (f"{tmp_path}", f"is a folder (data.train_files / data.val_files); name its parquet files, such as {listed}"),
+        (f"{tmp_path}/*.parquet", f"no such file (data.train_files / data.val_files); name each one: {listed}"),
+        ("hf://datasets/owner/name/a.parquet", "training reads files of this machine"),
+    ):
+        assert _no_parquet(file).startswith(f"{file}: {said}")
+
+
+OWN = "reward.custom_reward_function"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("solution_str == ground_truth", r"returned None \(NoneType\), which is no number \(reward of .*own\.py"),
+        ("return 0.5", r"returned 0\.5, which is neither 0 nor 1"),
+        ("return {'acc': 1}", "returned a dict without score"),
+    ],
+)
+def test_a_function_that_returns_no_reward_is_rejected_before_anything_starts(folder, tmp_path, body, message):
+    file = tmp_path / "own.py"
+    file.write_text(f"def reward(data_source, solution_str, ground_truth, extra_info):\n    {body}\n")
+    with pytest.raises(ConfigurationError, match=message):
+        check(configuration(folder, f"{OWN}.path={file}", f"{OWN}.name=reward"))
+
+
+def test_a_function_that_raises_may_need_what_comes_later(folder, tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text("def reward(data_source, solution_str, ground_truth, extra_info):\n    return judge[0]\n")
+    named = f"{OWN}.path={file}", f"{OWN}.name=reward"
+    *_, note = check(configuration(folder, *named))
+    assert note.startswith("  note: the reward function raised NameError: name 'judge' is not defined (")
+    assert note.endswith("; training ends at the first such answer")
+    file.write_text(f"import ray\n\n{file.read_text()}")
+    assert not any("raised" in line for line in check(configuration(folder, *named)))
+
+
 def _prompts(file):
     return pq.read_table(file).column("prompt").to_pylist()
 
@@ -433,6 +476,22 @@ def test_a_tokenizer_of_another_model(folder, tmp_path):
     config.vocab_size = 8
     (model / "config.json").write_text(__import__("json").dumps(OmegaConf.to_container(config)))
     with pytest.raises(ConfigurationError, match=r"the tokenizer has 32 tokens, the model's vocabulary 8"):
+        check(configuration(folder, f"actor_rollout_ref.model.path={model}"))
+
+
+def test_a_model_without_the_files_of_its_tokenizer(folder, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(folder / "model", model)
+    whole = (model / "tokenizer.json").read_bytes()
+    for content, problem in ((None, "tokenizer's files are missing"), (whole[:300], "tokenizer cannot be loaded")):
+        (model / "tokenizer.json").unlink()
+        if content is not None:
+            (model / "tokenizer.json").write_bytes(content)
+        with pytest.raises(ConfigurationError, match=rf"{model}: the {problem}.*give a folder with tokenizer\.json"):
+            check(configuration(folder, f"actor_rollout_ref.model.path={model}"))
+        (model / "tokenizer.json").write_bytes(whole)
+    (model / "chat_template.jinja").write_text("{% for message in messages %}\n{{ message")
+    with pytest.raises(ConfigurationError, match=rf"the chat template of {model}: line 2: "):
         check(configuration(folder, f"actor_rollout_ref.model.path={model}"))
 
 

@@ -124,7 +124,7 @@ def find(inputs: Sequence[str], splits: Sequence[str], hub_config: str | None = 
         elif path.is_dir():
             for split, found in _in_folder(path, splits).items():
                 files[split] += found
-        elif _format(path) in SUFFIXES or name.count("/") != 1 or name.startswith((".", "/")):
+        elif format_of(path) in SUFFIXES or name.count("/") != 1 or name.startswith((".", "/")):
             raise DataError(Reason.UNREADABLE, "no such file or folder", file=name, remedy="check --input")
         else:
             hubs += [Source(split, hub=name, hub_config=hub_config) for split in splits]
@@ -138,7 +138,7 @@ def _in_folder(folder: Path, splits: Sequence[str]) -> dict[str, list[Path]]:
     saved = {path.parent for path in folder.rglob(_SAVED)}
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        is_data = path in saved or (path.is_file() and _format(path) in SUFFIXES and path.parent not in saved)
+        is_data = path in saved or (path.is_file() and format_of(path) in SUFFIXES and path.parent not in saved)
         if not is_data or any(part.startswith(".") for part in parts) or path.name == "dataset_dict.json":
             continue
         split = next((split for part in parts for split in splits if part.lower().startswith(split)), None)
@@ -155,7 +155,7 @@ def _in_folder(folder: Path, splits: Sequence[str]) -> dict[str, list[Path]]:
     return found
 
 
-def _format(path: Path) -> str:
+def format_of(path: Path) -> str:
     """Return the suffix that names a file's format, in small letters: `.jsonl` for `train.JSONL.gz`."""
     suffix = path.suffix.lower()
     return Path(path.stem).suffix.lower() if suffix in COMPRESSED else suffix
@@ -188,7 +188,7 @@ def read_file(
     """
     readers = {".parquet": _parquet, ".json": _json, ".csv": _csv, ".tsv": _csv}
     readers |= dict.fromkeys((".jsonl", ".ndjson"), _json_lines)
-    reader = _saved if path.is_dir() else readers.get(_format(path))
+    reader = _saved if path.is_dir() else readers.get(format_of(path))
     if reader is None:
         formats = f"{', '.join(SUFFIXES)}, text also with {', '.join(COMPRESSED)}"
         raise DataError(Reason.UNREADABLE, f"unknown format {path.suffix!r}", file=str(path), remedy=f"use {formats}")
@@ -383,7 +383,7 @@ def _csv(path: Path, columns: Sequence[str] | None, limit: int) -> Iterator[Reco
     csv.field_size_limit(_LARGEST * limit)
     with _opened(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="") as file:
         first = file.readline(_CHUNK)
-        delimiter = "\t" if _format(path) == ".tsv" else _delimiter(first)
+        delimiter = "\t" if format_of(path) == ".tsv" else _delimiter(first)
         reader = csv.reader(file, delimiter=delimiter)
         try:
             names = next(csv.reader([first], delimiter=delimiter), [])

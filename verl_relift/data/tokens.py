@@ -8,6 +8,9 @@ from .errors import DataError, Reason
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# Digits and letters of several scripts: a tokenizer may be made for one kind of text only.
+_SOME_TEXT = "0123456789 abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ \u0430 \u3042 \u4e00 =+-"
+
 
 class TokenCounter:
     """Counts tokens with one tokenizer, many texts at a time.
@@ -123,14 +126,17 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     """Load a tokenizer from a folder or by a hub id, without running code that comes with it.
 
     Raises:
-        DataError: the tokenizer cannot be loaded.
+        DataError: the tokenizer cannot be loaded, or is empty.
     """
     from transformers import AutoTokenizer
 
+    remedy = "give a folder with tokenizer.json or a hub id"
     try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        problem = f"the tokenizer cannot be loaded ({str(error).splitlines()[0]})"
-        raise DataError(
-            Reason.UNREADABLE, problem, file=name, remedy="give a folder with tokenizer.json or a hub id"
-        ) from error
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # of the tokenizers library, a bare one
+        problem = f"the tokenizer cannot be loaded ({str(error).strip().partition(chr(10))[0]})"
+        raise DataError(Reason.UNREADABLE, problem, file=name, remedy=remedy) from error
+    # Where its files are missing, transformers makes one of the model's kind that knows no text.
+    if not tokenizer.encode(_SOME_TEXT, add_special_tokens=False):
+        raise DataError(Reason.UNREADABLE, "the tokenizer's files are missing", file=name, remedy=remedy)
+    return tokenizer

@@ -13,6 +13,7 @@ from .errors import EvaluationError
 
 _COLUMNS = ("data_source", "prompt", "reward_model")
 _SHOWN_ROWS = 5
+_MAKE = "python -m data_preprocess.jsonl makes a file in verl's schema of it (docs/own-data.md)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +87,24 @@ def read_questions(paths: Sequence[Path], mathematics: bool = True) -> tuple[lis
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
     if not path.is_file():
-        raise EvaluationError(f"{path}: no such file")
+        raise EvaluationError(f"{path}: is a folder; name its files" if path.is_dir() else f"{path}: no such file")
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     try:
         names = pq.read_schema(path).names
         missing = [name for name in _COLUMNS if name not in names]
         if missing:
-            raise EvaluationError(f"{path}: no column {', '.join(missing)}; it has {', '.join(names)}")
+            has = ", ".join(names)
+            raise EvaluationError(f"{path}: no column {', '.join(missing)}; it has {has}; {_MAKE}")
+        if pa.types.is_string(prompt := pq.read_schema(path).field("prompt").type) or pa.types.is_large_string(prompt):
+            raise EvaluationError(f"{path}: the column prompt has texts, not lists of messages; {_MAKE}")
         read = [name for name in (*_COLUMNS, "extra_info") if name in names]
         return pq.read_table(path, columns=read).to_pylist(), sha256
     except UnicodeDecodeError as error:
         raise EvaluationError(f"{path}: a text is not UTF-8 ({error}); write the file again") from error
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
-        raise EvaluationError(f"{path}: not a parquet file, or a damaged one ({reason})") from error
+        raise EvaluationError(f"{path}: not a parquet file, or a damaged one ({reason}); {_MAKE}") from error
 
 
 def _messages(prompt: Any) -> tuple[dict[str, str], ...]:

@@ -63,8 +63,8 @@ class Store:
             settings: everything that the numbers depend on.
 
         Raises:
-            EvaluationError: the folder holds an evaluation with other settings. Mixing the two would give a number that
-                belongs to neither.
+            EvaluationError: the folder holds an evaluation with other settings, and mixing the two would give a number
+                that belongs to neither; or it holds something else.
         """
         self.folder = folder
         self._lock = threading.Lock()
@@ -82,6 +82,8 @@ class Store:
         else:
             if (folder / GENERATIONS).exists():
                 raise EvaluationError(f"{folder}: has {GENERATIONS} but no {SETTINGS}; choose another --output")
+            if other := next((file.name for file in folder.iterdir() if not _may_be_there(file)), None):
+                raise EvaluationError(f"{folder}: has no evaluation, but {other}; choose a new --output")
             _write(known, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
         self._drop_torn_line()
         self._file = (folder / GENERATIONS).open("a", encoding="utf-8")
@@ -166,6 +168,11 @@ def _write(path: Path, text: str) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def _may_be_there(file: Path) -> bool:
+    """Whether a file may be in the folder of a new evaluation: a log of its command, or what a kill has left."""
+    return file.suffix in (".log", ".out", ".err") or file.name == Path(SETTINGS).with_suffix(".tmp").name
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ..data import weight_files
 from ..data.chat import answer_start, opens_thought, prompt_ids, template_variables
-from ..run import weight_files
 from ..schema import name_problems
 from .errors import EvaluationError
 from .questions import EvaluationQuestion
@@ -88,11 +88,15 @@ def load_tokenizer(model: ModelFolder) -> Any:
         The transformers tokenizer.
 
     Raises:
-        EvaluationError: the tokenizer has more tokens than the model has embeddings, or no chat template.
+        EvaluationError: there is none, it has more tokens than the model has embeddings, or no chat template.
     """
-    from transformers import AutoTokenizer
+    from ..data.errors import DataError
+    from ..data.tokens import load_tokenizer as load
 
-    tokenizer = AutoTokenizer.from_pretrained(model.path)
+    try:
+        tokenizer = load(str(model.path))
+    except DataError as error:
+        raise EvaluationError(str(error)) from error
     if len(tokenizer) > model.vocab_size:
         raise EvaluationError(
             f"{model.path}: the tokenizer has {len(tokenizer)} tokens but the model only {model.vocab_size} "

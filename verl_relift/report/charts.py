@@ -3,7 +3,7 @@
 import base64
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +39,7 @@ _STYLE = {
     "font.family": "sans-serif",
 }
 _VALIDATION = re.compile(r"val-core/(?P<source>.+)/(?:acc|reward)/mean@\d+$")
+_VALIDATION_REWARD = re.compile(r"val-aux/(?P<source>.+)/reward/mean@\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +232,10 @@ def validation_charts(runs: Sequence[Run]) -> list[Chart]:
     if not sources:
         return []
     title = "Validation accuracy"
+    rewards = _validation_rewards(runs, sources)
     if len(runs) == 1:
-        return [_render(title, title, "", lambda axes: draw_sources(axes, runs[0]), _VALIDATION_HEALTHY)]
+        chart = _render(title, title, "", lambda axes: draw_sources(axes, runs[0]), _VALIDATION_HEALTHY)
+        return [chart, *rewards]
     charts = [
         _render(f"{title}, average", title, "Unweighted mean of the sources.", lambda axes: _draw_average(axes, runs))
     ]
@@ -240,6 +243,23 @@ def validation_charts(runs: Sequence[Run]) -> list[Chart]:
         panel = Panel(name, source, "accuracy", zero=True)
         charts.append(
             _render(source, _describe(source, runs, name), "", lambda axes, p=panel: _draw_panel(axes, p, runs))
+        )
+    return [*charts, *rewards]
+
+
+def _validation_rewards(runs: Sequence[Run], sources: Mapping[str, str]) -> list[Chart]:
+    """Draw the validation rewards of the sources where they are other numbers than the accuracy."""
+    names = list(dict.fromkeys(name for run in runs for name in run.series))
+    charts = []
+    for source, accuracy in sources.items():
+        name = next((n for n in names if (m := _VALIDATION_REWARD.fullmatch(n)) and m["source"] == source), None)
+        having = [run for run in runs if name in run.series and accuracy in run.series]
+        if all(np.array_equal(run.series[name].values, run.series[accuracy].values, equal_nan=True) for run in having):
+            continue
+        title = f"Validation reward, {source}"
+        panel = Panel(name, title, "mean of all answers", zero=True)
+        charts.append(
+            _render(title, _describe(title, runs, name), "", lambda axes, p=panel: _draw_panel(axes, p, runs))
         )
     return charts
 

@@ -1,7 +1,7 @@
 """Builds the page's tables: totals, settings, time by stage, evaluations, and the range of every metric."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,12 +98,25 @@ def settings_table(runs: Sequence[Run]) -> Table | None:
     flat = [_in_use(flatten(run.config)) for run in runs]
     keys = list(dict.fromkeys(key for settings in flat for key in settings))
     if len(runs) > 1:
-        keys = [key for key in keys if len({settings.get(key, "") for settings in flat}) > 1]
+        rows = _differences(flat, keys)
     else:
         keys = [key for key in keys if key.startswith(_MAIN_GROUPS)] + [key for key in keys if key in _MAIN_SETTINGS]
-    if not keys:
-        return None
-    return Table(["setting", *(run.label for run in runs)], [[key, *(s.get(key, "") for s in flat)] for key in keys])
+        rows = [[key, flat[0][key]] for key in keys]
+    return Table(["setting", *(run.label for run in runs)], rows) if rows else None
+
+
+def _differences(flat: Sequence[Mapping[str, str]], keys: Sequence[str]) -> list[list[str]]:
+    """Return a row for each set of values that differs: a value that was typed once is often that of several keys.
+
+    What lies in the runs' folders differs with them, which their names say.
+    """
+    folders = [settings.get("trainer.default_local_dir") for settings in flat]
+    keys_by_values: dict[tuple[str, ...], list[str]] = {}
+    for key in keys:
+        values = [settings.get(key, "") for settings in flat]
+        if len({value.replace(folder or "\0", "") for value, folder in zip(values, folders, strict=True)}) > 1:
+            keys_by_values.setdefault(tuple(values), []).append(key)
+    return [[", ".join(names), *values] for values, names in keys_by_values.items()]
 
 
 def _in_use(settings: dict[str, str]) -> dict[str, str]:

@@ -44,8 +44,12 @@ class RewardFunctionFailed(RuntimeError):
         )
         return failure.with_traceback(error.__traceback__)
 
+
+class NoReward(RewardFunctionFailed):
+    """The reward function returned what is no reward, which it would do again; a call that raised may succeed later."""
+
     @classmethod
-    def returned(cls, what: str, function: Callable[..., Any], answer: "Answer") -> "RewardFunctionFailed":
+    def returned(cls, what: str, function: Callable[..., Any], answer: "Answer") -> "NoReward":
         """Return the failure of `function` that has returned `what`, which is no reward."""
         return cls(
             f"the reward function returned {what} ({named(function)}) {_for_answer(answer)}; return a finite number, "
@@ -218,12 +222,12 @@ class RewardFunction:
         info = dict(result) if isinstance(result, Mapping) else {"score": result}
         if "score" not in info:
             there = f"it has {', '.join(map(str, info))}" if info else "it is empty"
-            raise RewardFunctionFailed.returned(f"a dict without score: {there}", self._function, answer)
+            raise NoReward.returned(f"a dict without score: {there}", self._function, answer)
         reward = number(info["score"])
         if reward is None or not math.isfinite(reward):
             what = shown(result) if result is info["score"] else f"score={shown(info['score'])}"
             kind = "no number" if reward is None else "not finite"
-            raise RewardFunctionFailed.returned(f"{what}, which is {kind}", self._function, answer)
+            raise NoReward.returned(f"{what}, which is {kind}", self._function, answer)
         try:
             accuracy = accuracy_of(reward, info, self._correct_from)
         except UndefinedAccuracy as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from . import verl_hook
 from .function import THOUGHT, RewardFunction
 
 _ARGUMENTS = ("data_source", "solution_str", "ground_truth", "extra_info")
@@ -66,6 +67,8 @@ def loading_problem(keys: Keys, path: str, name: str, error: BaseException) -> s
     """Return the line that says why a function could not be loaded."""
     cause = error.__cause__ or error
     if isinstance(cause, Unnamed):
+        if path == verl_hook.PATH:
+            return f"{keys.name}{name} names a function of this project's, which has no such one; set {keys.path}FILE"
         return f"{path} has {', '.join(cause.there)} and no {name}; set {keys.name}{cause.there[0]}"
     if isinstance(error, FileNotFoundError) and not Path(path).exists():
         return f"{keys.path}{path}: no such file; correct the path"

@@ -7,8 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 from verl.utils.import_utils import load_module
 from verl.utils.reward_score import default_compute_score
 
-from ..rewards import own
-from ..rewards.function import RewardFunction
+from ..rewards import own, trial
+from ..rewards.function import Answer, RewardFunction
 
 _KEY = "reward.custom_reward_function"
 _KEYS = own.Keys(_KEY, f"{_KEY}.path=", f"{_KEY}.name=", f"{_KEY}.reward_kwargs")
@@ -29,6 +29,18 @@ def reward_function_problems(config: DictConfig) -> Iterator[str]:
         yield own.loading_problem(_KEYS, named.path, named.name, error)
         return
     yield from own.call_problems(_KEYS, named.path, named.name, function, kwargs, config.relift.rollout.batched)
+
+
+def try_reward_function(config: DictConfig, answer: Answer) -> tuple[str | None, bool]:
+    """Call a function of the user's once; see `rewards/trial.py`.
+
+    A class is not made, which may take what a run takes, and neither is verl's own function called.
+    """
+    path = config.reward.custom_reward_function.path
+    function, kwargs = _named(config)
+    if path is None or isinstance(function, type):
+        return None, False
+    return trial.try_one(own.make(function, config.relift.reward.correct_from, kwargs), path, answer)
 
 
 def _named(config: DictConfig) -> tuple[Any, dict[str, Any]]:

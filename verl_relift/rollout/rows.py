@@ -67,6 +67,18 @@ def outcome_fractions(groups: Sequence[Group]) -> dict[str, float]:
     return {f"relift/outcome/{name}": count / len(rollouts) for name, count in outcomes.items()}
 
 
+def reward_columns(keys: Sequence[str]) -> dict[str, list[Any]]:
+    """Return what the reward function said of rollouts, a column for each name, None where it said nothing.
+
+    Args:
+        keys: of the rows in TransferQueue.
+    """
+    data = tq.kv_batch_get(keys=list(keys), partition_id="train", select_fields=["extra_fields"])
+    infos = [fields.get("reward_extra_info") or {} for fields in data.pop("extra_fields").tolist()]
+    names = dict.fromkeys(name for info in infos for name in info)
+    return {name: [info.get(name) for info in infos] for name in names}
+
+
 def loss_shares(metrics: Mapping[str, float], weight: float) -> dict[str, float]:
     """Return the share of each role's part in the loss of the RL update, by absolute values, if it has several.
 

@@ -133,18 +133,31 @@ def _assignments(flag: str, group: DictConfig | None) -> list[str]:
     return [flag, *(f"{key}={json.dumps(value)}" for key, value in values.items())] if values else []
 
 
-def ending(config: DictConfig) -> str:
-    """Return what a run says as soon as Ctrl-C or SIGTERM ends it: its processes need some seconds."""
-    return f"stopping now, nothing more is saved; {resumes_from(config)}"
+def ending(config: DictConfig, step: int) -> str:
+    """Return what a run says as soon as Ctrl-C or SIGTERM ends it: its processes need some seconds.
+
+    Args:
+        config: resolved.
+        step: the last one that is done.
+    """
+    return f"stopping now, nothing more is saved; {resumes_from(config, step)}"
 
 
-def resumes_from(config: DictConfig) -> str:
-    """Return a clause: which checkpoint a run that has ended early resumes from."""
+def resumes_from(config: DictConfig, step: int = 0) -> str:
+    """Return a clause: which checkpoint a run that has ended early resumes from, and which steps it makes again.
+
+    Args:
+        config: resolved.
+        step: the last one that was done, if that is known.
+    """
     checkpoint = checkpoints.latest(Path(config.trainer.default_local_dir))
+    saved = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
+    lost = f", and makes step{'s' * (step > saved + 1)} {saved + 1}{f' to {step}' * (step > saved + 1)} again"
+    lost = lost if step > saved else ""
     if checkpoint is None:
-        return "there is no checkpoint yet, so the same command starts again"
+        return f"there is no checkpoint yet, so the same command starts again{lost}"
     how = "" if config.trainer.resume_mode == "auto" else " with trainer.resume_mode=auto"
-    return f"the same command{how} resumes from step {checkpoints.step_of(checkpoint)}"
+    return f"the same command{how} resumes from step {saved}{lost}"
 
 
 def _command(module: str, *arguments: str) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from . import checkpoints
 from .near import did_you_mean
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # owner/model
@@ -19,16 +20,35 @@ def path_problems(key: str, path: str, say: Callable[[str], None]) -> Iterator[s
         say: tells the user that the hub is asked, which can take seconds.
     """
     folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file() and (problem := _other_folder(folder)):
+            yield f"{key}={path} {problem}"
+        return
     if not path.strip():
         yield f"{key} is empty; {_GIVE}"
     elif folder.is_file():
         yield f"{key}={path} is a file; give its folder, {folder.parent}"
-    elif not folder.is_dir():
+    else:
         meant = did_you_mean(path, Path.is_dir)
         if not _HUB_ID.fullmatch(path):
             yield f"{key}={path}: no such folder; {meant or _GIVE}"
         elif problem := _hub_problem(path, say):
             yield f"{key}={path}: no such folder{f' ({meant})' if meant else ''}, and {problem}"
+
+
+def _other_folder(folder: Path) -> str | None:
+    """Return what a folder without config.json is, where it is something that has a model or belongs to one."""
+    if (folder / "adapter_config.json").is_file():
+        return "is a LoRA adapter, not a model; merge it into its base model (PEFT: merge_and_unload), and give that"
+    try:
+        checkpoint = checkpoints.latest(folder)
+    except checkpoints.CheckpointError:
+        checkpoint = None
+    for start in filter(None, (checkpoint, folder)):
+        for inside in ("actor/model/huggingface", "model/huggingface", "huggingface"):
+            if (start / inside / "config.json").is_file():
+                return f"has no config.json; did you mean {start / inside}?"
+    return None
 
 
 def _hub_problem(repository: str, say: Callable[[str], None]) -> str | None:

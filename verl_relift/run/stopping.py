@@ -57,6 +57,11 @@ def end_with(line: Callable[[], str]) -> None:
         signal.signal(signal.SIGINT, end)
 
 
+def is_ending() -> bool:
+    """Return whether a signal is ending the run, and the line of `end_with` has been said."""
+    return _signals > 0
+
+
 def stop_requested() -> bool:
     """Return whether SIGUSR1 has arrived since `listen`."""
     return _requested

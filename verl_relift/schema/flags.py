@@ -15,6 +15,13 @@ _USUAL = ("--config-name", "--config-dir")
 _EXAMPLE = "actor_rollout_ref.actor.optim.lr=1e-6"
 
 
+# What other trainers have a flag for, and what does the same here.
+_ELSEWHERE = {
+    "--resume": "a run resumes by itself from the last checkpoint in trainer.default_local_dir; see trainer.resume_mode",
+    "--dry-run": "python -m verl_relift.plan with the same settings checks them and says what the run needs",
+}
+
+
 class _Refused(Exception):
     """Hydra's parser would print its usage and exit."""
 
@@ -71,6 +78,8 @@ def _no_flag(argument: str, value: str | None, names: Sequence[str], platform: s
     long = "--" + name.lstrip("-").replace("_", "-")
     if close := difflib.get_close_matches(long, names, n=1, cutoff=0.8):
         return f"{name}: no such flag; did you mean {close[0]}?"
+    if name in _ELSEWHERE:
+        return f"{name}: no such flag; {_ELSEWHERE[name]}"
     default, values = defaults("relift", platform)
     key, known = name.lstrip("-").replace("-", "_"), set(names_of(default))
     meant = key if key in known else None

@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from .composition import defaults
 from .keys import key_meant, may_be_added, names_of, parent, similar
@@ -19,6 +20,7 @@ _CONFIG = Path(__file__).parents[1] / "config"
 _NO_KEY = re.compile(r"Could not override '(.*?)'\.\nTo append to your config use \+(.*)", re.DOTALL)
 _THERE_ALREADY = re.compile(r"Could not append to config\. An item is already at '(.*?)'")
 _NO_FILE = re.compile(r"In '.*?': Could not find '(\w+)/(.*?)'\n", re.DOTALL)
+_NO_CONFIGURATION = re.compile(r"Cannot find primary config '(.*?)'")
 _MORE = "docs/train.md explains the keys, and --cfg job of verl_relift.train prints them"
 
 
@@ -35,6 +37,10 @@ def refusal(error: Exception, overrides: Sequence[str], platform: str) -> str:
         return f"{found[1]}: the configuration has this key already; take away the + in front of it"
     if found := _NO_FILE.match(text):
         return _no_choice(*found.groups())
+    if found := _NO_CONFIGURATION.match(text):
+        return _no_choice("", found[1])
+    if isinstance(error, InterpolationResolutionError) and (removed := _removed(overrides)):
+        return f"{removed}: other parts of the configuration need it; leave this out, or set another value"
     of_stage = [error.override] if isinstance(error, OverrideParseException) else []
     if line := misread([*overrides, *of_stage]):
         return line
@@ -59,11 +65,18 @@ def refusal(error: Exception, overrides: Sequence[str], platform: str) -> str:
 
 
 def _no_choice(group: str, name: str) -> str:
-    """Return the line about a value of `method` or `platform` that does not exist."""
+    """Return the line about a value of `method` or `platform` that does not exist, or of `--config-name`: group ''."""
     names = sorted(file.stem for file in (_CONFIG / group).glob("*.yaml"))
     close = difflib.get_close_matches(name.lower(), names) if len(names) > 3 or name.lower() in names else []
     fix = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(names)}"
+    if not group:
+        return f"--config-name {name}: there is no such configuration; {fix}, or give the folder of yours: --config-dir"
     return f"{group}={name}: there is no such {group}; {fix}"
+
+
+def _removed(overrides: Sequence[str]) -> str | None:
+    """Return the first override that takes a key or a group away."""
+    return next((override for override in overrides if override.startswith("~")), None)
 
 
 def _methods_with(key: str) -> Iterator[str]:

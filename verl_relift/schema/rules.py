@@ -117,7 +117,7 @@ class Text(Rule):
     def problem(self, value: Any) -> str | None:
         if (value is None and self.null) or (isinstance(value, str) and value.strip()):
             return None
-        return f"must be a text{' or null' if self.null else ''}"
+        return f"{'is empty; it ' if isinstance(value, str) else ''}must be a text{' or null' if self.null else ''}"
 
 
 @dataclass(frozen=True)

@@ -524,6 +524,14 @@ def test_a_misspelt_column_is_named(tmp_path, capsys, flag):
     assert f"column taget: no row has this column (there are: question, answer, target); correct {flag}" in message
 
 
+def test_columns_that_no_flag_names_are_said(tmp_path, capsys):
+    source = lines(tmp_path / "train.jsonl", GOOD | {"meta": {"level": 3, "page": 1}, "origin": "a book"})
+    assert run(source, tmp_path / "out") == 0
+    assert capsys.readouterr().err == "not used, because no flag names them: meta, origin\n"
+    assert run(source, tmp_path / "out", "--level-column", "meta.level", "--id-column", "origin") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_column_that_some_rows_have_is_not_misspelt(tmp_path):
     source = lines(tmp_path / "train.jsonl", {"question": "2+1?", "answer": "3"}, GOOD)
     assert run(source, tmp_path / "out") == 0

@@ -1,6 +1,7 @@
 """`prepare_model` and the check of vocabularies, on a small real model folder."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -70,6 +71,16 @@ def test_own_template_must_show_the_question(model, tmp_path):
     with pytest.raises(ModelError, match="no such file"):
         prepare(model, tmp_path / "bad", template="thinking")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "mine.jinja"]
+
+
+def test_weights_whose_download_broke_off(model, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    weights = next(broken.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=rf"{weights}: is not a complete safetensors file"):
+        prepare(broken, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_rope_in_both_spellings():

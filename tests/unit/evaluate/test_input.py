@@ -61,6 +61,11 @@ def test_files_that_are_no_questions(tmp_path):
     path = write(tmp_path / "z.parquet", [{"prompt": "x"}])
     with pytest.raises(EvaluationError, match="no column data_source, reward_model"):
         read_questions([path])
+    path = write(tmp_path / "t.parquet", [row() | {"prompt": "What is 1+1?"}])
+    with pytest.raises(EvaluationError, match=r"prompt has texts, not lists of messages; python -m data_preprocess"):
+        read_questions([path])
+    with pytest.raises(EvaluationError, match="is a folder; name its files"):
+        read_questions([tmp_path])
     path = write(tmp_path / "a.parquet", [row()])
     with pytest.raises(EvaluationError, match="same contents"):
         read_questions([path, path])

@@ -54,6 +54,16 @@ def test_a_line_that_a_kill_tore_is_dropped_and_made_again(tmp_path):
     assert [one.key for one in read_generations(tmp_path)] == ["f:0", "f:1"]
 
 
+def test_a_folder_of_something_else_stays_as_it_is(tmp_path):
+    (tmp_path / "evaluate.log").write_text("this command's own")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(EvaluationError, match=r"has no evaluation, but config\.json; choose a new --output"):
+        Store(tmp_path, SETTINGS_ONE)
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / "config.json").unlink()
+    assert Store(tmp_path, SETTINGS_ONE).done() == set()
+
+
 def test_another_evaluation_in_the_folder_is_an_error(tmp_path):
     Store(tmp_path, SETTINGS_ONE).append(graded())
     with pytest.raises(EvaluationError, match=r"temperature: 0\.6 in the folder, 1\.0 now"):

@@ -150,10 +150,12 @@ def test_the_evaluation_that_comes_next_has_the_runs_arguments_of_the_chat_templ
 def test_a_run_that_is_ended_says_what_it_keeps(tmp_path):
     config = compose(f"trainer.default_local_dir={tmp_path}")
     said = "stopping now, nothing more is saved; there is no checkpoint yet, so the same command starts again"
-    assert announce.ending(config) == said
+    assert announce.ending(config, 0) == said
+    assert announce.ending(config, 1) == f"{said}, and makes step 1 again"
     checkpoints.begin(tmp_path, 3)
     checkpoints.commit(tmp_path, 3)
-    assert announce.ending(config).endswith("; the same command resumes from step 3")
+    assert announce.ending(config, 3).endswith("; the same command resumes from step 3")
+    assert announce.ending(config, 7).endswith("; the same command resumes from step 3, and makes steps 4 to 7 again")
 
 
 def test_a_run_that_ends_early_says_from_where_it_resumes(tmp_path):

@@ -66,6 +66,20 @@ def test_a_wrong_path_is_no_hub_id(ask, tmp_path):
     assert ask("new/d/tinyyy") == (f"{KEY}=new/d/tinyyy is a file; give its folder, new/d", [])
 
 
+def test_a_folder_that_has_the_model_further_in_or_only_an_adapter(ask, tmp_path):
+    model = tmp_path / "run/global_step_8/actor/model/huggingface"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    (tmp_path / "run/latest_checkpointed_iteration.txt").write_text("8")
+    for folder in ("run", "run/global_step_8", "run/global_step_8/actor", "run/global_step_8/actor/model"):
+        there = Path(folder, model.relative_to(tmp_path / folder)) if folder != "run" else model.relative_to(tmp_path)
+        assert ask(folder) == (f"{KEY}={folder} has no config.json; did you mean {there}?", [])
+    assert ask(model) == (None, [])
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora/adapter_config.json").write_text("{}")
+    assert ask("lora")[0].startswith(f"{KEY}=lora is a LoRA adapter, not a model; merge it")
+
+
 def test_a_hub_that_cannot_be_reached_is_said_with_the_way_out(ask, monkeypatch):
     retries = answer(monkeypatch, httpx.ConnectError("Name or service not known"))
     line, said = ask("Qwen/Qwen2.5-7B")

@@ -7,6 +7,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from verl_relift.run.composition import compose_config
 from verl_relift.schema import refusal
@@ -157,10 +158,11 @@ def test_a_plus_before_a_key_that_is_there_is_to_be_taken_away():
     )
 
 
-def test_other_errors_keep_the_line_that_names_the_key_or_the_file():
+def test_other_errors_keep_the_line_that_names_the_key_or_the_file(tmp_path):
+    (tmp_path / "mine.yaml").write_text("defaults: [relift, nothing]")
     with pytest.raises(HydraException) as refused:
-        compose_config("missing", None, [], "cpu")
-    assert refusal(refused.value, [], "cpu").startswith("Cannot find primary config 'missing'")
+        compose_config("mine", str(tmp_path), [], "cpu")
+    assert refusal(refused.value, [], "cpu").startswith("In 'mine': Could not load 'nothing'; docs/train.md")
 
 
 def test_a_setting_of_the_method_keeps_its_own_answer():
@@ -179,3 +181,25 @@ def test_a_choice_in_capital_letters_is_answered_with_its_name(given, fix):
     with pytest.raises(HydraException) as refused:
         compose_config("relift", None, [given], "cpu")
     assert refusal(refused.value, [given], "cpu") == fix
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "line"),
+    [
+        (
+            "relift",
+            ["~method"],
+            "~method: other parts of the configuration need it; leave this out, or set another",
+        ),
+        ("smok", [], "--config-name smok: there is no such configuration; did you mean smoke?"),
+        (
+            "mine",
+            [],
+            "--config-name mine: there is no such configuration; choose one of pretrained, quickstart, ",
+        ),
+    ],
+)
+def test_what_a_configuration_cannot_be_without(name, overrides, line):
+    with pytest.raises((HydraException, OmegaConfBaseException)) as refused:
+        OmegaConf.resolve(compose_config(name, None, overrides, "cpu"))
+    assert refusal(refused.value, overrides, "cpu").startswith(line)

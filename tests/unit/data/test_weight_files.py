@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from verl_relift.run.weight_files import fault
+from verl_relift.data.weight_files import fault
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:1234\nsize 1219808\n"
 
