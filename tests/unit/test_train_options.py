@@ -138,7 +138,7 @@ LR = "actor_rollout_ref.actor.optim.lr"
         (["--max-restart", "2"], "--max-restart: no such flag; did you mean --max-restarts?"),
         (["--max_restarts", "2"], "--max_restarts: no such flag; did you mean --max-restarts?"),
         (["--verbos"], "--verbos: no such flag; did you mean --verbose?"),
-        (["--resume"], "--resume: no such flag; a run resumes by itself from the last checkpoint in "),
+        (["--resume"], "--resume: no such flag; a run resumes by itself from its last checkpoint, in "),
         (["--dry-run"], "--dry-run: no such flag; python -m verl_relift.plan with the same settings "),
         (["--config_name=smoke"], "--config_name: no such flag; did you mean --config-name?"),
         (["--config", "my.yaml"], "--config: write the whole name, --config-name or --config-dir; --help explains"),

@@ -11,10 +11,12 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Mapping, Sequence
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 
 from .. import schema
 from ..checks import ConfigurationError, rejected, require_none
@@ -24,7 +26,7 @@ from ..settings import SettingsError
 from ..stages import stage_arguments
 from ..trace import TraceError
 from ..usage import argument_parser
-from . import hardware, tracing
+from . import hardware, layouts, tracing
 from .planner import make_plan
 from .report import STOPS_BEFORE, Plan, as_json, show, show_total, show_trace
 from .shapes import Preparation, UnknownModel, load_config
@@ -48,9 +50,13 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     prepare = "command of data_preprocess.prepare_model that makes the model's folder, planned from it while missing"
     parser.add_argument("--prepare", metavar="COMMAND", type=_preparation, help=prepare)
     parser.add_argument("--trace", action="store_true", help="also make a step with the real engine, without a GPU")
+    parser.add_argument("--layouts", action="store_true", help="compare tensor and pipeline parallel sizes")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in verl_relift.train")
     arguments = parser.parse_intermixed_args()
+    for flag in ("trace", "time_limit"):
+        if arguments.layouts and getattr(arguments, flag):
+            parser.error(f"--{flag.replace('_', '-')} is for one layout; leave it out, or --layouts")
     return arguments, arguments.overrides
 
 
@@ -116,6 +122,8 @@ def main() -> int:
             return 2
         plans = {name: _plan(run, gpu, arguments, name) for name, run in runs.items()}
         traces = {}
+        if arguments.layouts:
+            return _compare(command, platform, runs, gpu, arguments)
         if arguments.trace:
             traces = {name: _trace(runs[name], plan, arguments.prepare) for name, plan in plans.items()}
     except (HydraException, OmegaConfBaseException) as error:
@@ -168,6 +176,33 @@ def _plan(config: DictConfig, gpu: hardware.Accelerator | None, arguments: argpa
         raise ConfigurationError("\n".join(f"stage {stage}: {line}" for line in str(error).splitlines())) from error
 
 
+def _compare(
+    command: Arguments,
+    platform: str,
+    runs: Mapping[str, DictConfig],
+    gpu: hardware.Accelerator | None,
+    arguments: argparse.Namespace,
+) -> int:
+    """Print the layouts of a run, or of each stage; returns the exit status: 0 if one fits, in each stage."""
+    found: dict[str, list[layouts.Layout]] = {}
+    for name, config in runs.items():
+
+        def make(overrides: Sequence[str], name: str = name) -> Plan:
+            changed = _runs(command.with_overrides([*command.overrides, *overrides]), platform)
+            return _plan(changed[name], gpu, arguments, name)
+
+        if name and not arguments.json:
+            print(f"stage {name}")
+        found[name] = layouts.compare(config, make)
+        if not arguments.json:
+            layouts.show(found[name], _console())
+    if arguments.json:
+        objects = {name: layouts.as_json(of_run) for name, of_run in found.items()}
+        print(json.dumps(objects.get("", objects), indent=2))
+    fitting = [any(layout.plan is not None and layout.plan.fits for layout in of_run) for of_run in found.values()]
+    return 0 if all(fitting) else 1
+
+
 def _trace(config: DictConfig, plan: Plan, preparation: Preparation | None) -> list[tracing.Traced]:
     """Trace a run.
 
@@ -188,11 +223,7 @@ def _print(plans: dict[str, Plan], traces: dict[str, list[tracing.Traced]], argu
             objects[name] = as_json(plan) | traced
         print(json.dumps(objects.get("", objects), indent=2))
         return
-    from rich.console import Console
-
-    # Outside of a terminal rich assumes 80 columns, which is narrower than the tables.
-    console = Console(highlight=False)
-    console = console if console.is_terminal else Console(highlight=False, width=140)
+    console = _console()
     for name, plan in plans.items():
         if name:
             console.rule(f"stage {name}")
@@ -202,6 +233,12 @@ def _print(plans: dict[str, Plan], traces: dict[str, list[tracing.Traced]], argu
     if len(plans) > 1:
         console.rule("all stages")
         show_total(plans, console)
+
+
+def _console() -> Console:
+    """Return the standard output. Outside of a terminal rich assumes 80 columns, which is narrower than the tables."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
 
 
 if __name__ == "__main__":

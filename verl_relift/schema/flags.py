@@ -17,7 +17,7 @@ _EXAMPLE = "actor_rollout_ref.actor.optim.lr=1e-6"
 
 # What other trainers have a flag for, and what does the same here.
 _ELSEWHERE = {
-    "--resume": "a run resumes by itself from the last checkpoint in trainer.default_local_dir; see trainer.resume_mode",
+    "--resume": "a run resumes by itself from its last checkpoint, in trainer.default_local_dir (trainer.resume_mode)",
     "--dry-run": "python -m verl_relift.plan with the same settings checks them and says what the run needs",
 }
 

@@ -334,6 +334,27 @@ def test_days_and_jobs_of_a_long_run(plan):
     assert plan(*SEVEN_B, "--time-limit", "0.5")[0] == 2
 
 
+def test_layouts_are_compared_each_as_it_would_be_planned(plan):
+    status, out, _ = plan("--layouts", "--json", *SEVEN_B)
+    found = {(one["tensor"], one["pipeline"]): one for one in json.loads(out)}
+    assert status == 0
+    assert found.keys() == {(t, p) for t in (1, 2, 4, 8) for p in (1, 2, 4, 8) if t * p <= 8}
+    for sizes in ((1, 1), (2, 1), (4, 2)):
+        keys = [
+            f"{ENGINE}.{name}_model_parallel_size={n}" for name, n in zip(("tensor", "pipeline"), sizes, strict=True)
+        ]
+        status, out, _ = plan("--json", *SEVEN_B, *keys)
+        alone, one = json.loads(out), found[sizes]
+        assert one["fits"] is alone["fits"] is (status == 0)
+        assert one["memory"] == {name: parts["sum"] for name, parts in alone["memory"]["phases"].items()}
+        assert one["largest_token_budget"] == alone["largest_token_budget"]
+    refused = found[8, 1]
+    assert not refused["fits"] and "must divide the model's 28 attention heads" in refused["problems"][0]
+    status, out, _ = plan("--layouts", *SEVEN_B)
+    assert re.search(r"│ +2 │ +1 │ +4 │ .* fits +│", out) and out.count("rejected: ") == 2
+    assert plan("--layouts", "--trace", *SEVEN_B)[0] == 2
+
+
 def test_a_time_limit_may_be_written_as_slurm_has_it(plan):
     for text, hours in {"24:00:00": "24", "1-00:00:00": "24", "2-12": "60", "0-01:30": "1.5", "1:30:00": "1.5"}.items():
         _, out, _ = plan(*SEVEN_B, "trainer.total_training_steps=5000", "--time-limit", text)
