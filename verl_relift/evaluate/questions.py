@@ -91,12 +91,13 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     try:
-        names = pq.read_schema(path).names
+        schema = pq.read_schema(path)
+        names = schema.names
         missing = [name for name in _COLUMNS if name not in names]
         if missing:
             has = ", ".join(names)
             raise EvaluationError(f"{path}: no column {', '.join(missing)}; it has {has}; {_MAKE}")
-        if pa.types.is_string(prompt := pq.read_schema(path).field("prompt").type) or pa.types.is_large_string(prompt):
+        if pa.types.is_string(schema.field("prompt").type) or pa.types.is_large_string(schema.field("prompt").type):
             raise EvaluationError(f"{path}: the column prompt has texts, not lists of messages; {_MAKE}")
         read = [name for name in (*_COLUMNS, "extra_info") if name in names]
         return pq.read_table(path, columns=read).to_pylist(), sha256

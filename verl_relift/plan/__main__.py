@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from hydra.errors import HydraException
@@ -120,10 +121,10 @@ def main() -> int:
         if gpu is None and any(run.trainer.device == "cuda" for run in runs.values()):
             print("no GPU found on this machine; name one with --gpu or --gpu-memory", file=sys.stderr)
             return 2
-        plans = {name: _plan(run, gpu, arguments, name) for name, run in runs.items()}
-        traces = {}
         if arguments.layouts:
             return _compare(command, platform, runs, gpu, arguments)
+        plans = {name: _plan(run, gpu, arguments, name) for name, run in runs.items()}
+        traces = {}
         if arguments.trace:
             traces = {name: _trace(runs[name], plan, arguments.prepare) for name, plan in plans.items()}
     except (HydraException, OmegaConfBaseException) as error:
@@ -183,7 +184,14 @@ def _compare(
     gpu: hardware.Accelerator | None,
     arguments: argparse.Namespace,
 ) -> int:
-    """Print the layouts of a run, or of each stage; returns the exit status: 0 if one fits, in each stage."""
+    """Print the layouts of a run, or of each stage.
+
+    Returns:
+        The exit status: 0 if one fits, in each stage.
+
+    Raises:
+        ConfigurationError: training rejects all layouts of a stage.
+    """
     found: dict[str, list[layouts.Layout]] = {}
     for name, config in runs.items():
 
@@ -194,6 +202,8 @@ def _compare(
         if name and not arguments.json:
             print(f"stage {name}")
         found[name] = layouts.compare(config, make)
+        if all(layout.plan is None for layout in found[name]):
+            require_none([Counter(layout.problem for layout in found[name]).most_common(1)[0][0]])
         if not arguments.json:
             layouts.show(found[name], _console())
     if arguments.json:

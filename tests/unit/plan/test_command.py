@@ -353,6 +353,10 @@ def test_layouts_are_compared_each_as_it_would_be_planned(plan):
     status, out, _ = plan("--layouts", *SEVEN_B)
     assert re.search(r"│ +2 │ +1 │ +4 │ .* fits +│", out) and out.count("rejected: ") == 2
     assert plan("--layouts", "--trace", *SEVEN_B)[0] == 2
+    # The sizes that are configured need not be possible; what no sizes mend is said once.
+    assert plan("--layouts", *SEVEN_B, f"{ENGINE}.tensor_model_parallel_size=8")[0] == 0
+    status, out, err = plan("--layouts", *SEVEN_B, "data.train_batch_size=100")
+    assert (status, out) == (2, "") and err.count("rejected: ") == 1 and "data.train_batch_size=100 must" in err
 
 
 def test_a_time_limit_may_be_written_as_slurm_has_it(plan):
