@@ -143,6 +143,7 @@ def prepare(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ModelError(f"--output {output}: exists and is not empty; choose another folder")
     config = edit_config(read_json(source / "config.json"), rope_theta, max_positions)
+    _require_readable(source)
     for file in sorted(source.glob("*.safetensors")):
         if problem := weight_files.fault(file):
             raise ModelError(f"{file}: {problem}")
@@ -165,6 +166,25 @@ def prepare(
     return output
 
 
+def _require_readable(source: Path) -> None:
+    """Check that transformers reads a model's configuration and tokenizer, before anything is copied.
+
+    Raises:
+        ModelError: it can't read the configuration.
+        DataError: it can't read the tokenizer.
+    """
+    from transformers import AutoConfig
+
+    from verl_relift.data.tokens import load_tokenizer
+
+    try:
+        AutoConfig.from_pretrained(source)
+    except Exception as error:  # its checks raise errors of several libraries
+        why, take = " ".join(str(error).split()), "take the file from the model's source"
+        raise ModelError(f"{source / 'config.json'}: transformers cannot read it ({why}); {take}") from error
+    load_tokenizer(str(source))
+
+
 def _download(model: str) -> str:
     """Return how a model gets there: by its hub id, or by the name that a folder of it usually has."""
     hub_id = model if re.fullmatch(r"[\w.-]+/[\w.-]+", model) else f"OWNER/{Path(model).name}"
@@ -176,7 +196,7 @@ def _edit_tokenizer(folder: Path, template: str | None, max_positions: int | Non
     from verl_relift.data.tokens import load_tokenizer
 
     path = folder / "tokenizer_config.json"
-    settings = read_json(path)
+    settings = read_json(path) if path.is_file() else {}
     if template is not None:
         settings["chat_template"] = chat_template(template, writes_beginning(load_tokenizer(str(folder))))
         (folder / "chat_template.jinja").unlink(missing_ok=True)  # newer versions prefer it to the setting

@@ -189,9 +189,10 @@ def _main(config: DictConfig) -> None:
         console.say("interrupted" if stopping.is_ending() else f"interrupted; {announce.resumes_from(config)}")
         sys.exit(130)
     except SystemExit as end:
-        if end.code == 128 + signal.SIGTERM:
+        if end.code in (signal.SIGTERM, 128 + signal.SIGTERM):  # the former by Ray's handler, while Ray starts
             said = "ended by SIGTERM"
             console.say(said if stopping.is_ending() else f"{said}; {announce.resumes_from(config)}")
+            sys.exit(128 + signal.SIGTERM)
         elif end.code:
             console.say(_ended(end))
         raise

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..data import weight_files
 from ..data.chat import answer_start, opens_thought, prompt_ids, template_variables
+from ..run.model_path import read_config
 from ..schema import name_problems
 from .errors import EvaluationError
 from .questions import EvaluationQuestion
@@ -49,8 +50,13 @@ def inspect_model(path: Path) -> ModelFolder:
     config_path = path / "config.json"
     if not config_path.is_file():
         raise EvaluationError(f"{path}: no config.json; {_instead(path)}")
-    config = json.loads(config_path.read_text())
+    try:
+        config = read_config(config_path)
+    except ValueError as error:
+        raise EvaluationError(str(error)) from error
     config = config | config.get("text_config", {})
+    if lacking := [name for name in ("max_position_embeddings", "vocab_size") if name not in config]:
+        raise EvaluationError(f"{config_path}: no {' and no '.join(lacking)}; --model takes a language model")
     shards = _shards(path)
     for shard in shards:
         if problem := weight_files.fault(shard):

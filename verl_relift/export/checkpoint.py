@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..run.console import LOG
 from ..run.folder import METRICS
 from .errors import ExportError
 
@@ -52,6 +53,8 @@ def find_checkpoint(path: Path) -> Checkpoint:
             raise ExportError(f"{path}: not a checkpoint; {run} has those of the steps {', '.join(map(str, steps))}")
         if (run / METRICS).is_file():
             raise ExportError(f"{run}: this run has no checkpoint; trainer.save_freq=N saves every N steps")
+        if (run / LOG).is_file():
+            raise ExportError(f"{run}: this run has made no step; {run / LOG} says why")
         raise ExportError(f"{path}: not a checkpoint; give RUN/global_step_N, or RUN")
     actor = path / "actor"
     if not (actor / _MANIFEST).is_file():

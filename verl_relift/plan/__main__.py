@@ -11,7 +11,6 @@ import argparse
 import json
 import re
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from hydra.errors import HydraException
@@ -203,7 +202,7 @@ def _compare(
             print(f"stage {name}")
         found[name] = layouts.compare(config, make)
         if all(layout.plan is None for layout in found[name]):
-            require_none([Counter(layout.problem for layout in found[name]).most_common(1)[0][0]])
+            require_none(layouts.causes(found[name]))
         if not arguments.json:
             layouts.show(found[name], _console())
     if arguments.json:

@@ -1,7 +1,7 @@
 """Decides whether a job fits, with which micro-batch, and what to change if it does not."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from omegaconf import DictConfig
@@ -217,8 +217,24 @@ def changes(job: Job, budget: Budget) -> list[Step]:
     """
     if not job.cuda:
         return _cpu_changes(job, budget)
+    candidates = list(_candidates)
+    taken = _taken(job, budget, candidates)
+    # A later change may make an earlier one needless, such as more tensor parallelism smaller micro-batches.
+    for needless in dict.fromkeys(_candidates):
+        others = [candidate for candidate in candidates if candidate is not needless]
+        without = _taken(job, budget, others)
+        if 0 < len(without) < len(taken) and fits(without[-1].job, budget) and _keys(*without) <= _keys(*taken):
+            taken, candidates = without, others
+    return _last_values(taken)
+
+
+_Candidate = Callable[[Job, Budget], "Step | None"]
+
+
+def _taken(job: Job, budget: Budget, candidates: Sequence[_Candidate]) -> list[Step]:
+    """Return the changes of these that help, each after those before it, until the job fits."""
     taken: list[Step] = []
-    for candidate in _candidates:
+    for candidate in candidates:
         if fits(job, budget):
             break
         step = candidate(job, budget)
@@ -229,6 +245,19 @@ def changes(job: Job, budget: Budget) -> list[Step]:
             taken.append(step)
             job = step.job
     return taken
+
+
+def _keys(*steps: Step) -> set[str]:
+    return {override.partition("=")[0] for step in steps for override in step.overrides}
+
+
+def _last_values(steps: Sequence[Step]) -> list[Step]:
+    """Leave out the steps whose keys a later step sets, too."""
+    return [
+        step
+        for number, step in enumerate(steps)
+        if not any(_keys(step) <= _keys(later) for later in steps[number + 1 :])
+    ]
 
 
 def _cpu_changes(job: Job, budget: Budget) -> list[Step]:
@@ -424,6 +453,21 @@ def _more_cache(job: Job, budget: Budget) -> Step | None:
     return None
 
 
+def _more_rollout_parallel(job: Job, budget: Budget) -> Step | None:
+    """Return fewer and larger vLLM replicas, perhaps with another share of the memory, if vLLM has no room."""
+    rollout, shape = job.rollout, job.shape
+    had_room, tensor = _generates(job, budget), 2 * rollout.tensor
+    while tensor * rollout.pipeline <= job.gpus_per_node and shape.num_attention_heads % tensor == 0:
+        for share in (rollout.gpu_memory_utilization, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2):
+            changed = replace(job, rollout=replace(rollout, tensor=tensor, gpu_memory_utilization=share))
+            if fits(changed, budget) or (not had_room and _generates(changed, budget)):
+                overrides = [f"{_ROLLOUT}.tensor_model_parallel_size={tensor}"]
+                overrides += [f"{_ROLLOUT}.gpu_memory_utilization={share}"] * (share != rollout.gpu_memory_utilization)
+                return Step(tuple(overrides), "less of the weights in each GPU of a vLLM replica", changed)
+        tensor *= 2
+    return None
+
+
 def _more_tensor_parallel(job: Job, budget: Budget) -> Step | None:
     training, shape = job.training, job.shape
     tensor = 2 * training.tensor
@@ -450,6 +494,7 @@ _candidates = (
     _lighter_checkpoint,
     _less_cache,
     _more_cache,
+    _more_rollout_parallel,
     _smaller_budget,
     _less_cache,
     _recompute,
@@ -460,6 +505,8 @@ _candidates = (
     _smaller_budget,
     _more_tensor_parallel,
     _smaller_budget,
+    _less_cache,
+    _more_rollout_parallel,
     _more_pipeline_parallel,
     _less_cache,
     _more_cache,

@@ -63,9 +63,18 @@ def _sizes(config: DictConfig) -> Iterator[tuple[int, int]]:
                 yield tensor, pipeline
 
 
+def causes(layouts: Sequence[Layout]) -> list[str]:
+    """Return why training rejects all layouts: what no sizes mend, else what is against each of the sizes."""
+    problems = list(dict.fromkeys(layout.problem for layout in layouts))
+    return [problem for problem in problems if not problem.startswith(_ENGINE)] or problems
+
+
 def show(layouts: Sequence[Layout], console: Console) -> None:
     """Print the layouts that training accepts as a table, and why it rejects the others."""
-    table = Table(title="tensor and pipeline parallel sizes of training", title_justify="left", caption_justify="left")
+    plans = [layout.plan for layout in layouts if layout.plan is not None]
+    replica = f"; vLLM keeps tensor {plans[0].job.rollout.tensor}" if plans else ""
+    title = f"tensor and pipeline parallel sizes of training{replica}"
+    table = Table(title=title, title_justify="left", caption_justify="left")
     for name in ("tensor", "pipeline", "data", "most GiB", "usable", "in", "largest token budget", ""):
         table.add_column(name, justify="left" if name in ("", "in") else "right")
     for layout in layouts:
@@ -111,5 +120,24 @@ def _cells(plan: Plan) -> list[str]:
         f"{plan.budget.usable(plan.job) / memory.GIB:.1f}",
         largest.name,
         f"{plan.token_budget:,}" if plan.token_budget else "none fits",
-        "[green]fits[/]" if plan.fits else "[red]does not fit[/]",
+        "[green]fits[/]" if plan.fits else _without_other_sizes(plan),
     ]
+
+
+def _without_other_sizes(plan: Plan) -> str:
+    """Return what makes a layout fit that does not, if neither of its sizes must change for it."""
+    changed = {override.partition("=")[0] for step in plan.steps for override in step.overrides}
+    sizes = {f"{_ENGINE}.{name}_model_parallel_size" for name in ("tensor", "pipeline")}
+    if not plan.steps_suffice or changed & sizes:
+        return "[red]does not fit[/]"
+    overrides = [override for step in plan.steps for override in step.overrides]
+    # Recomputation has three keys.
+    said = [_short(override) for override in overrides if ".recompute_" not in override]
+    said += ["full recomputation"] * (len(said) < len(overrides))
+    return f"fits with {', '.join(said)}"
+
+
+def _short(override: str) -> str:
+    """Return an override with the last two words of its key, which are enough to know it by."""
+    key, _, value = override.partition("=")
+    return f"{'.'.join(key.split('.')[-2:])}={value}"

@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ..run.model_path import read_config
+
 # model_type of config.json -> (query, key and value have a bias, query and key are normalized per head)
 _FAMILIES = {
     "llama": (False, False),
@@ -288,9 +290,9 @@ def _hub_config(repository: str) -> dict[str, Any]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise UnknownModel(f"{file}: not a model's config.json ({error!r})") from error
+        return read_config(file)
+    except ValueError as error:
+        raise UnknownModel(str(error)) from error
 
 
 def to_config(shape: ModelShape) -> dict[str, Any]:

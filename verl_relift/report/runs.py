@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..run.console import LOG
 from ..run.lock import LOCK
 from ..run.redact import redact
 from .errors import NoStepYet, ReportError
@@ -132,6 +133,8 @@ def read_run(folder: Path, label: str | None = None) -> Run:
     if not path.is_file():
         if _is_held(folder):
             raise NoStepYet(f"{folder}: the run has not made its first step yet; --watch waits for it")
+        if (folder / LOG).is_file():
+            raise ReportError(f"{folder}: this run has made no step; {folder / LOG} says why")
         raise ReportError(f"{folder}: no {METRICS}; give the run's folder, its trainer.default_local_dir")
     table: dict[str, dict[int, float]] = defaultdict(dict)
     times: list[float] = []

@@ -11,6 +11,7 @@ from data_preprocess import prepare_model
 from data_preprocess.prepare_model import edit_config, prepare
 from data_preprocess.template import Template, system_prompt
 from data_preprocess.vocabulary import ModelError, check_vocabulary
+from verl_relift.data.errors import DataError
 from verl_relift.testing.tokenizer import make_tokenizer
 
 
@@ -71,6 +72,19 @@ def test_own_template_must_show_the_question(model, tmp_path):
     with pytest.raises(ModelError, match="no such file"):
         prepare(model, tmp_path / "bad", template="thinking")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "mine.jinja"]
+
+
+def test_what_transformers_cannot_read_is_named_as_the_user_names_it(model, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    (broken / "tokenizer.json").unlink()
+    with pytest.raises(DataError, match=f"{broken}: the tokenizer's files are missing"):
+        prepare(broken, tmp_path / "out", max_positions=1024)
+    config = json.loads((broken / "config.json").read_text()) | {"num_hidden_layers": -2}
+    (broken / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=f"{broken}/config.json: transformers cannot read it"):
+        prepare(broken, tmp_path / "out", max_positions=1024)
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
 
 
 def test_weights_whose_download_broke_off(model, tmp_path):

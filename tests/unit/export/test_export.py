@@ -262,7 +262,11 @@ def test_a_damaged_checkpoint_gives_no_model(checkpoint, tmp_path, capsys, damag
 
 def test_a_run_without_the_checkpoint_says_which_it_has(tmp_path, capsys):
     run = tmp_path / "run"
-    run.mkdir()
+    (run / "logs").mkdir(parents=True)
+    (run / "logs/train.log").touch()
+    assert f"{run}: this run has made no step; {run}/logs/train.log says why" in export_fails(
+        run, tmp_path / "hf", capsys
+    )
     (run / "metrics.jsonl").touch()
     assert f"{run}: this run has no checkpoint; trainer.save_freq=N saves" in export_fails(run, tmp_path / "hf", capsys)
     for step in (10, 2):

@@ -357,6 +357,31 @@ def test_layouts_are_compared_each_as_it_would_be_planned(plan):
     assert plan("--layouts", *SEVEN_B, f"{ENGINE}.tensor_model_parallel_size=8")[0] == 0
     status, out, err = plan("--layouts", *SEVEN_B, "data.train_batch_size=100")
     assert (status, out) == (2, "") and err.count("rejected: ") == 1 and "data.train_batch_size=100 must" in err
+    status, _, err = plan("--layouts", *SEVEN_B, "trainer.nnodes=3")
+    assert status == 2 and "ppo_mini_batch_size" in err and "pipeline_model_parallel_size" not in err
+
+
+THIRTY_TWO_B = dict(
+    hidden_size=5120, intermediate_size=27648, num_attention_heads=40, num_hidden_layers=64, num_key_value_heads=8
+)
+
+
+def test_larger_vllm_replicas_are_advised_where_only_they_help(tmp_path, plan):
+    """Each change is needed, and enough: the plan with all of them fits, without any of them it does not."""
+    cluster = ("--gpu", "h100", folder_of(tmp_path, **THIRTY_TWO_B), "trainer.n_gpus_per_node=8", "trainer.nnodes=4")
+    share = "actor_rollout_ref.rollout.gpu_memory_utilization=0.4"
+    for given in ((f"{ENGINE}.tensor_model_parallel_size=8", share), ()):
+        status, out, _ = plan("--json", *cluster, *given)
+        answer = json.loads(out)
+        changes = [change["overrides"] for change in answer["changes"]]
+        assert status == 1 and answer["changes_suffice"]
+        assert "actor_rollout_ref.rollout.tensor_model_parallel_size=4" in [one for change in changes for one in change]
+        assert plan("--json", *cluster, *given, *(one for change in changes for one in change))[0] == 0
+        for left_out in changes:
+            others = [one for change in changes if change != left_out for one in change]
+            assert plan("--json", *cluster, *given, *others)[0] == 1
+    _, out, _ = plan("--layouts", *cluster)
+    assert "vLLM keeps tensor 2" in out and re.search(r"│ +8 │ +1 │.*fits with rollout\.tensor_model_paral", out)
 
 
 def test_a_time_limit_may_be_written_as_slurm_has_it(plan):

@@ -32,6 +32,11 @@ def write_run(folder, lines, config="method: {name: relift, sft: {batch_size: 16
     return folder
 
 
+def write_log(folder):
+    (folder / "logs").mkdir()
+    (folder / "logs/train.log").touch()
+
+
 def write_validation(run, step, rows):
     (run / "validation").mkdir(exist_ok=True)
     text = "".join(json.dumps({"step": step, **row}) + "\n" for row in rows)
@@ -79,6 +84,7 @@ def test_bare_nan_and_torn_lines_are_reported_and_not_counted(tmp_path):
     ("prepare", "message"),
     [
         (lambda folder: None, "no metrics.jsonl"),
+        (lambda folder: write_log(folder), "this run has made no step; "),
         (lambda folder: write_run(folder, []), "no readable metrics"),
         (lambda folder: write_run(folder, [{"step": 1, "time": 1}]), "no readable metrics"),
     ],
