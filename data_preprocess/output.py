@@ -33,7 +33,11 @@ class OutputFolder:
         self._closers: list[Any] = []
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            problem = "a file is there; --output takes a folder"
+            raise NotADirectoryError(error.errno, problem, str(self.folder)) from None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:

@@ -524,6 +524,13 @@ def test_a_misspelt_column_is_named(tmp_path, capsys, flag):
     assert f"column taget: no row has this column (there are: question, answer, target); correct {flag}" in message
 
 
+def test_an_output_that_is_a_file_is_said_to_be_one(tmp_path, capsys):
+    source = lines(tmp_path / "train.jsonl", GOOD)
+    for output in (source, f"{source}/folder"):
+        message = refused(capsys, "--input", source, "--output", output)
+        assert message.strip() == f"error: {output}: a file is there; --output takes a folder"
+
+
 def test_columns_that_no_flag_names_are_said(tmp_path, capsys):
     source = lines(tmp_path / "train.jsonl", GOOD | {"meta": {"level": 3, "page": 1}, "origin": "a book"})
     assert run(source, tmp_path / "out") == 0
