@@ -64,7 +64,7 @@ def test_a_training_command_is_checked(options, checked, monkeypatch, tmp_path):
         ("method=lufy", "method=lufy: there is no such method; did you mean luffy?"),
         ("trainer.logger=[tensorboard,wandb", "trainer.logger=[tensorboard,wandb: [ is not closed"),
         ("wandb]", "wandb]: must be key=value"),
-        ("--config-name=missing", "Cannot find primary config 'missing'"),
+        ("--config-name=missing", "--config-name missing: there is no such configuration"),
     ],
 )
 def test_a_mistake_is_refused_in_the_same_line_where_the_configuration_is_only_shown(
