@@ -365,7 +365,7 @@ def _usable(wanted: DemonstrationSettings, files: list[FileSummary], notes: list
             "tokens), so none would be trained on; raise it"
         )
     elif too_long:
-        notes.append(f"  {too_long:,} of {len(lengths):,} demonstrations that were measured are {limit}: not used")
+        notes[-1] += f"; {too_long:,} of {len(lengths):,} that were measured are {limit}: not used"
 
 
 def _listing(config: DictConfig, errors: Iterable[Finding]) -> str:
