@@ -175,9 +175,9 @@ def _tried_reward(config: DictConfig, notes: list[str]) -> Iterator[str]:
     """
     from .rollout.reward import try_reward_function
 
-    _, settings = chosen_method(config)
-    demonstrations = getattr(settings, "demonstrations", None)
-    column = demonstrations.column if demonstrations is not None else "target"
+    method, settings = chosen_method(config)
+    wanted = method.needs(settings).demonstrations
+    column = wanted.column if wanted is not None else "target"
     problem, is_certain = try_reward_function(config, _first_answer(_files(config.data.train_files)[0], column))
     if problem and is_certain:
         yield problem

@@ -412,7 +412,11 @@ def test_a_function_that_raises_may_need_what_comes_later(folder, tmp_path):
     *_, note = check(configuration(folder, *named))
     assert note.startswith("  note: the reward function raised NameError: name 'judge' is not defined (")
     assert note.endswith("; training ends at the first such answer")
-    file.write_text(f"import ray\n\n{file.read_text()}")
+    no_reward = "def reward(data_source, solution_str, ground_truth, extra_info):\n    return 0.5\n"
+    file.write_text(no_reward)
+    verls = "relift.rollout.batched=false", "reward.num_workers=1"
+    assert not any("reward function" in line for line in check(configuration(folder, "method=grpo", *verls, *named)))
+    file.write_text(f"import ray\n\n{no_reward}")
     assert not any("raised" in line for line in check(configuration(folder, *named)))
 
 

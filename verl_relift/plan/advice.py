@@ -457,7 +457,7 @@ def _more_rollout_parallel(job: Job, budget: Budget) -> Step | None:
     """Return fewer and larger vLLM replicas, perhaps with another share of the memory, if vLLM has no room."""
     rollout, shape = job.rollout, job.shape
     had_room, tensor = _generates(job, budget), 2 * rollout.tensor
-    while tensor * rollout.pipeline <= job.gpus_per_node and shape.num_attention_heads % tensor == 0:
+    while job.gpus_per_node % (tensor * rollout.pipeline) == 0 and shape.num_attention_heads % tensor == 0:
         for share in (rollout.gpu_memory_utilization, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2):
             changed = replace(job, rollout=replace(rollout, tensor=tensor, gpu_memory_utilization=share))
             if fits(changed, budget) or (not had_room and _generates(changed, budget)):

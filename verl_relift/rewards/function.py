@@ -182,6 +182,11 @@ class RewardFunction:
         self._is_coroutine = inspect.iscoroutinefunction(call)
         self._wants_thought = THOUGHT in inspect.signature(function).parameters
 
+    @property
+    def file(self) -> str | None:
+        """The file of the function; None if it is written in C."""
+        return _file_of(self._function)
+
     async def score(self, answer: Answer) -> Score:
         """Score one answer. A function that is no coroutine function runs in a thread.
 

@@ -10,18 +10,17 @@ from .function import Answer, NoReward, RewardFunction, RewardFunctionFailed, Un
 _SECONDS = 10.0
 
 
-def try_one(function: RewardFunction, path: str, answer: Answer) -> tuple[str | None, bool]:
+def try_one(function: RewardFunction, answer: Answer) -> tuple[str | None, bool]:
     """Call a function of the user's once, unless it may need the run's Ray cluster: a call would start another.
 
     Args:
         function: what is called.
-        path: its file.
         answer: what it is asked about.
 
     Returns:
         What is wrong, if that is known; and whether every such call fails, which an exception leaves open.
     """
-    if path.startswith("pkg://") or re.search(r"\bray\b", Path(path).expanduser().read_text(encoding="utf-8")):
+    if function.file is None or re.search(r"\bray\b", Path(function.file).read_text(errors="replace")):
         return None, False
     errors: list[BaseException] = []
 

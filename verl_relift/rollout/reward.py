@@ -9,6 +9,7 @@ from verl.utils.reward_score import default_compute_score
 
 from ..rewards import own, trial
 from ..rewards.function import Answer, RewardFunction
+from ..rewards.problems import has_own_function
 
 _KEY = "reward.custom_reward_function"
 _KEYS = own.Keys(_KEY, f"{_KEY}.path=", f"{_KEY}.name=", f"{_KEY}.reward_kwargs")
@@ -34,13 +35,14 @@ def reward_function_problems(config: DictConfig) -> Iterator[str]:
 def try_reward_function(config: DictConfig, answer: Answer) -> tuple[str | None, bool]:
     """Call a function of the user's once; see `rewards/trial.py`.
 
-    A class is not made, which may take what a run takes, and neither is verl's own function called.
+    A class is not made, which may take what a run takes. verl's own function is not called, and none that verl calls,
+    because verl gives it more arguments and takes rewards that do not say what is right.
     """
-    path = config.reward.custom_reward_function.path
     function, kwargs = _named(config)
-    if path is None or isinstance(function, type):
+    calls = has_own_function(config) and config.relift.rollout.batched
+    if not calls or function is default_compute_score or isinstance(function, type):
         return None, False
-    return trial.try_one(own.make(function, config.relift.reward.correct_from, kwargs), path, answer)
+    return trial.try_one(own.make(function, config.relift.reward.correct_from, kwargs), answer)
 
 
 def _named(config: DictConfig) -> tuple[Any, dict[str, Any]]:

@@ -152,8 +152,8 @@ def resumes_from(config: DictConfig, step: int = 0) -> str:
     """
     checkpoint = checkpoints.latest(Path(config.trainer.default_local_dir))
     saved = 0 if checkpoint is None else checkpoints.step_of(checkpoint)
-    lost = f", and makes step{'s' * (step > saved + 1)} {saved + 1}{f' to {step}' * (step > saved + 1)} again"
-    lost = lost if step > saved else ""
+    steps = f"step {step}" if step == saved + 1 else f"steps {saved + 1} to {step}"
+    lost = f", and makes {steps} again" if step > saved else ""
     if checkpoint is None:
         return f"there is no checkpoint yet, so the same command starts again{lost}"
     how = "" if config.trainer.resume_mode == "auto" else " with trainer.resume_mode=auto"

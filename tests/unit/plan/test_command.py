@@ -348,6 +348,8 @@ def test_layouts_are_compared_each_as_it_would_be_planned(plan):
         assert one["fits"] is alone["fits"] is (status == 0)
         assert one["memory"] == {name: parts["sum"] for name, parts in alone["memory"]["phases"].items()}
         assert one["largest_token_budget"] == alone["largest_token_budget"]
+    # docs/scale.md has these figures.
+    assert [found[tensor, 1]["largest_token_budget"] for tensor in (1, 2, 4)] == [None, 17_408, 44_032]
     refused = found[8, 1]
     assert not refused["fits"] and "must divide the model's 28 attention heads" in refused["problems"][0]
     status, out, _ = plan("--layouts", *SEVEN_B)

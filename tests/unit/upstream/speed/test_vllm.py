@@ -15,7 +15,7 @@ def test_who_waits_for_a_message_of_vllm_still_spins(vllm_process):
     """The day this fails, `sleep_between_messages` can go."""
     busy = vllm_process["busy"]  # of 0.8 seconds
     assert busy["patched"] < 0.3
-    assert busy["upstream"] > 1.25 * busy["patched"]  # where other programs want the core, both spin less
+    assert busy["upstream"] > 1.25 * busy["patched"]  # 1.5 times beside other tests, 2026-11-27
 
 
 def test_vllm_still_spawns_its_processes_inside_an_actor(vllm_process):
