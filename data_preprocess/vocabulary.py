@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from verl_relift.data.model_config import read_object
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -113,9 +115,6 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: the file is missing or does not contain a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({error}); give a folder in Hugging Face's format") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: not a JSON object; take the file from the model's source")
-    return value
+        return read_object(path)
+    except ValueError as error:
+        raise ModelError(str(error)) from error

@@ -203,9 +203,17 @@ def _first_answer(file: str, column: str) -> Answer:
 
 
 def _model_path(config: DictConfig) -> Iterator[str]:
-    """Yield that a folder or hub id does not exist, or that the hub can't be asked."""
+    """Yield that a folder or hub id does not exist, that the hub can't be asked, or that `config.json` is damaged."""
+    from .data.model_config import read_config
+
     model = config.actor_rollout_ref.model
     yield from path_problems("actor_rollout_ref.model.path", model.path, console.say)
+    file = Path(model.path).expanduser() / "config.json"
+    if file.is_file():
+        try:
+            read_config(file)
+        except ValueError as error:
+            yield f"actor_rollout_ref.model.path: {error}"
     if model.tokenizer_path not in (None, model.path):
         yield from path_problems("actor_rollout_ref.model.tokenizer_path", model.tokenizer_path, console.say)
 

@@ -494,6 +494,11 @@ def test_a_model_without_the_files_of_its_tokenizer(folder, tmp_path):
         with pytest.raises(ConfigurationError, match=rf"{model}: the {problem}.*give a folder with tokenizer\.json"):
             check(configuration(folder, f"actor_rollout_ref.model.path={model}"))
         (model / "tokenizer.json").write_bytes(whole)
+    config = (model / "config.json").read_text()
+    (model / "config.json").write_text("[1]")
+    with pytest.raises(ConfigurationError, match=rf"model\.path: {model}/config\.json: not a JSON object"):
+        check(configuration(folder, f"actor_rollout_ref.model.path={model}"))
+    (model / "config.json").write_text(config)
     (model / "chat_template.jinja").write_text("{% for message in messages %}\n{{ message")
     with pytest.raises(ConfigurationError, match=rf"the chat template of {model}: line 2: "):
         check(configuration(folder, f"actor_rollout_ref.model.path={model}"))

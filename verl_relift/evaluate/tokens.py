@@ -11,7 +11,7 @@ from typing import Any
 
 from ..data import weight_files
 from ..data.chat import answer_start, opens_thought, prompt_ids, template_variables
-from ..run.model_path import read_config
+from ..data.model_config import read_config
 from ..schema import name_problems
 from .errors import EvaluationError
 from .questions import EvaluationQuestion

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..run.model_path import read_config
+from ..data.model_config import read_config
 
 # model_type of config.json -> (query, key and value have a bias, query and key are normalized per head)
 _FAMILIES = {

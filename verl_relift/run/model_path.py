@@ -1,37 +1,14 @@
 """Whether a model that is named by a folder or a hub id is there, before a library asks for it again and again."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from . import checkpoints
 from .near import did_you_mean
 
-_SIZES = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # owner/model
 _GIVE = "give a Hugging Face folder or hub id (OWNER/NAME)"
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """Return the contents of a model's `config.json`.
-
-    Raises:
-        ValueError: it is not what transformers writes; the message names the file.
-    """
-    take = "take the file from the model's source"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: cannot be read ({error}); {take}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{file}: not a JSON object; {take}")
-    for name in _SIZES:
-        value = config.get(name, 1)
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{file}: {name}={json.dumps(value)} is not a whole number above 0; {take}")
-    return config
 
 
 def path_problems(key: str, path: str, say: Callable[[str], None]) -> Iterator[str]:
@@ -44,14 +21,8 @@ def path_problems(key: str, path: str, say: Callable[[str], None]) -> Iterator[s
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
-        file = folder / "config.json"
-        if not file.is_file() and (problem := _other_folder(folder)):
+        if not (folder / "config.json").is_file() and (problem := _other_folder(folder)):
             yield f"{key}={path} {problem}"
-        elif file.is_file():
-            try:
-                read_config(file)
-            except ValueError as error:
-                yield f"{key}: {error}"
         return
     if not path.strip():
         yield f"{key} is empty; {_GIVE}"

@@ -80,22 +80,6 @@ def test_a_folder_that_has_the_model_further_in_or_only_an_adapter(ask, tmp_path
     assert ask("lora")[0].startswith(f"{KEY}=lora is a LoRA adapter, not a model; merge it")
 
 
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        ("[1]", "not a JSON object"),
-        ("{", "cannot be read (Expecting property name"),
-        ('{"num_hidden_layers": -2}', "num_hidden_layers=-2 is not a whole number above 0"),
-        ('{"hidden_size": "64"}', 'hidden_size="64" is not a whole number above 0'),
-    ],
-)
-def test_a_configuration_that_is_none_is_named(ask, tmp_path, content, problem):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_text(content)
-    line, _ = ask("model")
-    assert line.startswith(f"{KEY}: model/config.json: {problem}") and line.endswith("from the model's source")
-
-
 def test_a_hub_that_cannot_be_reached_is_said_with_the_way_out(ask, monkeypatch):
     retries = answer(monkeypatch, httpx.ConnectError("Name or service not known"))
     line, said = ask("Qwen/Qwen2.5-7B")
